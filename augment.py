@@ -1,0 +1,181 @@
+"""Augmentation of training batches, the same for faces and non-faces.
+
+Two give-aways would let a network score well here and fail elsewhere: aligned faces all sit at
+one place at one size, and they come from one camera pipeline, smaller and softer than pictures of
+other things. So every picture, of either class, is moved, zoomed, set into a foreign background,
+shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompressed at random.
+"""
+
+import cv2
+import imgaug.augmenters as iaa
+import numpy as np
+
+FACE, NON_FACE = 0, 1
+
+# Where an aligned CelebA picture shows the face with its hair line and chin, as shares of the
+# picture: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
+ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
+
+
+class Augmenter:
+    """Disturbs whole batches; the outcome depends on the pictures and the seed alone.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the result.
+    hidden_face_share : float
+        Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
+        shoulders and the portraits' backgrounds must not say FACE by themselves.
+    """
+
+    def __init__(self, image_size, hidden_face_share=0.08):
+        self.image_size = image_size
+        self.hidden_face_share = hidden_face_share
+        self._frame = _framing(image_size)
+        self._distort = _distortion(image_size)
+
+    def __call__(self, images, labels, seed):
+        """Augment a batch.
+
+        Parameters
+        ----------
+        images : list of numpy.ndarray
+            uint8, [any height, any width, 3], RGB.
+        labels : sequence of int
+            0 for FACE, 1 for NON_FACE. Backgrounds are taken from the batch's non-faces.
+        seed : int
+            0 .. 2^31 - 1.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8, [batch, image_size, image_size, 3].
+        """
+        rng = np.random.RandomState(seed)
+        self._frame.seed_(seed)
+        self._distort.seed_(seed + 1)
+        squares = [_resize(image, self.image_size, rng) for image in images]
+        backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
+        portraits = [square for square, label in zip(squares, labels) if label == FACE]
+        cutouts = np.stack([np.dstack([square, _mask(self.image_size, rng)]) for square in squares])
+        batch = []
+        for label, framed in zip(labels, self._frame(images=cutouts)):
+            if label == NON_FACE and portraits and rng.rand() < self.hidden_face_share:
+                batch.append(_hide_face(_pick(portraits, rng), framed[..., :3], rng))
+            else:
+                batch.append(_lay_over(framed, _background(backdrops, self.image_size, rng)))
+        return np.stack(self._distort(images=batch))
+
+
+def _resize(image, size, rng):
+    """Stretch to a square; the interpolation is drawn, since its traces must not tell sources."""
+    shrinks = min(image.shape[:2]) >= size
+    choices = (cv2.INTER_AREA, cv2.INTER_LINEAR) if shrinks else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+    return cv2.resize(image, (size, size), interpolation=choices[rng.randint(2)])
+
+
+def _mask(size, rng):
+    """Opacity of a picture, uint8 [size, size, 1]: all of it, or an oval or box with soft edges."""
+    kind = rng.rand()
+    if kind < 0.6:
+        return np.full((size, size, 1), 255, np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    half_width, half_height = (size * rng.uniform(0.32, 0.48, 2)).astype(int)
+    center = size // 2, int(size * rng.uniform(0.5, 0.56))
+    if kind < 0.85:
+        cv2.ellipse(mask, center, (half_width, half_height), 0, 0, 360, 255, -1)
+    else:
+        corner = center[0] - half_width, center[1] - half_height
+        opposite = center[0] + half_width, center[1] + half_height
+        cv2.rectangle(mask, corner, opposite, 255, -1)
+    softness = size * rng.uniform(0.003, 0.05)
+    return cv2.GaussianBlur(mask, (0, 0), softness)[..., np.newaxis]
+
+
+def _framing(size):
+    """imgaug's part of the geometry, on RGB and opacity together: flips, zooms, shifts, turns."""
+    turn = dict(rotate=(-25, 25), shear=(-8, 8), mode="constant", cval=0)
+    aspect = (0.82, 1.22)
+    zoom_in = iaa.Sequential([
+        iaa.Affine(scale=(1.0, 1.7), translate_percent=(-0.08, 0.08), **turn),
+        iaa.Sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+    zoom_out = iaa.Sequential([
+        iaa.Affine(scale=(0.4, 1.0), translate_percent=(-0.2, 0.2), **turn),
+        iaa.Sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+    nudge = iaa.Affine(scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), mode="edge")
+    return iaa.Sequential([
+        iaa.Fliplr(0.5),
+        iaa.OneOf([zoom_in, zoom_out, nudge]),
+    ])
+
+
+def _distortion(size):
+    """What cameras, editors and networks do to a picture, in the order in which they do it."""
+    smallest = 24.0 / size
+    shrink = iaa.KeepSizeByResize(
+        iaa.Resize((smallest, 0.8), interpolation=["area", "linear", "nearest"]),
+        interpolation=["linear", "cubic", "linear", "nearest"])
+    return iaa.Sequential([
+        iaa.Sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
+        iaa.Sometimes(0.45, iaa.OneOf([
+            iaa.Multiply((0.5, 1.5)),
+            iaa.Multiply((0.75, 1.3), per_channel=True),
+            iaa.LinearContrast((0.45, 1.6)),
+            iaa.GammaContrast((0.5, 1.9)),
+            iaa.AddToHueAndSaturation((-30, 30)),
+        ])),
+        iaa.Sometimes(0.2, iaa.Grayscale((0.7, 1.0))),
+        iaa.Sometimes(0.2, iaa.OneOf([
+            iaa.GaussianBlur((0.3, size / 80.0)),
+            iaa.AverageBlur((2, 5)),
+            iaa.MotionBlur(k=(3, 7)),
+        ])),
+        iaa.Sometimes(0.15, iaa.Sharpen(alpha=(0.2, 1.0), lightness=(0.9, 1.1))),
+        iaa.Sometimes(0.5, shrink),
+        iaa.Sometimes(0.2, iaa.AdditiveGaussianNoise(scale=(2, 22), per_channel=0.5)),
+        iaa.Sometimes(0.25, iaa.JpegCompression((30, 85))),
+    ])
+
+
+def _background(backdrops, size, rng):
+    """A picture to stand behind: one of the non-faces, a plain colour, or noise."""
+    kind = rng.rand()
+    if backdrops and kind < 0.75:
+        picture = _pick(backdrops, rng)
+        side = int(size * rng.uniform(0.4, 1.0))
+        top, left = rng.randint(0, size - side + 1, 2)
+        crop = cv2.resize(picture[top:top + side, left:left + side], (size, size))
+        return crop[:, ::-1] if rng.rand() < 0.5 else crop
+    plain = np.full((size, size, 3), rng.randint(0, 256, 3), np.uint8)
+    if kind < 0.9:
+        return plain
+    coarse = rng.randint(2, 17)
+    noise = rng.randint(0, 256, (coarse, coarse, 3)).astype(np.uint8)
+    return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _lay_over(cutout, background):
+    """Blend an RGB-and-opacity picture [size, size, 4] over a background [size, size, 3]."""
+    opacity = cutout[..., 3:].astype(np.uint16)
+    if opacity.min() == 255:
+        return cutout[..., :3]
+    mixed = cutout[..., :3] * opacity + background * (255 - opacity)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _hide_face(portrait, cover, rng):
+    """Lay a non-face over an aligned portrait so that nothing of the face is left."""
+    size = portrait.shape[0]
+    slack = rng.uniform(0, 0.15, 4)
+    left, top, right, bottom = (
+        int(size * min(1, max(0, edge + sign * extra)))
+        for edge, sign, extra in zip(ALIGNED_FACE_BOX, (-1, -1, 1, 1), slack))
+    hidden = portrait.copy()
+    hidden[top:bottom, left:right] = cv2.resize(
+        np.ascontiguousarray(cover), (right - left, bottom - top))
+    return hidden
+
+
+def _pick(items, rng):
+    return items[rng.randint(len(items))]

@@ -1,0 +1,199 @@
+"""Darknet-19 as a TensorFlow 1.x graph, built from one table of layers.
+
+Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, and darknet's
+``cfg/darknet19.cfg``: 19 convolutions and 5 max-pools, then global average pooling.
+
+``python darknet19.py`` prints the layers with their parameter and operation counts.
+"""
+
+import argparse
+from collections import OrderedDict
+
+from session import tf
+from utils import cli, number_type
+
+CLASS_NAMES = ("FACE", "NON_FACE")
+NUM_CLASSES = len(CLASS_NAMES)
+MAX_POOL = "max-pool 2x2, stride 2"
+
+# (filters, kernel size) of each convolution. The last, a 1x1 with one filter per class, depends on
+# the task and is appended by build().
+LAYERS = (
+    (32, 3), MAX_POOL,
+    (64, 3), MAX_POOL,
+    (128, 3), (64, 1), (128, 3), MAX_POOL,
+    (256, 3), (128, 1), (256, 3), MAX_POOL,
+    (512, 3), (256, 1), (512, 3), (256, 1), (512, 3), MAX_POOL,
+    (1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3),
+)  # fmt: skip
+
+CONVOLUTIONS = tuple(layer for layer in LAYERS if layer != MAX_POOL)
+NUM_CONVOLUTIONS = len(CONVOLUTIONS) + 1
+CLASSIFIER = "conv_{}".format(NUM_CONVOLUTIONS - 1)
+STRIDE = 32  # of the whole network: inputs are multiples of it
+PASS_THROUGH = "conv_12"  # the last layer before the fifth max-pool
+TRUNK = "conv_17"  # the last layer before the classifier
+
+LEAKY_SLOPE = 0.1
+# The YOLOv2 consumer of these weights normalises with this epsilon; TensorFlow's default of 1e-3
+# would make the two networks disagree.
+BATCH_NORM_EPSILON = 1e-5
+
+
+def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_layers=0):
+    """Add Darknet-19 to the graph that ``images`` is in.
+
+    Variables are ``conv_<i>/kernel`` with ``gamma``, ``beta``, ``moving_mean`` and
+    ``moving_variance`` for i = 0 .. 17, and ``conv_18/kernel`` and ``conv_18/bias``.
+
+    Parameters
+    ----------
+    images : tf.Tensor
+        float32, [batch, height, width, 3], RGB 0..1; height and width are multiples of 32.
+    num_classes : int
+        Filters of the last convolution.
+    training : bool
+        A Python constant: True normalises by the batch and adds the moving averages' updates to
+        ``tf.GraphKeys.UPDATE_OPS``; False normalises by the moving averages. Build a second graph
+        to have both.
+    momentum : float
+        Share of the old value that a moving average keeps at each update.
+    fixed_layers : int
+        The first so many convolutions are not trainable, and normalise by their moving averages
+        in training too.
+
+    Returns
+    -------
+    logits : tf.Tensor
+        float32, [batch, num_classes], before the softmax.
+    end_points : dict of str to tf.Tensor
+        ``conv_0`` .. ``conv_17`` (after the activation), ``pass_through`` (stride 16, 512
+        channels), ``trunk`` (stride 32, 1024 channels), ``class_map`` (stride 32, one channel per
+        class: the logits' share of every place; their mean is the logits).
+
+    Raises
+    ------
+    ValueError
+        If a known height or width is not a positive multiple of 32.
+    """
+    for size in images.shape.as_list()[1:3]:
+        if size is not None and (size <= 0 or size % STRIDE):
+            raise ValueError("input sizes are multiples of {}, not {}".format(STRIDE, size))
+    end_points = OrderedDict()
+    net = images
+    index = 0
+    for layer in LAYERS:
+        if layer == MAX_POOL:
+            net = tf.layers.max_pooling2d(net, 2, 2, padding="valid")
+            continue
+        name = "conv_{}".format(index)
+        fixed = index < fixed_layers
+        net = end_points[name] = _convolution(
+            net, layer, name, training and not fixed, momentum, trainable=not fixed)
+        index += 1
+    class_map = tf.layers.conv2d(
+        net, num_classes, 1, name=CLASSIFIER, kernel_initializer=_initializer())
+    end_points["pass_through"] = end_points[PASS_THROUGH]
+    end_points["trunk"] = end_points[TRUNK]
+    end_points["class_map"] = class_map
+    return tf.reduce_mean(class_map, axis=[1, 2], name="logits"), end_points
+
+
+def _convolution(net, layer, name, training, momentum, trainable):
+    """Convolution without bias, batch norm, leaky ReLU; the variables share the scope ``name``."""
+    filters, kernel_size = layer
+    net = tf.layers.conv2d(
+        net, filters, kernel_size, padding="same", use_bias=False,
+        kernel_initializer=_initializer(), trainable=trainable, name=name)
+    net = tf.layers.batch_normalization(
+        net, momentum=momentum, epsilon=BATCH_NORM_EPSILON, training=training, fused=True,
+        trainable=trainable, name=name)
+    return tf.nn.leaky_relu(net, LEAKY_SLOPE)
+
+
+def _initializer():
+    """He initialisation: a normal distribution of variance 2 / fan-in."""
+    return tf.variance_scaling_initializer(scale=2.0, mode="fan_in")
+
+
+def variable_shapes(num_classes=NUM_CLASSES):
+    """Shape of every variable of the inference graph, by name.
+
+    Parameters
+    ----------
+    num_classes : int
+
+    Returns
+    -------
+    OrderedDict of str to tuple of int
+        In the order of the layers; kernels are [height, width, channels in, filters] (HWIO).
+    """
+    shapes = OrderedDict()
+    channels = 3
+    for index, (filters, size) in enumerate(CONVOLUTIONS):
+        shapes["conv_{}/kernel".format(index)] = (size, size, channels, filters)
+        for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+            shapes["conv_{}/{}".format(index, part)] = (filters,)
+        channels = filters
+    shapes[CLASSIFIER + "/kernel"] = (1, 1, channels, num_classes)
+    shapes[CLASSIFIER + "/bias"] = (num_classes,)
+    return shapes
+
+
+def layer_table(num_classes=NUM_CLASSES, size=224):
+    """What each layer costs at one input size.
+
+    Parameters
+    ----------
+    num_classes : int
+    size : int
+        Height and width of the input, a multiple of 32.
+
+    Returns
+    -------
+    list of dict
+        ``layer``, ``filters``, ``kernel``, ``output`` (height and width), ``parameters``
+        (trainable) and ``operations`` (two per multiply-add, convolutions only, as darknet
+        counts them).
+    """
+    rows = []
+    channels, index = 3, 0
+    for layer in LAYERS + ((num_classes, 1),):
+        if layer == MAX_POOL:
+            size //= 2
+            rows.append(dict(layer="max-pool", filters=channels, kernel=2, output=size,
+                             parameters=0, operations=0))
+            continue
+        filters, kernel = layer
+        weights = kernel * kernel * channels * filters
+        scales = filters if index == NUM_CONVOLUTIONS - 1 else 2 * filters
+        rows.append(dict(layer="conv_{}".format(index), filters=filters, kernel=kernel,
+                         output=size, parameters=weights + scales,
+                         operations=2 * weights * size * size))
+        channels, index = filters, index + 1
+    return rows
+
+
+@cli
+def main():
+    parser = argparse.ArgumentParser(
+        description="Print Darknet-19's layers, parameters and operations.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--classes", type=number_type(int, 1), default=2, help="output classes")
+    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+                        help="input height and width, a multiple of 32")
+    args = parser.parse_args()
+    if args.image_size % STRIDE:
+        parser.error("--image-size is a multiple of {}".format(STRIDE))
+    rows = layer_table(args.classes, args.image_size)
+    print("{:>10} {:>8} {:>7} {:>10} {:>12} {:>16}".format(
+        "layer", "filters", "kernel", "output", "parameters", "operations"))
+    for row in rows:
+        print("{layer:>10} {filters:8d} {kernel:3d} x {kernel:d} {output:4d} x {output:<3d} "
+              "{parameters:12,d} {operations:16,d}".format(**row))
+    print("{:>10} {:41,d} {:16,d}".format(
+        "total", sum(row["parameters"] for row in rows), sum(row["operations"] for row in rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""From file lists to batches: reading, augmenting, balancing and shuffling, beside the session.
+
+A training batch is a pure function of the lists, the seed and the training step. So any number of
+worker processes prepares the same batches, and a resumed run goes on with the very batch that an
+uninterrupted one would have had.
+
+``python dataset.py --preview preview.png`` draws a labelled sheet of augmented training images.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import hashlib
+import itertools
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+
+import cv2
+import numpy as np
+
+from augment import FACE, NON_FACE, Augmenter
+from images import BadImage, read_image, resize
+from pictures import BLUE, RED, contact_sheet, save_picture
+from utils import UserError, cli, load_list, number_type, progress, resolve, warn
+
+# The lists of each split: faces, then non-faces.
+LISTS = {
+    "train": ("celeba_train_file.pickle", "neg_samples.pickle"),
+    "val": ("celeba_val_file.pickle", "neg_samples_val.pickle"),
+    "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
+}
+_MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
+
+
+class Split(collections.namedtuple("Split", "faces negatives")):
+    """The image paths of one split, by class: ``faces`` and ``negatives``, tuples of str."""
+
+    @property
+    def paths(self):
+        return self.faces + self.negatives
+
+    @property
+    def labels(self):
+        return np.array([FACE] * len(self.faces) + [NON_FACE] * len(self.negatives), np.int32)
+
+
+def load_split(data_dir, name):
+    """Read the two file lists of a split.
+
+    Parameters
+    ----------
+    data_dir : str
+        The folder with the lists; relative names in them are relative to it.
+    name : {"train", "val", "test"}
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        A list that is missing or damaged, or that names a file twice.
+    """
+    columns = []
+    for filename, maker in zip(LISTS[name], _MAKERS):
+        path = os.path.join(data_dir, filename)
+        names = load_list(path, maker)
+        if len(set(names)) != len(names):
+            raise UserError("{}: names a file twice; {}".format(path, maker))
+        columns.append(tuple(resolve(each, data_dir) for each in names))
+    return Split(*columns)
+
+
+def check_disjoint(splits):
+    """Make sure that no picture stands in two splits or under both classes.
+
+    By name, then by content: files of equal size are compared by SHA-256. Files that can't be read
+    are left to whoever decodes them.
+
+    Parameters
+    ----------
+    splits : dict of str to Split
+
+    Raises
+    ------
+    UserError
+        Naming the two files.
+    """
+    places = {}
+    for split_name, split in splits.items():
+        for class_name, paths in zip(("faces", "non-faces"), split):
+            for path in paths:
+                here = "{} {}".format(split_name, class_name)
+                there = places.setdefault(os.path.realpath(path), here)
+                if there != here:
+                    _overlap(path, here, path, there)
+    by_size = collections.defaultdict(list)
+    for path in places:
+        if os.path.isfile(path):
+            by_size[os.path.getsize(path)].append(path)
+    suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
+    seen = {}
+    for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
+        with open(path, "rb") as stream:
+            digest = hashlib.sha256(stream.read()).digest()
+        twin = seen.setdefault(digest, path)
+        if places[twin] != places[path]:
+            _overlap(path, places[path], twin, places[twin])
+
+
+def _overlap(path, here, twin, there):
+    raise UserError(
+        "{} ({}) is the same picture as {} ({}); make the lists anew, a picture belongs to one "
+        "split and one class".format(path, here, twin, there))
+
+
+class TrainingBatches:
+    """Balanced, shuffled, augmented batches by number.
+
+    An epoch shows every picture of the larger class at least once; the smaller class is drawn
+    through again, newly shuffled, as often as it takes. The first half of a batch are faces.
+
+    Parameters
+    ----------
+    split : Split
+    batch_size : int
+        Even.
+    image_size : int
+    seed : int
+    augment : bool
+        False only resizes.
+    """
+
+    def __init__(self, split, batch_size, image_size, seed=0, augment=True):
+        if batch_size < 2 or batch_size % 2:
+            raise ValueError("the batch size must be even and at least 2")
+        self.split = split
+        self.half = batch_size // 2
+        self.image_size = image_size
+        self.seed = seed
+        self.steps_per_epoch = -(-max(len(split.faces), len(split.negatives)) // self.half)
+        self._augmenter = Augmenter(image_size) if augment else None
+        self._orders = {}
+
+    def batch(self, step):
+        """Batch number ``step`` of the whole training, from 0.
+
+        Returns
+        -------
+        images : numpy.ndarray
+            uint8, [batch, image_size, image_size, 3], RGB.
+        labels : numpy.ndarray
+            int32, [batch]: 0 FACE, 1 NON_FACE.
+        bad : list of (str, str)
+            Files that did not decode, each with the cause; others took their places.
+
+        Raises
+        ------
+        UserError
+            When file after file fails to decode.
+        """
+        bad, pictures = [], []
+        epoch, position = divmod(step, self.steps_per_epoch)
+        for label, paths in enumerate(self.split):
+            order = self._order(epoch, label, len(paths))
+            start = position * self.half
+            pictures += [self._read(paths, order, start + k, bad) for k in range(self.half)]
+        labels = np.repeat(np.array([FACE, NON_FACE], np.int32), self.half)
+        if self._augmenter:
+            return self._augmenter(pictures, labels, _seed(self.seed, 2, step)), labels, bad
+        size = self.image_size
+        return np.stack([resize(picture, size, size) for picture in pictures]), labels, bad
+
+    def _order(self, epoch, label, count):
+        """Indices of one class for a whole epoch, as many as the epoch's batches take."""
+        key = label, epoch
+        if key not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if abs(k[1] - epoch) <= 1}
+            rng = np.random.RandomState(_seed(self.seed, label, epoch))
+            rounds = -(-self.steps_per_epoch * self.half // count)
+            self._orders[key] = np.concatenate([rng.permutation(count) for _ in range(rounds)])
+        return self._orders[key]
+
+    def _read(self, paths, order, index, bad):
+        for attempt in range(50):
+            path = paths[order[(index + attempt) % len(order)]]
+            try:
+                return read_image(path)
+            except BadImage as error:
+                bad.append((path, str(error)))
+        raise UserError("{}: {}; 50 files in a row do not decode: check the disk or make the "
+                        "file lists anew".format(*bad[-1]))
+
+
+def _seed(*numbers):
+    """One 31-bit seed from several numbers, so that neighbours share nothing."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+_worker_sources = None  # set in each worker process: a task then is a name and a step number
+
+
+def _start_worker(sources, parent):
+    """Prepare a worker process: one core, no say in Ctrl-C, no life without its parent."""
+    global _worker_sources
+    _worker_sources = sources
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _work(name, step):
+    return _worker_sources[name].batch(step)
+
+
+class BatchLoader:
+    """Prepares training batches in worker processes, ahead of the session and in order.
+
+    Start it before the first session: the workers are forked, and TensorFlow's threads do not
+    survive a fork. Use it as a context manager.
+
+    Parameters
+    ----------
+    sources : dict of str to TrainingBatches
+    workers : int
+        Processes; 0 prepares each batch when it is asked for.
+    """
+
+    def __init__(self, sources, workers=1):
+        self.sources = sources
+        self._ahead = 2 * workers + 2
+        self._pool = None
+        self._reported = set()
+        if workers:
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                workers, initializer=_start_worker, initargs=(sources, os.getpid()))
+            self._pool.submit(os.getpid).result()  # forks the workers now
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._pool:
+            self._pool.shutdown(wait=False)
+
+    def stream(self, name, first_step, last_step):
+        """Yield ``(images, labels)`` of the source ``name`` in order.
+
+        For the steps ``first_step .. last_step - 1``.
+
+        Files that don't decode are reported once each on stderr.
+
+        Raises
+        ------
+        UserError
+            When a worker process dies or too many files fail.
+        """
+        pending = collections.deque()
+        submitted = first_step
+        try:
+            for step in range(first_step, last_step):
+                if not self._pool:
+                    yield self._report(self.sources[name].batch(step))
+                    continue
+                while submitted < last_step and len(pending) < self._ahead:
+                    pending.append(self._pool.submit(_work, name, submitted))
+                    submitted += 1
+                yield self._report(pending.popleft().result())
+        except BrokenProcessPool:
+            raise UserError("a batch worker died, most likely for want of memory; use fewer "
+                            "--workers or a smaller --batch-size", exit_code=1) from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _report(self, result):
+        images, labels, bad = result
+        for path, cause in bad:
+            if path not in self._reported:
+                self._reported.add(path)
+                warn("{}: {}; skipped".format(path, cause))
+        return images, labels
+
+    @property
+    def bad_files(self):
+        """How many files have failed to decode so far."""
+        return len(self._reported)
+
+
+def read_batches(paths, batch_size, image_size, threads=2):
+    """Read pictures for inference, a few batches ahead in threads, in the order given.
+
+    Parameters
+    ----------
+    paths : iterable of str
+    batch_size : int
+    image_size : int
+        Height and width that every picture is stretched to.
+    threads : int
+        Decoding threads (the decoders release Python's lock).
+
+    Yields
+    ------
+    paths : list of str
+        The batch's files that decoded.
+    images : numpy.ndarray
+        uint8, [len(paths), image_size, image_size, 3], RGB; len(paths) may be 0.
+    bad : list of (str, str)
+        The batch's files that did not, each with the cause.
+    """
+    paths = iter(paths)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        pending = collections.deque()
+        while True:
+            while len(pending) < 3 * batch_size:
+                chunk = list(itertools.islice(paths, batch_size))
+                if not chunk:
+                    break
+                pending.extend(
+                    (path, pool.submit(_read_resized, path, image_size)) for path in chunk)
+            if not pending:
+                return
+            yield _gather([pending.popleft() for _ in range(min(batch_size, len(pending)))],
+                          image_size)
+
+
+def _read_resized(path, size):
+    return resize(read_image(path), size, size)
+
+
+def _gather(results, size):
+    good, images, bad = [], [], []
+    for path, future in results:
+        try:
+            images.append(future.result())
+            good.append(path)
+        except BadImage as error:
+            bad.append((path, str(error)))
+    return good, np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8), bad
+
+
+def add_data_arguments(parser):
+    """The option that every script with file lists has."""
+    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+
+
+@cli
+def main():
+    parser = argparse.ArgumentParser(
+        description="Draw a labelled sheet of augmented training images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_data_arguments(parser)
+    parser.add_argument("--preview", default="preview.png", metavar="PNG", help="picture to write")
+    parser.add_argument("--image-size", type=number_type(int, 32), default=224,
+                        help="height and width of the images")
+    parser.add_argument("--images", type=number_type(int, 2), default=64,
+                        help="how many images to show, half of them faces")
+    parser.add_argument("--seed", type=number_type(int, 0), default=0, help="of the augmentation")
+    parser.add_argument("--step", type=number_type(int, 0), default=0,
+                        help="show the batch of this training step")
+    parser.add_argument("--no-augment", action="store_true", help="only resize")
+    args = parser.parse_args()
+    batches = TrainingBatches(
+        load_split(args.data_dir, "train"), args.images // 2 * 2, args.image_size, args.seed,
+        not args.no_augment)
+    images, labels, bad = batches.batch(args.step)
+    for path, cause in bad:
+        warn("{}: {}; skipped".format(path, cause))
+    save_picture(args.preview, contact_sheet(
+        images, ["FACE" if label == FACE else "NON_FACE" for label in labels],
+        [BLUE if label == FACE else RED for label in labels],
+        "Training images as the network sees them", columns=8, tile=128))
+    print("wrote {}".format(args.preview))
+
+
+if __name__ == "__main__":
+    main()

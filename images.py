@@ -1,0 +1,127 @@
+"""Reading pictures: any file Pillow knows -> an RGB array the right way up -> the network's size.
+
+The one place where the project decodes image files, so that training, testing and inference see
+the same pixels. A file that does not decode raises :class:`BadImage`, which callers report, count
+and skip.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+# Above this an image is refused before it is decoded: 100 megapixels take 300 MB as RGB.
+MAX_PIXELS = 100 * 1000 * 1000
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class BadImage(ValueError):
+    """A file that is not a whole image of a sane size; the message is the cause alone."""
+
+
+def read_image(source, max_pixels=MAX_PIXELS):
+    """Decode an image file whole, in any mode, and turn it upright by its EXIF orientation.
+
+    Parameters
+    ----------
+    source : str or bytes
+        A path, or the encoded image itself.
+    max_pixels : int
+        Larger images are refused before their pixels are decoded (decompression bombs).
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, [height, width, 3], RGB. Transparency is laid over white, 16-bit greys are scaled
+        to 8 bits, and of an animation the first frame is taken.
+
+    Raises
+    ------
+    BadImage
+        Missing, empty, truncated, oversized or not an image.
+    """
+    try:
+        if isinstance(source, str) and os.path.getsize(source) == 0:
+            raise BadImage("empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # harmless oddities in metadata; size is checked here
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.width * image.height > max_pixels:
+                    raise BadImage("{} x {} pixels, more than {:,}".format(
+                        image.width, image.height, max_pixels))
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except FileNotFoundError:
+        raise BadImage("no such file") from None
+    except Image.DecompressionBombError:
+        raise BadImage("more than {:,} pixels".format(max_pixels)) from None
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image in a known format") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise BadImage(str(error).strip() or type(error).__name__) from None
+
+
+def _to_rgb(image):
+    """A loaded Pillow image of any mode as a uint8 [height, width, 3] array."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _grey_to_rgb(np.asarray(image, np.float64))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _grey_to_rgb(grey):
+    """A high-depth grey image as uint8: 16-bit range if it needs it, else taken as 8-bit."""
+    if grey.max() > 255:
+        grey = grey / 257.0
+    grey = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+
+
+def resize(image, height, width):
+    """Stretch an image to ``height`` x ``width``, the aspect ratio left to its fate.
+
+    Pixel areas are averaged when the image shrinks along both axes, else it is interpolated
+    linearly.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, [any height, any width, 3].
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, [height, width, 3].
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def pixel_digest(image):
+    """SHA-256 of an image's size and pixels: equal for the same picture under two file names."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def find_images(folder):
+    """Yield the paths under ``folder``, in sorted order, whose names end like image files."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(names):
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield os.path.join(parent, name)

@@ -1,0 +1,577 @@
+"""Train Darknet-19 on faces and non-faces, and freeze the best of it.
+
+    python train.py                              # data/*.pickle -> saved_models
+    python train.py --image-size 96 --epochs 4   # smaller and faster
+    python train.py --lr-range-test              # where to put --base-lr and --max-lr
+    tensorboard --logdir logs                    # watch
+
+Run again after an interruption, it goes on where the last checkpoint stands: step, epoch,
+optimiser, learning rate and data order. The training graph and the inference graph are two graphs:
+validation and freezing restore a checkpoint into the second, so that what is validated is what is
+frozen.
+"""
+
+import argparse
+import collections
+import csv
+import glob
+import json
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
+from darknet19 import STRIDE, build
+from dataset import (
+    BatchLoader,
+    TrainingBatches,
+    add_data_arguments,
+    check_disjoint,
+    load_split,
+    read_batches,
+)
+from evaluation import evaluate_split, measure
+from frozen import build_classifier, freeze
+from history import plot_history, read_history, write_history
+from session import is_mkl_build, new_session, tf
+from utils import UserError, cli, number_type, progress, temporary_path, warn, write_atomically
+from weights import assign, read_checkpoint, read_weights, write_json
+
+# What a run must have in common with the checkpoints that it resumes from.
+RUN_SETTINGS = (
+    "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr", "step_epochs",
+    "gamma", "momentum", "average_decay", "freeze_until",
+)  # fmt: skip
+
+TrainingGraph = collections.namedtuple(
+    "TrainingGraph", "images labels step train_op loss learning_rate running reset summaries saver "
+                     "finite")
+
+
+def build_training_graph(args, steps_per_epoch, learning_rate=None):
+    """Build the graph that trains, in the default graph.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The options of this script.
+    steps_per_epoch : int
+    learning_rate : callable of tf.Tensor to tf.Tensor, optional
+        The rate as a function of the global step; the cyclical one of ``args`` if absent.
+
+    Returns
+    -------
+    TrainingGraph
+        ``running`` holds the epoch's mean loss and accuracy so far; they are variables, so that a
+        resumed epoch reports what an uninterrupted one would.
+    """
+    tf.set_random_seed(args.seed)
+    images = tf.placeholder(tf.uint8, [None, args.image_size, args.image_size, 3], "images")
+    labels = tf.placeholder(tf.int32, [None], "labels")
+    logits, _ = build(tf.cast(images, tf.float32) / 255.0, training=True,
+                      momentum=args.momentum, fixed_layers=args.freeze_until)
+    loss = tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    correct = tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32))
+
+    step = tf.train.get_or_create_global_step()
+    if learning_rate is None:
+        rate = cyclical_learning_rate(step, args.base_lr, args.max_lr,
+                                      args.step_epochs * steps_per_epoch, args.policy, args.gamma)
+    else:
+        rate = learning_rate(step)
+    running, reset, update_running = _running_means({"loss": loss, "accuracy": correct})
+    train_op = _training_operation(loss, rate, step, args.average_decay)
+    with tf.control_dependencies([train_op, update_running]):
+        train_op = tf.no_op("train")
+
+    for name, value in (("loss", loss), ("accuracy", correct), ("learning_rate", rate)):
+        tf.summary.scalar("train/" + name, value)
+    finite = tf.reduce_all([tf.reduce_all(tf.is_finite(each)) for each in tf.global_variables()
+                            if each.dtype.base_dtype == tf.float32])
+    return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
+                         tf.summary.merge_all(), tf.train.Saver(max_to_keep=2), finite)
+
+
+def _training_operation(loss, rate, step, average_decay):
+    """Adam's step, the batch norms' moving averages and the weights' own averages, in order."""
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        train_op = tf.train.AdamOptimizer(rate).minimize(loss, step)
+    if not average_decay:
+        return train_op
+    averaged = [each for each in tf.global_variables("conv_") if "/Adam" not in each.op.name]
+    averages = tf.train.ExponentialMovingAverage(average_decay, num_updates=step)
+    with tf.control_dependencies([train_op]):
+        return averages.apply(averaged)
+
+
+def _running_means(values):
+    """Means over the batches since the last reset, kept in variables that checkpoints hold."""
+    with tf.variable_scope("epoch"):
+        count = tf.get_variable("batches", [], tf.float32, tf.zeros_initializer(), trainable=False)
+        sums = {name: tf.get_variable(name, [], tf.float32, tf.zeros_initializer(),
+                                      trainable=False) for name in values}
+    update = tf.group(count.assign_add(1), *[
+        sums[name].assign_add(value) for name, value in values.items()])
+    reset = tf.group(*[each.initializer for each in [count] + list(sums.values())])
+    return {name: total / tf.maximum(count, 1) for name, total in sums.items()}, reset, update
+
+
+class StopSignal:
+    """Notes the first SIGINT or SIGTERM, so that training can save first; a second one is fatal."""
+
+    def __init__(self):
+        self.number = None
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._note)
+
+    def _note(self, number, _):
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def exit(self):
+        """Leave with the exit code that shells give for this signal."""
+        sys.exit(128 + self.number)
+
+
+class Validator:
+    """Measures a checkpoint in the inference graph; keeps the best one.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    split : dataset.Split
+        The validation split.
+    loader : dataset.BatchLoader
+        With the disturbed validation pictures under the name ``val``.
+    """
+
+    def __init__(self, args, split, loader):
+        self.classifier = build_classifier(args.image_size, args.threads)
+        self.split = split
+        self.loader = loader
+        self.batch_size = args.batch_size
+        self.criterion = args.best_by
+        self.folder = os.path.join(args.model_dir, "best")
+        with self.classifier.session.graph.as_default():
+            self.saver = tf.train.Saver(max_to_keep=1)
+
+    def __call__(self, checkpoint):
+        """The validation columns of the history for a checkpoint."""
+        assign(self.classifier.session, read_checkpoint(checkpoint))
+        clean = evaluate_split(self.classifier, self.split, self.batch_size, "validating")
+        disturbed = self._disturbed()
+        row = {}
+        for prefix, figures in (("val", clean), ("disturbed", disturbed)):
+            row[prefix + "_loss"] = figures["log_loss"]
+            for name in ("accuracy", "false_positive_rate", "false_negative_rate", "roc_auc"):
+                row["{}_{}".format(prefix, name)] = figures[name]
+        return row
+
+    def _disturbed(self):
+        """The figures over the validation pictures, augmented the same way at every call."""
+        labels, scores = [], []
+        steps = self.loader.sources["val"].steps_per_epoch
+        for images, truth in progress(self.loader.stream("val", 0, steps), total=steps,
+                                      desc="validating, disturbed", unit="batch", leave=False):
+            labels.extend(truth)
+            scores.extend(self.classifier(images)[:, 0].astype(float))
+        return measure(labels, scores)
+
+    def keep_if_best(self, row):
+        """Save the weights just validated if they are the best so far.
+
+        The record beside them is written last: a kill in between leaves the older record, and the
+        resumed run validates and saves once more.
+        """
+        record = self.best()
+        if record and record["step"] < row["step"] and record[self.criterion] <= row[
+                self.criterion]:
+            return False
+        os.makedirs(self.folder, exist_ok=True)
+        prefix = self.saver.save(self.classifier.session, os.path.join(self.folder, "model"),
+                                 int(row["step"]), write_meta_graph=False)
+        write_json(os.path.join(self.folder, "best.json"),
+                   dict(row, checkpoint=os.path.basename(prefix)))
+        return True
+
+    def best(self):
+        """The row of the best checkpoint so far, or None."""
+        path = os.path.join(self.folder, "best.json")
+        if not os.path.exists(path):
+            return None
+        return _read_json(path)
+
+    def restore_best(self):
+        """Put the best weights into the inference graph; return their row."""
+        record = self.best()
+        assign(self.classifier.session,
+               read_checkpoint(os.path.join(self.folder, record["checkpoint"])))
+        return record
+
+
+def _read_json(path):
+    try:
+        with open(path) as stream:
+            return json.load(stream)
+    except ValueError as error:
+        raise UserError("{}: damaged ({}); train anew with --restart".format(path, error)) from None
+
+
+class Trainer:
+    """The session loop: feeds, runs, reports, saves.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    loader : dataset.BatchLoader
+        With the training batches under the name ``train``.
+    validator : Validator
+    stop : StopSignal
+    """
+
+    def __init__(self, args, loader, validator, stop):
+        self.args = args
+        self.loader = loader
+        self.validator = validator
+        self.stop = stop
+        self.steps_per_epoch = loader.sources["train"].steps_per_epoch
+        self.checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
+        self.history_path = os.path.join(args.log_dir, "history.csv")
+        graph = tf.Graph()
+        with graph.as_default():
+            self.net = build_training_graph(args, self.steps_per_epoch)
+            self.session = new_session(graph, args.threads)
+            self.session.run(tf.global_variables_initializer())
+        self.step = 0
+
+    def run(self):
+        """Train from wherever the newest checkpoint stands to the last epoch."""
+        self._restore_or_start()
+        rows = [row for row in read_history(self.history_path) if row["step"] <= self.step]
+        write_history(self.history_path, rows)
+        with tf.summary.FileWriter(self.args.log_dir, self.session.graph) as writer:
+            # Tells TensorBoard to drop what a killed run logged beyond its last checkpoint.
+            writer.add_session_log(
+                tf.SessionLog(status=tf.SessionLog.START), global_step=self.step)
+            last_step = self.args.epochs * self.steps_per_epoch
+            while True:
+                finished, position = divmod(self.step, self.steps_per_epoch)
+                if finished and not position and (not rows or rows[-1]["step"] < self.step):
+                    self._finish_epoch(finished, rows, writer)
+                if self.step >= last_step:
+                    return
+                self._train_epoch(finished, writer)
+
+    def _restore_or_start(self):
+        checkpoint = tf.train.latest_checkpoint(self.checkpoint_dir)
+        settings = {name: getattr(self.args, name) for name in RUN_SETTINGS}
+        settings["steps_per_epoch"] = self.steps_per_epoch
+        settings_path = os.path.join(self.checkpoint_dir, "settings.json")
+        if not checkpoint:
+            write_json(settings_path, settings)
+            if self.args.init_from:
+                self._warm_start()
+            return
+        _check_settings(_read_json(settings_path), settings, self.checkpoint_dir)
+        try:
+            self.net.saver.restore(self.session, checkpoint)
+        except (tf.errors.OpError, ValueError) as error:
+            raise UserError("{}: does not restore ({}); remove its files to use the one before, or "
+                            "start anew with --restart".format(
+                                checkpoint, getattr(error, "message", error))) from None
+        self.step = int(self.session.run(self.net.step))
+        print("resuming at step {} (epoch {}) from {}".format(
+            self.step, self.step // self.steps_per_epoch + 1, checkpoint))
+
+    def _warm_start(self):
+        assign(self.session, read_weights(self.args.init_from))
+        # The weights' averages, where kept, start at the weights: not at the random ones.
+        for each in self.session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+            source, averaged = each.op.name.rsplit("/", 1)[0], "/ExponentialMovingAverage"
+            if each.op.name.endswith(averaged):
+                with self.session.graph.as_default():
+                    value = self.session.run(
+                        self.session.graph.get_tensor_by_name(source + ":0"))
+                each.load(value, self.session)
+        print("starting from the weights of {}".format(self.args.init_from))
+
+    def _train_epoch(self, epoch, writer):
+        """Train to the end of epoch number ``epoch`` (from 0), saving on the way."""
+        end = (epoch + 1) * self.steps_per_epoch
+        if self.step == epoch * self.steps_per_epoch:
+            self.session.run(self.net.reset)
+        self.started, self.trained = time.time(), 0
+        bar = progress(total=self.steps_per_epoch, initial=self.step % self.steps_per_epoch,
+                       desc="epoch {}/{}".format(epoch + 1, self.args.epochs), unit="step")
+        with bar:
+            for images, labels in self.loader.stream("train", self.step, end):
+                self._train_step(images, labels, bar, writer)
+                if self.stop.number:
+                    print("stopping: saved {}".format(self._save()))
+                    self.stop.exit()
+                if self.step == end or self.step % self.args.save_every == 0:
+                    self._save()
+
+    def _train_step(self, images, labels, bar, writer):
+        wanted = [self.net.train_op, self.net.loss, self.net.learning_rate]
+        logs = self.step % self.args.log_every == 0
+        if logs:
+            wanted.append(self.net.summaries)
+        results = self.session.run(wanted, {self.net.images: images, self.net.labels: labels})
+        if not np.isfinite(results[1]):
+            raise UserError("the loss at step {} is {}; the last good checkpoint is in {}: lower "
+                            "--max-lr and run again".format(
+                                self.step, results[1], self.checkpoint_dir), exit_code=1)
+        if logs:
+            writer.add_summary(results[3], self.step)
+        self.step += 1
+        self.trained += len(images)
+        bar.update()
+        if not bar.disable:
+            means = self.session.run(self.net.running)
+            bar.set_postfix_str("loss {:.4f}, accuracy {:.4f}, lr {:.2g}, {:.1f} images/s".format(
+                means["loss"], means["accuracy"], results[2], self._speed()))
+
+    def _speed(self):
+        return self.trained / max(time.time() - self.started, 1e-6)
+
+    def _save(self):
+        """Save a checkpoint, unless a weight is no longer finite."""
+        if not self.session.run(self.net.finite):
+            raise UserError("a weight is not finite at step {}; the last good checkpoint is in {}: "
+                            "lower --max-lr and run again".format(
+                                self.step, self.checkpoint_dir), exit_code=1)
+        try:
+            return self.net.saver.save(self.session, os.path.join(self.checkpoint_dir, "model"),
+                                       self.step, write_meta_graph=False)
+        except tf.errors.OpError as error:
+            raise UserError("{}: the checkpoint can't be written ({}); the one before is whole: "
+                            "check the free disk space".format(
+                                self.checkpoint_dir, error.message), exit_code=1) from None
+
+    def _finish_epoch(self, epoch, rows, writer):
+        """Validate, keep the best, and write the history of an epoch that is trained and saved."""
+        speed = self._speed() if getattr(self, "trained", 0) else 0.0
+        means, rate = self.session.run([self.net.running, self.net.learning_rate])
+        row = dict(epoch=epoch, step=self.step, learning_rate=float(rate),
+                   train_loss=float(means["loss"]), train_accuracy=float(means["accuracy"]),
+                   images_per_second=speed)
+        row.update(self.validator(os.path.join(
+            self.checkpoint_dir, "model-{}".format(self.step))))
+        best = self.validator.keep_if_best(row)
+        rows.append(row)
+        write_history(self.history_path, rows)
+        plot_history(os.path.join(self.args.log_dir, "history.png"), rows)
+        summary = tf.Summary()
+        for name, value in row.items():
+            if name.startswith(("val_", "disturbed_")):
+                group, _, rest = name.partition("_")
+                summary.value.add(tag="{}/{}".format(group, rest), simple_value=value)
+        writer.add_summary(summary, self.step)
+        print("epoch {epoch}/{epochs}: loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; "
+              "validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}; disturbed loss "
+              "{disturbed_loss:.4f}, accuracy {disturbed_accuracy:.4f}; {images_per_second:.1f} "
+              "images/s{mark}".format(epochs=self.args.epochs, mark=" (best)" if best else "",
+                                      **row), flush=True)
+        if self.stop.number:
+            self.stop.exit()
+
+
+def _check_settings(stored, settings, checkpoint_dir):
+    """Refuse to go on with other settings than the checkpoints were made with."""
+    for name, value in settings.items():
+        if stored.get(name) != value:
+            raise UserError(
+                "{}: made with {} {}, not {}; use the same, or begin anew with --restart".format(
+                    checkpoint_dir, name.replace("_", "-"), stored.get(name), value))
+
+
+def remove_old_run(args):
+    """Remove what an earlier run left, by the names that this script gives, and nothing else."""
+    for folder, names in (("checkpoints", ("settings.json",)), ("best", ("best.json",))):
+        folder = os.path.join(args.model_dir, folder)
+        paths = glob.glob(os.path.join(glob.escape(folder), "model-*.index"))
+        paths += glob.glob(os.path.join(glob.escape(folder), "model-*.data-*"))
+        paths += [os.path.join(folder, name) for name in names + ("checkpoint",)]
+        for path in paths:
+            if os.path.exists(path):
+                os.remove(path)
+    for name in ("history.csv", "history.png"):
+        path = os.path.join(args.log_dir, name)
+        if os.path.exists(path):
+            os.remove(path)
+
+
+def freeze_best(args, validator):
+    """Freeze the best checkpoint, compared on validation pictures before it takes its name."""
+    record = validator.restore_best()
+    paths = validator.split.faces[:16] + validator.split.negatives[:16]
+    _, images, _ = next(read_batches(paths, len(paths), args.image_size))
+    path = os.path.join(args.model_dir, "darknet19_frozen.pb")
+    difference = freeze(validator.classifier, path, images, {
+        "step": int(record["step"]), "epoch": int(record["epoch"]),
+        "validation": {name: value for name, value in record.items()
+                       if name.startswith(("val_", "disturbed_"))}})
+    print("wrote {} (step {}, largest difference from the checkpoint {:.1g})".format(
+        path, int(record["step"]), difference))
+
+
+def lr_range_test(args, loader):
+    """Smith's range test: raise the rate in a straight line and watch the accuracy.
+
+    Writes ``lr_range_test.csv`` and ``lr_range_test.png`` in the log directory; no checkpoint is
+    read or written.
+    """
+    steps_per_epoch = loader.sources["train"].steps_per_epoch
+    total = args.epochs * steps_per_epoch
+    rows = []
+    with tf.Graph().as_default():
+        net = build_training_graph(
+            args, steps_per_epoch,
+            lambda step: linear_learning_rate(step, 0, args.max_lr, total))
+        with new_session(threads=args.threads) as session:
+            session.run(tf.global_variables_initializer())
+            for images, labels in progress(loader.stream("train", 0, total), total=total,
+                                           desc="range test", unit="step"):
+                session.run(net.reset)  # so that the running accuracy is this batch's
+                rate, _, loss = session.run([net.learning_rate, net.train_op, net.loss],
+                                            {net.images: images, net.labels: labels})
+                rows.append((rate, loss, session.run(net.running["accuracy"])))
+                if not np.isfinite(loss):
+                    warn("the loss is no longer finite at a rate of {:.2g}".format(rate))
+                    break
+    stem = os.path.join(args.log_dir, "lr_range_test")
+    with write_atomically(stem + ".csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([("learning_rate", "loss", "accuracy")] + rows)
+    _plot_range_test(stem + ".png", np.array(rows))
+    print("wrote {0}.csv and {0}.png: --base-lr is where accuracy starts to rise, --max-lr where "
+          "it turns ragged or falls".format(stem))
+
+
+def _plot_range_test(path, rows):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    width = max(1, len(rows) // 20)
+    figure, axes = plt.subplots(2, sharex=True, figsize=(8, 7))
+    for axis, column, label in zip(axes, (2, 1), ("accuracy", "loss")):
+        smooth = np.convolve(rows[:, column], np.ones(width) / width, "valid")
+        axis.plot(rows[:, 0], rows[:, column], alpha=0.25, label="each batch")
+        axis.plot(rows[width - 1:, 0], smooth, label="mean of {} batches".format(width))
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[1].set_xlabel("learning rate")
+    figure.tight_layout()
+    with temporary_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Train Darknet-19 on faces and non-faces, resuming where a checkpoint is, and "
+                    "freeze the best.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    positive, share = number_type(int, 1), number_type(float, 0, 1)
+    rate = number_type(float, 0)
+    add_data_arguments(parser)
+    parser.add_argument("--model-dir", default="saved_models",
+                        help="folder for checkpoints and the frozen graph")
+    parser.add_argument("--log-dir", default="logs", help="folder for TensorBoard and history.csv")
+    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+                        help="input height and width, a multiple of 32")
+    parser.add_argument("--batch-size", type=number_type(int, 2), default=32,
+                        help="images a step, half of them faces; even")
+    parser.add_argument("--epochs", type=positive, default=8,
+                        help="passes over the larger class")
+    parser.add_argument("--policy", choices=POLICIES, default="triangular",
+                        help="shape of the cyclical learning rate")
+    parser.add_argument("--base-lr", type=rate, default=1e-4, help="lower end of a cycle")
+    parser.add_argument("--max-lr", type=rate, default=1e-3, help="upper end of a cycle")
+    parser.add_argument("--step-epochs", type=number_type(float, 1e-3), default=2.0,
+                        help="half a cycle, in epochs")
+    parser.add_argument("--gamma", type=share, default=0.99994,
+                        help="decay per step of the policy exp_range")
+    parser.add_argument("--momentum", type=share, default=0.9,
+                        help="of the batch norms' moving averages")
+    parser.add_argument("--average-decay", type=share, default=0.998,
+                        help="decay of the moving average of the weights, which is what is "
+                             "validated and frozen; 0 uses the weights as they are")
+    parser.add_argument("--no-augment", dest="augment", action="store_false",
+                        help="train on the images as they are")
+    parser.add_argument("--best-by", choices=("disturbed_loss", "val_loss"),
+                        default="disturbed_loss",
+                        help="choose the best epoch by the loss on validation images disturbed "
+                             "like training images, or as they are")
+    parser.add_argument("--init-from", metavar="FILE",
+                        help="begin with the weights of an .npz, a frozen .pb or a checkpoint "
+                             "(only where there is no checkpoint to resume from)")
+    parser.add_argument("--freeze-until", type=number_type(int, 0, 18), default=0, metavar="N",
+                        help="leave the first N convolutions as they are")
+    parser.add_argument("--seed", type=number_type(int, 0), default=0,
+                        help="of the initial weights, the data order and the augmentation")
+    parser.add_argument("--workers", type=number_type(int, 0), default=2,
+                        help="processes that prepare batches; 0 prepares them in between")
+    parser.add_argument("--threads", type=positive, metavar="N",
+                        help="threads inside an operation; with 1 a run on a CPU is repeatable to "
+                             "the bit (default: all cores)")
+    parser.add_argument("--save-every", type=positive, default=200, metavar="STEPS",
+                        help="steps between checkpoints; one more at each epoch's end")
+    parser.add_argument("--log-every", type=positive, default=10, metavar="STEPS",
+                        help="steps between TensorBoard summaries")
+    parser.add_argument("--restart", action="store_true",
+                        help="begin anew: removes the checkpoints and history of an earlier run")
+    parser.add_argument("--lr-range-test", action="store_true",
+                        help="raise the rate from 0 to --max-lr over --epochs and plot the "
+                             "accuracy, without checkpoints")
+    return parser
+
+
+def _parse(argv=None):
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.image_size % STRIDE:
+        parser.error("--image-size is a multiple of {}".format(STRIDE))
+    if args.batch_size % 2:
+        parser.error("--batch-size is even: half of a batch are faces")
+    if args.max_lr < args.base_lr:
+        parser.error("--max-lr is below --base-lr")
+    return args
+
+
+@cli
+def main():
+    args = _parse()
+    splits = {name: load_split(args.data_dir, name) for name in ("train", "val", "test")}
+    check_disjoint(splits)
+    if not is_mkl_build():
+        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about 3 times as "
+              "fast on a CPU")
+    sources = {
+        "train": TrainingBatches(splits["train"], args.batch_size, args.image_size, args.seed,
+                                 args.augment),
+        "val": TrainingBatches(splits["val"], args.batch_size, args.image_size, seed=0),
+    }
+    print("training on {} faces and {} non-faces, validating on {} and {}".format(
+        *map(len, splits["train"] + splits["val"])), flush=True)
+    with BatchLoader(sources, args.workers) as loader:
+        if args.lr_range_test:
+            lr_range_test(args, loader)
+            return
+        if args.restart:
+            remove_old_run(args)
+        stop = StopSignal()
+        validator = Validator(args, splits["val"], loader)
+        Trainer(args, loader, validator, stop).run()
+        freeze_best(args, validator)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What several scripts share: exit codes and console, atomic files, safe list files.
+
+Every script wraps its ``main`` in :func:`cli`, writes files through :func:`write_atomically` and
+reads file lists through :func:`load_list`, so that bad input looks the same everywhere: one line
+on stderr that names the file, the cause and the remedy, and exit code 2.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import pickle
+import sys
+import tempfile
+
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """A failure that the person at the keyboard can mend.
+
+    Parameters
+    ----------
+    message : str
+        One line: the file, the cause and the remedy.
+    exit_code : int
+        2 for bad input (the default), 1 for a run that failed on good input.
+    """
+
+    def __init__(self, message, exit_code=2):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def cli(main):
+    """Decorate a script's ``main`` so that a failure is one line on stderr and an exit code.
+
+    :class:`UserError` exits with its own code, an operating-system error (disk full, permission
+    denied) with 2, Ctrl-C with 130 and a closed output pipe with 141, as the shell reports them.
+    """
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print_error(error)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            sys.exit(130)
+        except BrokenPipeError:
+            # The reader (`| head`) has gone; Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        except OSError as error:
+            where = "{}: ".format(error.filename) if error.filename else ""
+            print_error("{}{}; check the path, its permissions and the free disk space".format(
+                where, error.strerror or error))
+            sys.exit(2)
+
+    return wrapper
+
+
+def print_error(message):
+    """Print one line to stderr, whatever line breaks the message carries."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+
+
+def warn(message):
+    """Print a one-line warning to stderr without tearing a progress bar."""
+    tqdm.write("warning: " + " ".join(str(message).split()), file=sys.stderr)
+
+
+def progress(iterable=None, **options):
+    """A tqdm progress bar on stderr that stays quiet when stderr is not a terminal."""
+    return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+
+
+def number_type(convert, low, high=None):
+    """An argparse ``type`` for a finite number in ``[low, high]``.
+
+    Parameters
+    ----------
+    convert : type
+        ``int`` or ``float``.
+    low, high : number
+        Inclusive bounds; ``high=None`` leaves the upper end open.
+    """
+
+    def parse(text):
+        value = convert(text)
+        if not low <= value <= (float("inf") if high is None else high) or value == float("inf"):
+            bounds = "at least {}".format(low) if high is None else "{} to {}".format(low, high)
+            raise argparse.ArgumentTypeError("{} is out of range: {}".format(text, bounds))
+        return value
+
+    parse.__name__ = convert.__name__
+    return parse
+
+
+@contextlib.contextmanager
+def write_atomically(path, mode="wb", **options):
+    """Open a temporary file beside ``path`` and rename it to ``path`` once it is whole.
+
+    On any failure, Ctrl-C included, the temporary file is removed and an older ``path`` stays as
+    it was. Missing folders are made. ``options`` go to :func:`open`.
+    """
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with temporary_path(path) as temporary:
+        with open(temporary, mode, **options) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def temporary_path(path):
+    """Yield a temporary name beside ``path``, renamed to ``path`` if the block succeeds.
+
+    For writers that insist on opening the file themselves. The name keeps the extension, since
+    many of them choose the format by it.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(
+        dir=folder, prefix=".partial-", suffix="-" + name)
+    os.close(handle)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads pickles of built-in values; whatever names a class or function is refused.
+
+    The pure-Python unpickler is used on purpose: the C one allocates its memo table by an index
+    found in the file, so that six hostile bytes cost 64 GiB.
+    """
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError("it asks for {}.{}".format(module, name))
+
+
+def load_list(path, remedy="make it anew"):
+    """Read a file list: a pickled, non-empty list of strings.
+
+    Parameters
+    ----------
+    path : str
+        The pickle. Nothing in it is executed: only lists and strings are admitted.
+    remedy : str
+        What to do when the file is missing or bad, for the error line.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UserError
+        Missing, empty, truncated or hostile file, or anything but a list of strings.
+    """
+    try:
+        with open(path, "rb") as stream:
+            value = _PlainUnpickler(stream).load()
+    except FileNotFoundError:
+        raise UserError("{}: no such file; {}".format(path, remedy)) from None
+    except OSError as error:
+        raise UserError("{}: {}; {}".format(path, error.strerror, remedy)) from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        cause = str(error) or type(error).__name__
+        raise UserError("{}: not a pickled list of file names ({}); {}".format(
+            path, cause, remedy)) from None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError("{}: not a list of strings; {}".format(path, remedy))
+    if not value:
+        raise UserError("{}: the list is empty; {}".format(path, remedy))
+    return value
+
+
+def save_list(path, strings):
+    """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
+    with write_atomically(path) as stream:
+        pickle.dump(list(strings), stream, protocol=2)
+
+
+def relative_to_data(path, data_dir):
+    """The name of a file in a list: relative to ``data_dir`` if it is under it, else absolute."""
+    path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
+    if os.path.commonpath([path, data_dir]) == data_dir:
+        return os.path.relpath(path, data_dir)
+    return path
+
+
+def resolve(name, data_dir):
+    """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
+    return os.path.join(data_dir, name)  # an absolute name wins over data_dir
