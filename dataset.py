@@ -242,6 +242,7 @@ class BatchLoader:
         self.sources = sources
         self._ahead = 2 * workers + 2
         self._pool = None
+        self._pending = collections.deque()
         self._reported = set()
         if workers:
             self._pool = concurrent.futures.ProcessPoolExecutor(
@@ -253,12 +254,17 @@ class BatchLoader:
 
     def __exit__(self, *_):
         if self._pool:
-            self._pool.shutdown(wait=False)
+            self._cancel()
+            self._pool.shutdown()
+
+    def _cancel(self):
+        while self._pending:
+            self._pending.popleft().cancel()
 
     def stream(self, name, first_step, last_step):
-        """Yield ``(images, labels)`` of the source ``name`` in order.
+        """Yield ``(images, labels)`` of the source ``name``, steps ``first_step .. last_step - 1``.
 
-        For the steps ``first_step .. last_step - 1``.
+        Only one stream runs at a time.
 
         Files that don't decode are reported once each on stderr.
 
@@ -267,23 +273,21 @@ class BatchLoader:
         UserError
             When a worker process dies or too many files fail.
         """
-        pending = collections.deque()
         submitted = first_step
         try:
             for step in range(first_step, last_step):
                 if not self._pool:
                     yield self._report(self.sources[name].batch(step))
                     continue
-                while submitted < last_step and len(pending) < self._ahead:
-                    pending.append(self._pool.submit(_work, name, submitted))
+                while submitted < last_step and len(self._pending) < self._ahead:
+                    self._pending.append(self._pool.submit(_work, name, submitted))
                     submitted += 1
-                yield self._report(pending.popleft().result())
+                yield self._report(self._pending.popleft().result())
         except BrokenProcessPool:
             raise UserError("a batch worker died, most likely for want of memory; use fewer "
-                            "--workers or a smaller --batch-size", exit_code=1) from None
+                            "--workers or a smaller --batch-size", exit_code=1)
         finally:
-            for future in pending:
-                future.cancel()
+            self._cancel()
 
     def _report(self, result):
         images, labels, bad = result

@@ -6,7 +6,6 @@ that was built for inference, never cut out of the training graph.
 """
 
 import hashlib
-import json
 import os
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 import darknet19
 import weights as weight_files
 from session import new_session, tf
-from utils import UserError, temporary_path
+from utils import UserError, read_json, temporary_path, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
 
@@ -105,7 +104,7 @@ def load(path, threads=None):
     graph_def = weight_files.read_graph_def(path)
     metadata_path = os.path.splitext(path)[0] + ".json"
     if os.path.exists(metadata_path):
-        expected = _read_metadata(metadata_path).get("sha256")
+        expected = read_json(metadata_path, "run train.py anew").get("sha256")
         if expected != sha256(path):
             raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
                             "to write both anew".format(path, metadata_path))
@@ -116,18 +115,7 @@ def load(path, threads=None):
         return Classifier(new_session(graph, threads))
     except (ValueError, KeyError, tf.errors.OpError) as error:
         raise UserError("{}: not a frozen graph of this project ({}); run train.py anew".format(
-            path, error)) from None
-
-
-def _read_metadata(path):
-    try:
-        with open(path) as stream:
-            content = json.load(stream)
-    except ValueError as error:
-        raise UserError("{}: not JSON ({}); run train.py anew".format(path, error)) from None
-    if not isinstance(content, dict):
-        raise UserError("{}: not a JSON object; run train.py anew".format(path))
-    return content
+            path, error))
 
 
 def freeze(classifier, path, images, metadata):
@@ -167,7 +155,7 @@ def freeze(classifier, path, images, metadata):
             raise UserError("{}: not written: its probabilities differ from the checkpoint's by "
                             "{:.2g}".format(path, difference), exit_code=1)
         digest = sha256(temporary)
-    weight_files.write_json(os.path.splitext(path)[0] + ".json", dict(
+    write_json(os.path.splitext(path)[0] + ".json", dict(
         metadata, image_size=classifier.image_size, class_names=list(darknet19.CLASS_NAMES),
         input="RGB 0..1, float32, NHWC", largest_difference=difference, sha256=digest))
     return difference

@@ -33,7 +33,7 @@ def read_history(path):
                     for row in csv.DictReader(stream)]
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError("{}: not a training history; move it away or choose another "
-                        "--log-dir".format(path)) from None
+                        "--log-dir".format(path))
 
 
 def write_history(path, rows):

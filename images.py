@@ -59,13 +59,13 @@ def read_image(source, max_pixels=MAX_PIXELS):
     except BadImage:
         raise
     except FileNotFoundError:
-        raise BadImage("no such file") from None
+        raise BadImage("no such file")
     except Image.DecompressionBombError:
-        raise BadImage("more than {:,} pixels".format(max_pixels)) from None
+        raise BadImage("more than {:,} pixels".format(max_pixels))
     except Image.UnidentifiedImageError:
-        raise BadImage("not an image in a known format") from None
+        raise BadImage("not an image in a known format")
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise BadImage(str(error).strip() or type(error).__name__) from None
+        raise BadImage(str(error).strip() or type(error).__name__)
 
 
 def _to_rgb(image):

@@ -79,7 +79,7 @@ def _parse_partition(path):
                 names.add(fields[0])
                 partition[SPLITS[int(fields[1])]].append(fields[0])
     except UnicodeDecodeError:
-        raise UserError("{}: not a text file; get the file anew".format(path)) from None
+        raise UserError("{}: not a text file; get the file anew".format(path))
     if not names:
         raise UserError("{}: empty; get the file anew, or remove it to use the official "
                         "index ranges".format(path))

@@ -15,7 +15,6 @@ import argparse
 import collections
 import csv
 import glob
-import json
 import os
 import signal
 import sys
@@ -37,8 +36,18 @@ from evaluation import evaluate_split, measure
 from frozen import build_classifier, freeze
 from history import plot_history, read_history, write_history
 from session import is_mkl_build, new_session, tf
-from utils import UserError, cli, number_type, progress, temporary_path, warn, write_atomically
-from weights import assign, read_checkpoint, read_weights, write_json
+from utils import (
+    UserError,
+    cli,
+    number_type,
+    progress,
+    read_json,
+    temporary_path,
+    warn,
+    write_atomically,
+    write_json,
+)
+from weights import assign, read_checkpoint, read_weights
 
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
@@ -203,7 +212,7 @@ class Validator:
         path = os.path.join(self.folder, "best.json")
         if not os.path.exists(path):
             return None
-        return _read_json(path)
+        return read_json(path, "train anew with --restart")
 
     def restore_best(self):
         """Put the best weights into the inference graph; return their row."""
@@ -211,14 +220,6 @@ class Validator:
         assign(self.classifier.session,
                read_checkpoint(os.path.join(self.folder, record["checkpoint"])))
         return record
-
-
-def _read_json(path):
-    try:
-        with open(path) as stream:
-            return json.load(stream)
-    except ValueError as error:
-        raise UserError("{}: damaged ({}); train anew with --restart".format(path, error)) from None
 
 
 class Trainer:
@@ -276,13 +277,14 @@ class Trainer:
             if self.args.init_from:
                 self._warm_start()
             return
-        _check_settings(_read_json(settings_path), settings, self.checkpoint_dir)
+        _check_settings(read_json(settings_path, "train anew with --restart"), settings,
+                        self.checkpoint_dir)
         try:
             self.net.saver.restore(self.session, checkpoint)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError("{}: does not restore ({}); remove its files to use the one before, or "
                             "start anew with --restart".format(
-                                checkpoint, getattr(error, "message", error))) from None
+                                checkpoint, getattr(error, "message", error)))
         self.step = int(self.session.run(self.net.step))
         print("resuming at step {} (epoch {}) from {}".format(
             self.step, self.step // self.steps_per_epoch + 1, checkpoint))
@@ -308,13 +310,24 @@ class Trainer:
         bar = progress(total=self.steps_per_epoch, initial=self.step % self.steps_per_epoch,
                        desc="epoch {}/{}".format(epoch + 1, self.args.epochs), unit="step")
         with bar:
-            for images, labels in self.loader.stream("train", self.step, end):
+            for images, labels in self._batches(end):
                 self._train_step(images, labels, bar, writer)
-                if self.stop.number:
-                    print("stopping: saved {}".format(self._save()))
-                    self.stop.exit()
                 if self.step == end or self.step % self.args.save_every == 0:
                     self._save()
+        if self.stop.number:
+            print("stopping: saved {}".format(self._save()))
+            self.stop.exit()
+
+    def _batches(self, end):
+        """Training batches up to step ``end`` or a stop signal, whichever is first."""
+        try:
+            for batch in self.loader.stream("train", self.step, end):
+                yield batch
+                if self.stop.number:
+                    return
+        except UserError:
+            if not self.stop.number:  # else the signal has ended the workers too
+                raise
 
     def _train_step(self, images, labels, bar, writer):
         wanted = [self.net.train_op, self.net.loss, self.net.learning_rate]
@@ -351,7 +364,7 @@ class Trainer:
         except tf.errors.OpError as error:
             raise UserError("{}: the checkpoint can't be written ({}); the one before is whole: "
                             "check the free disk space".format(
-                                self.checkpoint_dir, error.message), exit_code=1) from None
+                                self.checkpoint_dir, error.message), exit_code=1)
 
     def _finish_epoch(self, epoch, rows, writer):
         """Validate, keep the best, and write the history of an epoch that is trained and saved."""

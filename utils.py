@@ -1,4 +1,4 @@
-"""What several scripts share: exit codes and console, atomic files, safe list files.
+"""What several scripts share: exit codes and console, atomic files, lists and JSON.
 
 Every script wraps its ``main`` in :func:`cli`, writes files through :func:`write_atomically` and
 reads file lists through :func:`load_list`, so that bad input looks the same everywhere: one line
@@ -8,6 +8,7 @@ on stderr that names the file, the cause and the remedy, and exit code 2.
 import argparse
 import contextlib
 import functools
+import json
 import os
 import pickle
 import sys
@@ -172,13 +173,13 @@ def load_list(path, remedy="make it anew"):
         with open(path, "rb") as stream:
             value = _PlainUnpickler(stream).load()
     except FileNotFoundError:
-        raise UserError("{}: no such file; {}".format(path, remedy)) from None
+        raise UserError("{}: no such file; {}".format(path, remedy))
     except OSError as error:
-        raise UserError("{}: {}; {}".format(path, error.strerror, remedy)) from None
+        raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
     except Exception as error:  # a damaged pickle can raise nearly anything
         cause = str(error) or type(error).__name__
         raise UserError("{}: not a pickled list of file names ({}); {}".format(
-            path, cause, remedy)) from None
+            path, cause, remedy))
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UserError("{}: not a list of strings; {}".format(path, remedy))
     if not value:
@@ -190,6 +191,37 @@ def save_list(path, strings):
     """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
     with write_atomically(path) as stream:
         pickle.dump(list(strings), stream, protocol=2)
+
+
+def read_json(path, remedy="make it anew"):
+    """Read a JSON object.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UserError
+        Missing, damaged or not an object.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        raise UserError("{}: no such file; {}".format(path, remedy))
+    except (ValueError, RecursionError) as error:
+        raise UserError("{}: not JSON ({}); {}".format(path, error, remedy))
+    if not isinstance(content, dict):
+        raise UserError("{}: not a JSON object; {}".format(path, remedy))
+    return content
+
+
+def write_json(path, content):
+    """Write a JSON file, indented, for people to read too."""
+    with write_atomically(path, "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2)
+        stream.write("\n")
 
 
 def relative_to_data(path, data_dir):

@@ -6,7 +6,6 @@ Everywhere in the project weights are an ordered dict of float32 arrays, named a
 into such a dict and back; :func:`read_weights` takes any of them.
 """
 
-import json
 import os
 import pickle
 import zipfile
@@ -89,11 +88,11 @@ def read_npz(path):
         with np.load(path, allow_pickle=False) as archive:
             return check_weights({name: archive[name] for name in archive.files}, path)
     except FileNotFoundError:
-        raise UserError("{}: no such file; run extract_weights.py".format(path)) from None
+        raise UserError("{}: no such file; run extract_weights.py".format(path))
     except (ValueError, OSError, KeyError, EOFError, MemoryError, AttributeError,
             zipfile.BadZipFile) as error:
         raise UserError("{}: not a whole .npz of arrays ({}); run extract_weights.py anew".format(
-            path, error)) from None
+            path, error))
 
 
 def write_npz(path, weights, dtype=np.float32):
@@ -122,7 +121,7 @@ def read_checkpoint(prefix):
                 weights[name] = reader.get_tensor(chosen)
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
-            prefix, getattr(error, "message", error))) from None
+            prefix, getattr(error, "message", error)))
     return check_weights(weights, prefix)
 
 
@@ -151,12 +150,12 @@ def read_graph_def(path):
         with open(path, "rb") as stream:
             graph_def = tf.GraphDef.FromString(stream.read())
     except FileNotFoundError:
-        raise UserError("{}: no such file; run train.py".format(path)) from None
+        raise UserError("{}: no such file; run train.py".format(path))
     except OSError as error:
-        raise UserError("{}: {}; run train.py anew".format(path, error.strerror)) from None
+        raise UserError("{}: {}; run train.py anew".format(path, error.strerror))
     except Exception as error:  # protobuf's decode errors have no common public base
         raise UserError("{}: not a whole frozen graph ({}); run train.py anew".format(
-            path, error)) from None
+            path, error))
     if not graph_def.node:
         raise UserError("{}: no graph in it; run train.py anew".format(path))
     return graph_def
@@ -234,10 +233,3 @@ def write_handoff(weights, conv_path, bn_path):
     for path, content in ((conv_path, kernels), (bn_path, norms)):
         with write_atomically(path) as stream:
             pickle.dump(dict(content), stream, protocol=2)
-
-
-def write_json(path, content):
-    """Write a JSON file, indented, for people to read too."""
-    with write_atomically(path, "w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")

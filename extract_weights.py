@@ -1,0 +1,49 @@
+"""Extract the network's weights from a frozen graph or a checkpoint.
+
+    python extract_weights.py                              # from saved_models/darknet19_frozen.pb
+    python extract_weights.py --from saved_models/best     # from a checkpoint
+
+Writes ``saved_models/darknet19_weights.npz`` (``conv_0/kernel`` HWIO, ``conv_0/gamma``, ``beta``,
+``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``) and the two pickles from which the
+YOLOv2 face detector builds its backbone: ``data/conv_weights.pickle`` and
+``data/bn_weights.pickle``.
+"""
+
+import argparse
+import os
+
+from dataset import add_data_arguments
+from utils import cli
+from weights import read_weights, write_handoff, write_npz
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Extract the network's weights from a frozen graph or a checkpoint into an "
+                    ".npz and the two pickles of the YOLOv2 hand-off.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_data_arguments(parser)
+    parser.add_argument("--model-dir", default="saved_models",
+                        help="folder with the frozen graph, and for the .npz")
+    parser.add_argument("--from", dest="source", metavar="FILE",
+                        help="a frozen .pb, an .npz, a checkpoint or its folder (default: "
+                             "darknet19_frozen.pb in the model directory)")
+    return parser
+
+
+@cli
+def main():
+    args = _parser().parse_args()
+    source = args.source or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    weights = read_weights(source)
+    npz = os.path.join(args.model_dir, "darknet19_weights.npz")
+    handoff = [os.path.join(args.data_dir, name)
+               for name in ("conv_weights.pickle", "bn_weights.pickle")]
+    write_npz(npz, weights)
+    write_handoff(weights, *handoff)
+    print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
+        source, len(weights), sum(array.size for array in weights.values()), npz, *handoff))
+
+
+if __name__ == "__main__":
+    main()
