@@ -1,0 +1,272 @@
+"""gen_neg_samples.py --from-dir, the split rule and the command line."""
+
+import csv
+import functools
+import os
+import pickle
+
+import numpy as np
+import pytest
+from negatives_server import encode, texture
+from PIL import Image
+from skimage import data as photographs
+
+import gen_neg_samples
+import images
+import picture_checks
+from neg_store import Picture
+from utils import load_list, resolve, save_list
+
+LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
+
+
+@pytest.fixture
+def run(run_script):
+    """Run the script in this process: its exit code, stdout and stderr."""
+    return functools.partial(run_script, gen_neg_samples)
+
+
+def fill(folder, category, numbers, form="JPEG"):
+    """Write one texture per number into a category."""
+    os.makedirs(os.path.join(str(folder), category), exist_ok=True)
+    for number in numbers:
+        name = "{}.{}".format(number, form.lower())
+        Image.fromarray(texture(number, 48, 64)).save(os.path.join(str(folder), category, name))
+
+
+def read_lists(data):
+    return [load_list(os.path.join(str(data), name)) for name in LISTS]
+
+
+def report(path):
+    with open(str(path), encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_lists_are_disjoint_whole_and_stratified(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(60))
+    fill(tmp_path / "in", "cat", range(100, 140))
+    fill(tmp_path / "in", "owl", range(200, 203))
+    code, _, err = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    assert (code, err) == (0, "")
+    train, val, test = read_lists(tmp_path / "data")
+    assert len(set(train + val + test)) == len(train + val + test) == 103
+    for names in (train, val, test):
+        assert {os.path.basename(os.path.dirname(name)) for name in names} == {"dog", "cat", "owl"}
+    assert len(train) > 65  # about 80 %
+
+
+def test_names_are_relative_only_under_the_data_directory(run, tmp_path):
+    fill(tmp_path / "data" / "own", "dog", range(4))
+    run("--from-dir", tmp_path / "data" / "own", "--data-dir", tmp_path / "data")
+    names = sum(read_lists(tmp_path / "data"), [])
+    assert sorted(names) == [os.path.join("own", "dog", "{}.jpeg".format(n)) for n in range(4)]
+    run("--from-dir", tmp_path / "data" / "own", "--data-dir", tmp_path / "elsewhere")
+    names = sum(read_lists(tmp_path / "elsewhere"), [])
+    assert all(os.path.isabs(name) for name in names)
+    for name in names:
+        images.read_image(resolve(name, str(tmp_path / "elsewhere")))
+
+
+def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
+    folder = tmp_path / "in"
+    fill(folder, "dog", range(20), "PNG")
+    fill(folder, "cat", range(100, 110), "PNG")
+    for number in range(20):
+        again = Image.fromarray(texture(number, 48, 64))
+        again.save(str(folder / "cat" / "copy{}.png".format(number)))
+        again.resize((128, 96), Image.BICUBIC).save(
+            str(folder / "dog" / "large{}.jpg".format(number)), quality=60)
+    code, out, _ = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    assert code == 0
+    kept = sum(read_lists(tmp_path / "data"), [])
+    hashes = [picture_checks.perceptual_hash(images.read_image(name)) for name in kept]
+    assert len(kept) == 30
+    assert len(set(picture_checks.near_duplicate_groups(np.array(hashes)))) == 30
+    causes = [row["cause"] for row in report(tmp_path / "data" / "neg_samples_report.csv")]
+    assert sorted(causes) == ["duplicate"] * 20 + ["near duplicate"] * 20
+    assert "left out: 20 (near duplicate)" in out
+
+
+def test_bad_pictures_are_reported_counted_and_skipped(run, tmp_path):
+    folder = tmp_path / "in"
+    fill(folder, "dog", range(10))
+    whole = encode(texture(50))
+    (folder / "dog" / "empty.jpg").write_bytes(b"")
+    (folder / "dog" / "half.jpg").write_bytes(whole[:len(whole) // 2])
+    (folder / "dog" / "page.png").write_bytes(b"<html></html>")
+    code, out, err = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    assert code == 0
+    assert len(sum(read_lists(tmp_path / "data"), [])) == 10
+    assert [line.split(":")[0] for line in err.splitlines()] == ["warning"] * 3
+    assert all(name in err for name in ("empty.jpg", "half.jpg", "page.png"))
+    assert "left out: 3 (bad picture)" in out
+
+
+def test_pictures_outside_the_categories(run, tmp_path):
+    fill(tmp_path / "in", ".", range(5))
+    code, _, err = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "flat")
+    assert (code, err) == (0, "")
+    assert len(sum(read_lists(tmp_path / "flat"), [])) == 5
+    fill(tmp_path / "in", "dog", range(10, 14))
+    code, _, err = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    assert code == 0 and "5 pictures stand outside" in err
+    assert len(sum(read_lists(tmp_path / "data"), [])) == 4
+
+
+def test_sizes_as_counts_and_fractions(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(200))
+    run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "a", "--test-size", "0.5")
+    run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "b", "--test-size", "100")
+    assert read_lists(tmp_path / "a") == read_lists(tmp_path / "b")
+    assert 75 <= len(read_lists(tmp_path / "a")[2]) <= 125
+
+
+def as_pictures(digests):
+    return [Picture("{:.6f}".format(gen_neg_samples.position(digest)), "category " + digest[-1],
+                    digest, hash=None)
+            for digest in digests]
+
+
+def random_digests(random, count):
+    """Hashes of pictures that fall into one of three categories."""
+    return ["{:060x}000{}".format(random.randint(2 ** 62) << 178, random.randint(3))
+            for _ in range(count)]
+
+
+def test_added_pictures_never_move_one_from_train_to_test():
+    for seed in range(200):
+        random = np.random.RandomState(seed)
+        digests = random_digests(random, random.randint(1, 40))
+        added = random_digests(random, random.randint(1, 40))
+        before = gen_neg_samples.assign_splits(as_pictures(digests), 0.1, 0.15)
+        after = gen_neg_samples.assign_splits(as_pictures(digests + added), 0.1, 0.15)
+        trained = {picture.digest for picture in before["train"]}
+        assert not trained & {picture.digest for picture in after["test"]}
+        assert sum(map(len, after.values())) == len(digests + added)
+
+
+def test_a_growing_group_of_near_duplicates_moves_away_from_test():
+    """A picture like one that was trained on does not come to stand for it among the tests."""
+    bits = np.random.RandomState(0).rand(256) < 0.5
+    near = bits.copy()
+    near[:picture_checks.NEAR_BITS] ^= True
+    trained = Picture("trained", "dog", "f" * 64, bits)
+    for digest in ("0" * 64, "8" * 64):
+        kept, rejected = gen_neg_samples.drop_near_duplicates(
+            [Picture("new", "dog", digest, near), trained])
+        assert kept == [trained]
+        assert [(row.name, row.cause) for row in rejected] == [("new", "near duplicate")]
+
+
+def test_pictures_one_bit_beyond_the_threshold_are_different():
+    bits = np.zeros(256, bool)
+    bits[128:] = True
+    far = bits.copy()
+    far[:picture_checks.NEAR_BITS + 1] ^= True
+    assert len(set(picture_checks.near_duplicate_groups(np.array([bits, far])))) == 2
+    seen = picture_checks.SeenPictures()
+    seen.add("a", bits)
+    assert seen.find("b", far) is None
+    far[0] ^= True
+    assert len(set(picture_checks.near_duplicate_groups(np.array([bits, far])))) == 1
+    assert seen.find("b", far) == ("near duplicate", "a")
+
+
+def test_seen_pictures_grow_beyond_their_first_room():
+    random = np.random.RandomState(0)
+    hashes = random.rand(600, 256) < 0.5
+    seen = picture_checks.SeenPictures()
+    for number, bits in enumerate(hashes):
+        assert seen.find(str(number), bits) is None
+        seen.add(str(number), bits)
+    for number, bits in enumerate(hashes):
+        assert seen.find("new", bits) == ("near duplicate", str(number))
+
+
+def test_perceptual_hash_survives_scaling_and_compression():
+    for number in range(20):
+        picture = Image.fromarray(texture(number, 120, 160))
+        small = picture.resize((80, 60), Image.LANCZOS)
+        squeezed = images.read_image(encode(np.asarray(small), quality=40))
+        first, second, other = (picture_checks.perceptual_hash(image) for image in (
+            np.asarray(picture), squeezed, texture(number + 100, 120, 160)))
+        assert np.count_nonzero(first != second) <= picture_checks.NEAR_BITS
+        assert np.count_nonzero(first != other) > 2 * picture_checks.NEAR_BITS
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--from-dir", "missing"], "missing: not a folder"),
+    (["--from-dir", ""], "not a folder"),
+    (["--from-dir", "file.txt"], "file.txt: not a folder"),
+    (["--from-dir", "empty"], "empty: no usable picture"),
+    (["--from-dir", "spoiled"], "spoiled: no usable picture"),
+    (["--from-dir", "two"], "leave none for the train list"),
+    (["--from-dir", "good", "--test-size", "1000"], "--test-size 1000: there are only 12"),
+    (["--from-dir", "good", "--val-size", "0.5", "--test-size", "0.5"], "nothing for training"),
+    (["--from-dir", "good", "--data-dir", "file.txt"], "file.txt"),
+])
+def test_bad_input(run, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    fill("good", "dog", range(12))
+    fill("two", "dog", range(1, 2))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "spoiled").mkdir()
+    (tmp_path / "spoiled" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "file.txt").write_text("text")
+    code, _, err = run(*arguments)
+    errors = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert code == 2
+    assert len(errors) == 1 and errors[0].startswith("error: ") and words in errors[0]
+    assert not list(tmp_path.glob("data/*"))
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--test-size", "0"], ["--test-size", "1.5"], ["--val-size", "nan"], ["--val-size", "-1"],
+    ["--val-size", "many"], ["--per-query", "0"], ["--workers", "1000"], ["--rate", "0"],
+    ["--source", "bing"], ["--queries"],
+])
+def test_bad_options(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert arguments[0] in err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_run_leaves_the_old_lists(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(12))
+    run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    code, _, _ = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data",
+                     "--test-size", "50")
+    assert code == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+
+
+def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
+    names = ["astronaut.png", "chelsea.png", "coffee.png"]
+    for name in names:
+        picture = getattr(photographs, name.split(".")[0])()
+        Image.fromarray(picture).save(str(tmp_path / name))
+    (tmp_path / "spoiled.jpg").write_bytes(b"x")
+    save_list(str(tmp_path / "list.pickle"), names[:2])
+    code, out, err = run_script(picture_checks, tmp_path)
+    assert code == 0 and "spoiled.jpg: " in err
+    assert out.splitlines() == [
+        str(tmp_path / "astronaut.png"), "faces found in 1 of 3 pictures (33.33 %)"]
+    code, out, err = run_script(picture_checks, tmp_path / "list.pickle", tmp_path / "coffee.png",
+                                "--data-dir", tmp_path)
+    assert (code, err) == (0, "") and "faces found in 1 of 3 pictures" in out
+    for missing in ("missing.jpg", "missing.pickle", "spoiled.jpg"):
+        code, _, err = run_script(picture_checks, tmp_path / missing)
+        assert code == 2 and missing in err.splitlines()[-1]
+
+
+def test_lists_are_plain_pickles(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(12))
+    run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    for name in LISTS:
+        with open(str(tmp_path / "data" / name), "rb") as stream:
+            names = pickle.load(stream)
+        assert type(names) is list and {type(item) for item in names} == {str}
