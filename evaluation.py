@@ -1,16 +1,45 @@
 """How good a classifier is: predictions over file lists and the figures drawn from them.
 
 FACE is the positive class throughout: a false positive is a non-face that is let through, a false
-negative is a face that is missed. scikit-learn computes, this module names and prints.
+negative is a face that is missed. scikit-learn computes, this module names and prints. Charts and
+pages are report.py's.
 """
 
+import collections
+import os
+
 import numpy as np
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
 from augment import FACE, NON_FACE
 from darknet19 import CLASS_NAMES
 from dataset import read_batches
 from utils import UserError, progress, warn
+
+CALIBRATION_BINS = 10
+
+
+class Scores(collections.namedtuple("Scores", "paths labels face_probabilities skipped")):
+    """What a classifier says of a split's pictures.
+
+    Parameters
+    ----------
+    paths : list of str
+        The files that decoded.
+    labels : numpy.ndarray
+        int, [len(paths)]: 0 FACE, 1 NON_FACE.
+    face_probabilities : numpy.ndarray
+        float64, [len(paths)], 0..1.
+    skipped : int
+        How many files did not decode.
+    """
+
+    @property
+    def categories(self):
+        """The parent folder's name of each picture."""
+        return [os.path.basename(os.path.dirname(path)) for path in self.paths]
 
 
 def predict(classifier, paths, batch_size=16, description="classifying"):
@@ -40,8 +69,8 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
     return scores
 
 
-def evaluate_split(classifier, split, batch_size=16, description="testing"):
-    """Classify a split's two lists and measure.
+def score_split(classifier, split, batch_size=16, description="testing"):
+    """Classify a split's two lists.
 
     Parameters
     ----------
@@ -50,8 +79,7 @@ def evaluate_split(classifier, split, batch_size=16, description="testing"):
 
     Returns
     -------
-    dict
-        As :func:`measure`, with ``skipped``, the number of files that did not decode.
+    Scores
 
     Raises
     ------
@@ -59,15 +87,29 @@ def evaluate_split(classifier, split, batch_size=16, description="testing"):
         When no image of a class decodes.
     """
     scores = predict(classifier, split.paths, batch_size, description)
-    labelled = [(label, scores[path]) for path, label in zip(split.paths, split.labels)
-                if path in scores]
-    labels = np.array([label for label, _ in labelled])
+    kept = [(path, label) for path, label in zip(split.paths, split.labels) if path in scores]
+    labels = np.array([label for _, label in kept])
     for index, name in enumerate(CLASS_NAMES):
         if not (labels == index).any():
             raise UserError("no image of class {} decodes; check the file lists and --data-dir"
                             .format(name))
-    figures = measure(labels, np.array([score for _, score in labelled]))
-    figures["skipped"] = len(split.paths) - len(labelled)
+    paths = [path for path, _ in kept]
+    return Scores(paths, labels, np.array([scores[path] for path in paths]),
+                  len(split.paths) - len(paths))
+
+
+def figures_of(scores, threshold=0.5):
+    """The figures of a :class:`Scores`.
+
+    Returns
+    -------
+    dict
+        As :func:`measure`, with ``skipped``, the number of files that did not decode, and
+        ``false_positives_by_category``.
+    """
+    figures = measure(scores.labels, scores.face_probabilities, threshold)
+    figures["skipped"] = scores.skipped
+    figures["false_positives_by_category"] = false_positives_by_category(scores, threshold)
     return figures
 
 
@@ -86,35 +128,149 @@ def measure(labels, face_probabilities, threshold=0.5):
     Returns
     -------
     dict
-        ``images``, ``accuracy``, ``precision``, ``recall``, ``f1``, ``roc_auc``, ``log_loss``,
-        ``false_positive_rate``, ``false_negative_rate`` and ``confusion_matrix`` (rows: actual
-        FACE, NON_FACE; columns: predicted).
+        ``images``, ``threshold``, ``accuracy``, ``accuracy_interval`` (95 %, low and high, Wilson's
+        score interval: Wilson, "Probable inference ..", 1927), ``precision``, ``recall``, ``f1``,
+        ``roc_auc``, ``average_precision``, ``log_loss``, ``false_positive_rate``,
+        ``false_negative_rate``, ``confusion_matrix`` (rows: actual FACE, NON_FACE; columns:
+        predicted) and ``calibration``, as :func:`calibration` gives it.
     """
     is_face = np.asarray(labels) == FACE
-    predicted = np.asarray(face_probabilities) >= threshold
+    face_probabilities = np.asarray(face_probabilities, np.float64)
+    predicted = face_probabilities >= threshold
     matrix = sklearn_metrics.confusion_matrix(is_face, predicted, labels=[True, False])
     precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
         is_face, predicted, average="binary", zero_division=0)
+    interval = binomtest(int((is_face == predicted).sum()), len(is_face)).proportion_ci(
+        method="wilson")
     return {
         "images": int(len(is_face)),
+        "threshold": float(threshold),
         "accuracy": float((is_face == predicted).mean()),
+        "accuracy_interval": [float(interval.low), float(interval.high)],
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
         "roc_auc": float(sklearn_metrics.roc_auc_score(is_face, face_probabilities)),
+        "average_precision": float(
+            sklearn_metrics.average_precision_score(is_face, face_probabilities)),
         "log_loss": float(sklearn_metrics.log_loss(is_face, face_probabilities, eps=1e-7)),
         "false_positive_rate": float(matrix[NON_FACE, FACE] / matrix[NON_FACE].sum()),
         "false_negative_rate": float(matrix[FACE, NON_FACE] / matrix[FACE].sum()),
         "confusion_matrix": matrix.tolist(),
+        "calibration": calibration(is_face, face_probabilities),
     }
 
 
-def format_table(figures):
-    """The figures as lines for people."""
-    rows = [(name.replace("_", " "), figures[name]) for name in (
-        "accuracy", "precision", "recall", "f1", "roc_auc", "false_positive_rate",
-        "false_negative_rate")]
-    lines = ["{:<20} {:.4f}".format(*row) for row in rows]
+def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
+    """Whether a probability of 0.8 is right in 8 cases of 10.
+
+    The expected calibration error is the mean over the pictures of the distance between a bin's
+    mean probability and its share of faces: Naeini, Cooper & Hauskrecht, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning", AAAI 2015.
+
+    Parameters
+    ----------
+    is_face : array of bool, [n]
+    face_probabilities : array of float, [n]
+    bins : int
+        Of equal width.
+
+    Returns
+    -------
+    dict
+        ``expected_calibration_error`` and ``bins``: of each that is not empty ``images``,
+        ``mean_probability`` and ``face_share``.
+    """
+    shares, means = calibration_curve(is_face, face_probabilities, n_bins=bins)
+    edges = np.linspace(0, 1 + 1e-8, bins + 1)  # calibration_curve's own
+    counts = np.bincount(np.digitize(face_probabilities, edges) - 1, minlength=bins)
+    counts = counts[counts > 0]
+    return {
+        "expected_calibration_error": float(
+            (counts * np.abs(shares - means)).sum() / counts.sum()),
+        "bins": [{"images": int(count), "mean_probability": float(mean), "face_share": float(share)}
+                 for count, mean, share in zip(counts, means, shares)],
+    }
+
+
+def false_positives_by_category(scores, threshold=0.5):
+    """How often each kind of non-face is taken for a face.
+
+    Parameters
+    ----------
+    scores : Scores
+        A non-face's category is the name of the folder that it lies in.
+    threshold : float
+
+    Returns
+    -------
+    list of dict
+        ``category``, ``images``, ``false_positives``, ``rate``; the worst first.
+    """
+    totals, wrong = collections.Counter(), collections.Counter()
+    for category, label, probability in zip(
+            scores.categories, scores.labels, scores.face_probabilities):
+        if label == NON_FACE:
+            totals[category] += 1
+            wrong[category] += int(probability >= threshold)
+    rows = [{"category": category, "images": totals[category],
+             "false_positives": wrong[category], "rate": wrong[category] / totals[category]}
+            for category in totals]
+    return sorted(rows, key=lambda row: (-row["rate"], -row["images"], row["category"]))
+
+
+def threshold_at(labels, face_probabilities, false_positive_rate):
+    """The lowest threshold whose false-positive rate does not exceed a given one.
+
+    Parameters
+    ----------
+    labels : array of int, [n]
+    face_probabilities : array of float, [n]
+    false_positive_rate : float
+        0..1.
+
+    Returns
+    -------
+    dict
+        ``target``, ``threshold``, and the ``false_positive_rate`` and ``recall`` there. The
+        threshold is None where only letting nothing through would do: the highest scores are
+        non-faces'.
+    """
+    rates, recalls, thresholds = sklearn_metrics.roc_curve(
+        np.asarray(labels) == FACE, face_probabilities, drop_intermediate=False)
+    index = np.flatnonzero(rates <= false_positive_rate)[-1]
+    threshold = float(thresholds[index]) if index else None  # the first stands for "nothing"
+    return {"target": false_positive_rate, "threshold": threshold,
+            "false_positive_rate": float(rates[index]), "recall": float(recalls[index])}
+
+
+# The figures that tables show, and how they are called there.
+TABLE = (
+    ("accuracy", "accuracy"), ("precision", "precision"), ("recall", "recall"), ("f1", "F1"),
+    ("roc_auc", "ROC AUC"), ("average_precision", "average precision"),
+    ("false_positive_rate", "false-positive rate"), ("false_negative_rate", "false-negative rate"),
+)  # fmt: skip
+
+
+def format_table(figures, worst=5):
+    """The figures as lines for people.
+
+    Parameters
+    ----------
+    figures : dict
+        As :func:`figures_of` gives them; ``at_false_positive_rate``, as :func:`threshold_at` gives
+        it, is shown where it is present.
+    worst : int
+        How many categories of false positives to show.
+
+    Returns
+    -------
+    str
+    """
+    lines = ["{:<27} {:.4f}".format(title, figures[name]) for name, title in TABLE]
+    lines[0] += "   (95 % interval {:.4f} to {:.4f})".format(*figures["accuracy_interval"])
+    lines.append("{:<27} {:.4f}".format(
+        "expected calibration error", figures["calibration"]["expected_calibration_error"]))
     (tp, fn), (fp, tn) = figures["confusion_matrix"]
     lines += [
         "",
@@ -122,6 +278,24 @@ def format_table(figures):
         "{:<20} {:>15} {:>19}".format("actual FACE", tp, fn),
         "{:<20} {:>15} {:>19}".format("actual NON_FACE", fp, tn),
     ]
+    if "at_false_positive_rate" in figures:
+        lines += ["", _format_point(figures["at_false_positive_rate"])]
+    wrong = [row for row in figures.get("false_positives_by_category", ())
+             if row["false_positives"]]
+    if wrong:
+        lines += ["", "non-faces taken for faces, by category:"]
+        lines += ["  {category:<24} {rate:.4f}   ({false_positives} of {images})".format(**row)
+                  for row in wrong[:worst]]
+        if len(wrong) > worst:
+            lines.append("  and {} more categories".format(len(wrong) - worst))
     if figures.get("skipped"):
         lines.append("{} files did not decode and were skipped".format(figures["skipped"]))
     return "\n".join(lines)
+
+
+def _format_point(point):
+    if point["threshold"] is None:
+        return "false-positive rate of at most {target:g}: no threshold reaches it".format(**point)
+    # The threshold in full, to be pasted: rounded, it could exclude the picture it was taken from.
+    return ("false-positive rate of at most {target:g}: --threshold {threshold!r} finds "
+            "{recall:.4f} of the faces at a rate of {false_positive_rate:.4f}").format(**point)

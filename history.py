@@ -3,6 +3,11 @@
 import csv
 import os
 
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from pictures import CHART_STYLE, GREY, hexadecimal
 from utils import UserError, temporary_path, write_atomically
 
 COLUMNS = (
@@ -45,6 +50,12 @@ def write_history(path, rows):
             writer.writerow(dict(row, epoch=int(row["epoch"]), step=int(row["step"])))
 
 
+LOSS = (("train_loss", "training"), ("val_loss", "validation"),
+        ("disturbed_loss", "validation, disturbed"))
+ACCURACY = (("train_accuracy", "training"), ("val_accuracy", "validation"),
+            ("disturbed_accuracy", "validation, disturbed"))
+
+
 def plot_history(path, rows):
     """Draw loss, accuracy and learning rate over the epochs.
 
@@ -55,29 +66,80 @@ def plot_history(path, rows):
     rows : list of dict
         As :func:`read_history` gives them.
     """
-    import matplotlib
+    with matplotlib.rc_context(CHART_STYLE):
+        figure = Figure(figsize=(16.5, 5))
+        _draw_curves(figure.subplots(1, 3), rows)
+        _save(figure, path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    epochs = [row["epoch"] for row in rows]
-    panels = (
-        ("loss", (("train_loss", "training"), ("val_loss", "validation"),
-                  ("disturbed_loss", "validation, disturbed"))),
-        ("accuracy", (("train_accuracy", "training"), ("val_accuracy", "validation"),
-                      ("disturbed_accuracy", "validation, disturbed"))),
-        ("learning rate", (("learning_rate", "at the epoch's end"),)),
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(15, 4.5))
-    for axis, (title, curves) in zip(axes, panels):
-        for column, label in curves:
-            axis.plot(epochs, [row[column] for row in rows], marker="o", label=label)
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-        axis.legend()
+def plot_training_summary(path, rows, best, settings):
+    """Draw what a finished training was: curves, mistakes, settings and the epoch that was kept.
+
+    Parameters
+    ----------
+    path : str
+        The picture to write.
+    rows : list of dict
+        As :func:`read_history` gives them.
+    best : dict
+        The row of the epoch that was frozen.
+    settings : dict
+        Options of the run by name.
+    """
+    with matplotlib.rc_context(CHART_STYLE):
+        figure = Figure(figsize=(16.5, 10))
+        axes = figure.subplots(2, 3)
+        _draw_curves(axes[0], rows)
+        _draw_lines(axes[1][0], rows, "mistakes on validation", (
+            ("val_false_negative_rate", "faces missed"),
+            ("val_false_positive_rate", "non-faces let through")))
+        _draw_lines(axes[1][1], rows, "mistakes, disturbed", (
+            ("disturbed_false_negative_rate", "faces missed"),
+            ("disturbed_false_positive_rate", "non-faces let through")))
+        for axis in axes[1][:2]:
+            axis.set_ylim(bottom=0)
+        for axis in (axes[0][0], axes[0][1], axes[1][0], axes[1][1]):
+            axis.axvline(best["epoch"], color=hexadecimal(GREY), linestyle=":")
+        _write_facts(axes[1][2], rows, best, settings)
+        _save(figure, path)
+
+
+def _draw_curves(axes, rows):
+    _draw_lines(axes[0], rows, "loss", LOSS)
+    _draw_lines(axes[1], rows, "accuracy", ACCURACY)
+    _draw_lines(axes[2], rows, "learning rate", (("learning_rate", "at each epoch's end"),))
     axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[2].set_ylim(0, 1.25 * max(row["learning_rate"] for row in rows) or 1)
     axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def _draw_lines(axis, rows, title, curves):
+    epochs = [row["epoch"] for row in rows]
+    for column, label in curves:
+        axis.plot(epochs, [row[column] for row in rows], marker="o", label=label)
+    axis.set(title=title, xlabel="epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend()
+
+
+def _write_facts(axis, rows, best, settings):
+    axis.axis("off")
+    lines = [
+        "epoch {:.0f} of {:.0f} was kept (dotted line)".format(best["epoch"], rows[-1]["epoch"]),
+        "validation accuracy {:.4f}".format(best["val_accuracy"]),
+        "disturbed {:.4f}".format(best["disturbed_accuracy"]),
+        "{:.1f} images/s".format(rows[-1]["images_per_second"]),
+    ]
+    lines += ["{} {}".format(name.replace("_", " "), value) for name, value in settings.items()]
+    axis.set_title("the run")
+    axis.text(0.02, 0.97, "\n".join(lines), va="top", fontsize=13, linespacing=1.35)
+
+
+def _save(figure, path):
     figure.tight_layout()
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+        figure.savefig(temporary, dpi=100)

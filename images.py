@@ -12,10 +12,17 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # Above this an image is refused before it is decoded: 100 megapixels take 300 MB as RGB.
 MAX_PIXELS = 100 * 1000 * 1000
+
+# What turns stored pixels upright, by the value of EXIF's orientation tag.
+ORIENTATION_TAG = 0x0112
+TURNS = {
+    2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE,
+    6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90,
+}  # fmt: skip
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -55,7 +62,7 @@ def read_image(source, max_pixels=MAX_PIXELS):
                     raise BadImage("{} x {} pixels, more than {:,}".format(
                         image.width, image.height, max_pixels))
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(_upright(image))
     except BadImage:
         raise
     except FileNotFoundError:
@@ -64,8 +71,22 @@ def read_image(source, max_pixels=MAX_PIXELS):
         raise BadImage("more than {:,} pixels".format(max_pixels))
     except Image.UnidentifiedImageError:
         raise BadImage("not an image in a known format")
+    except OSError as error:  # strerror leaves out the path, which the caller names
+        raise BadImage(error.strerror or str(error))
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise BadImage(str(error).strip() or type(error).__name__)
+
+
+def _upright(image):
+    """A loaded Pillow image turned as its EXIF orientation says.
+
+    Pillow's own ``exif_transpose`` also writes the metadata anew, which fails on odd tags.
+    """
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # damaged metadata around pixels that are whole: taken as they lie
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _to_rgb(image):
@@ -80,9 +101,12 @@ def _to_rgb(image):
 
 
 def _grey_to_rgb(grey):
-    """A high-depth grey image as uint8: 16-bit range if it needs it, else taken as 8-bit."""
+    """A high-depth grey image as uint8, its range told by its maximum: 1.0, 255 or 65535."""
+    grey = np.nan_to_num(grey)
     if grey.max() > 255:
         grey = grey / 257.0
+    elif grey.max() <= 1 and (grey % 1).any():
+        grey = grey * 255
     grey = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
 
@@ -117,11 +141,29 @@ def pixel_digest(image):
     return digest.hexdigest()
 
 
-def find_images(folder):
-    """Yield the paths under ``folder``, in sorted order, whose names end like image files."""
-    for parent, folders, names in os.walk(folder):
+def find_images(folder, exclude=(), report=None):
+    """Yield the paths under ``folder``, in sorted order, whose names end like image files.
+
+    One folder's names are held at a time. Hidden files and folders are left out.
+
+    Parameters
+    ----------
+    folder : str
+    exclude : collection of str
+        Real paths of files and folders to leave out.
+    report : callable of OSError, optional
+        Called for a folder that can't be listed; it is skipped either way.
+    """
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders.sort()
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")
+                      and not _is_excluded(os.path.join(parent, name), exclude)]
         for name in sorted(names):
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield os.path.join(parent, name)
+            path = os.path.join(parent, name)
+            if (name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+                    and not _is_excluded(path, exclude)):
+                yield path
+
+
+def _is_excluded(path, exclude):
+    return bool(exclude) and os.path.realpath(path) in exclude

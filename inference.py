@@ -1,119 +1,426 @@
 """Classify pictures, or the test lists, with a fresh graph built from extracted weights.
 
-    python inference.py                        # the test lists, with the same figures as test.py
-    python inference.py photo.jpg pictures/    # a line for each picture
-    python inference.py pictures/ --csv out.csv
+    python inference.py                            # the test lists, the same figures as test.py
+    python inference.py photo.jpg pictures/        # a line for each picture
+    python inference.py pictures/ --csv out.csv    # and a table; --resume goes on with it
+    python inference.py 'pictures/**/*.webp' --json - --sort-into sorted
+    find / -name '*.jpg' | python inference.py -   # a list on standard input
+    python inference.py film.mp4 --montage film.png --heatmap maps
+    python inference.py --camera 0
 
-Exit code 0 if any picture was classified, 1 if none.
+Without weights of your own (extract_weights.py makes them) the released model is used. Results come
+as they are found; Ctrl-C keeps them. Exit code 0 if any picture was classified, 1 if none.
 """
 
 import argparse
+import collections
+import contextlib
 import csv
+import filecmp
+import json
 import os
+import shutil
 import sys
 
+from tqdm import tqdm
+
+import heatmaps
 from augment import FACE
 from darknet19 import CLASS_NAMES, STRIDE
 from dataset import add_data_arguments, load_split, read_batches
-from evaluation import evaluate_split, format_table
 from frozen import classifier_from_weights
-from images import find_images
+from images import BadImage
+from pictures import GREEN, RED, contact_sheet, fit, save_picture
+from report import add_evaluation_arguments, evaluate_and_report
+from sources import camera, check_names, digest, find_pictures, photographs
 from utils import (
     UserError,
     cli,
     number_type,
     progress,
     read_json,
+    temporary_path,
     warn,
     write_atomically,
-    write_json,
 )
 from weights import read_npz
 
 COLUMNS = ("file", "class", "probability", "face_probability")
+TILE = 160  # height and width of a picture in the montage, in pixels
+RELEASED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
+                        "darknet19_face.npz")
 
 
-def expand(names):
-    """The picture files that names stand for: files as they are, folders searched.
+class Lines:
+    """Writes an aligned line for each picture to the terminal."""
 
-    Raises
-    ------
-    UserError
-        When a name is neither a file nor a folder, or no file is left.
+    def write(self, _, row):
+        name = row["file"].encode("utf-8", "backslashreplace").decode("utf-8")
+        tqdm.write("{:<8}  {:.4f}  {}".format(
+            row["class"], row["probability"], name.replace("\n", "\\n")), file=sys.stdout)
+
+    def flush(self):
+        sys.stdout.flush()
+
+
+class Table:
+    """Writes the results to a CSV, or as JSON, one object a line, while they come.
+
+    Unlike other files here it takes its name from the start and grows there: what was classified
+    before a Ctrl-C or a loss of power is to be kept. What a line cut off in the middle leaves is
+    dropped by :func:`keep_whole_rows` when the work is resumed.
+
+    Parameters
+    ----------
+    path : str
+        ``-`` for standard output.
+    kind : {"csv", "json"}
+    append : bool
+        Add to a file that is there.
     """
-    paths = []
-    for name in names:
-        if os.path.isdir(name):
-            paths.extend(find_images(name))
-        elif os.path.exists(name):
-            paths.append(name)
+
+    def __init__(self, path, kind, append=False):
+        self.kind = kind
+        self.stream = sys.stdout if path == "-" else _open(path, "a" if append else "w")
+        self.csv = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
+        if kind == "csv" and not (append and os.path.getsize(path)):
+            self.csv.writeheader()
+
+    def write(self, _, row):
+        if self.kind == "csv":
+            self.csv.writerow(row)
         else:
-            raise UserError("{}: no such file or folder; check the spelling".format(name))
-    if not paths:
-        raise UserError("{}: no picture files in it; name others".format(", ".join(names)))
-    return paths
+            self.stream.write(json.dumps(row) + "\n")
+
+    def flush(self):
+        self.stream.flush()
+
+    def close(self):
+        if self.stream is not sys.stdout:
+            self.stream.close()
 
 
-def classify(classifier, paths, batch_size, threshold=0.5):
-    """Classify files one by one, reporting those that do not decode.
+def _open(path, mode):
+    """Open a table; bytes in file names that are not UTF-8 go through as they are."""
+    if mode != "r":
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+class Montage:
+    """Collects the first pictures for a contact sheet, framed green (FACE) and red (NON_FACE)."""
+
+    def __init__(self, path, most):
+        self.path, self.most = path, most
+        self.tiles, self.captions, self.frames = [], [], []
+        self.total = 0
+
+    def write(self, picture, row):
+        self.total += 1
+        if len(self.tiles) < self.most:
+            self.tiles.append(fit(picture.read(), TILE))
+            self.captions.append("{class} {probability:.3f}\n".format(**row)
+                                 + os.path.basename(row["file"]))
+            self.frames.append(GREEN if row["class"] == CLASS_NAMES[FACE] else RED)
+
+    def close(self):
+        if self.tiles:
+            shown = "" if self.total == len(self.tiles) else ": the first {:,} of {:,}".format(
+                len(self.tiles), self.total)
+            columns = min(8, max(2, round(len(self.tiles) ** 0.5 * 1.3)))
+            save_picture(self.path, contact_sheet(
+                self.tiles, self.captions, self.frames,
+                "green: called a face, red: not a face" + shown, columns, TILE))
+
+
+class Sorter:
+    """Copies or links pictures into ``face/`` and ``non_face/``."""
+
+    def __init__(self, folder, mode):
+        self.folder, self.mode = folder, mode
+
+    def write(self, picture, row):
+        path = os.path.join(self.folder, row["class"].lower(), picture.place)
+        if picture.content is not None:
+            save_picture(path, picture.content)
+            return
+        stem, extension = os.path.splitext(path)
+        number = 1
+        while os.path.lexists(path) and not self._is_same(path, picture):
+            number += 1
+            path = "{}-{}{}".format(stem, number, extension)
+        if not os.path.lexists(path):
+            self._put(os.path.abspath(picture.name), path)
+
+    def _put(self, source, path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if self.mode == "link":
+            os.symlink(source, path)
+            return
+        with temporary_path(path) as temporary:
+            shutil.copyfile(source, temporary)
+        shutil.copystat(source, path)
+
+    def _is_same(self, path, picture):
+        """Whether an earlier run has put the picture there."""
+        return os.path.isfile(path) and (os.path.samefile(path, picture.name) or (
+            not os.path.islink(path) and filecmp.cmp(path, picture.name, shallow=False)))
+
+
+class HeatMaps:
+    """Writes each picture with the map of where a face was seen, at the picture's own size."""
+
+    def __init__(self, folder, mapper):
+        self.folder, self.mapper = folder, mapper
+
+    def write(self, picture, _):
+        image = picture.read()
+        path = os.path.join(self.folder, picture.place)
+        if not path.lower().endswith((".jpg", ".jpeg", ".png")):
+            path += ".png"
+        save_picture(path, heatmaps.overlay(image, self.mapper(image)))
+
+
+def classify(classifier, pictures, batch_size, threshold=0.5):
+    """Classify pictures as they come.
 
     Parameters
     ----------
     classifier : frozen.Classifier
-    paths : sequence of str
+    pictures : iterable of sources.Picture
+        Read as far ahead as a few batches.
     batch_size : int
     threshold : float
         The probability of FACE from which on a picture is called one.
 
     Yields
     ------
-    dict
-        ``file``, ``class``, ``probability`` (of that class) and ``face_probability``.
+    results : list of (sources.Picture, dict)
+        A batch's pictures with ``file``, ``class``, ``probability`` (of that class) and
+        ``face_probability``.
+    bad : list of (sources.Picture, str)
+        The batch's pictures that did not decode, each with the cause.
     """
-    with progress(total=len(paths), desc="classifying", unit="image", leave=False) as bar:
-        for good, images, bad in read_batches(paths, batch_size, classifier.image_size):
-            for path, cause in bad:
-                warn("{}: {}; skipped".format(path, cause))
-            if good:
-                for path, probabilities in zip(good, classifier(images)):
-                    index = FACE if probabilities[FACE] >= threshold else 1 - FACE
-                    yield {"file": path, "class": CLASS_NAMES[index],
-                           "probability": float(probabilities[index]),
-                           "face_probability": float(probabilities[FACE])}
-            bar.update(len(good) + len(bad))
+    for good, images, bad in read_batches(
+            pictures, batch_size, classifier.image_size, read=lambda picture: picture.read()):
+        results = []
+        for picture, probabilities in zip(good, classifier(images) if good else ()):
+            index = FACE if float(probabilities[FACE]) >= threshold else 1 - FACE
+            results.append((picture, {
+                "file": picture.name, "class": CLASS_NAMES[index],
+                "probability": float(probabilities[index]),
+                "face_probability": float(probabilities[FACE])}))
+        yield results, bad
 
 
-def classify_and_print(classifier, args):
-    """Classify what the command line names; print lines and write the CSV."""
-    paths = expand(args.images)
-    width = min(60, max(map(len, paths)))
-    rows = []
-    for row in classify(classifier, paths, args.batch_size, args.threshold):
-        rows.append(row)
-        print("{file:<{width}}  {class:<8}  {probability:.4f}".format(width=width, **row))
-    if args.csv and rows:
-        with write_atomically(args.csv, "w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
+def keep_whole_rows(path, kind, only=None):
+    """Prepare a table for more rows: what is damaged at its end is removed.
+
+    Parameters
+    ----------
+    path : str
+        Written anew, atomically, if it is there.
+    kind : {"csv", "json"}
+    only : set of int, optional
+        Keep only rows whose file is among these digests.
+
+    Returns
+    -------
+    set of int
+        The digests of the files that it names.
+
+    Raises
+    ------
+    UserError
+        If it is not a table that this script wrote.
+    """
+    if not os.path.exists(path):
+        return set()
+    kept = set()
+    with _open(path, "r") as source, write_atomically(
+            path, "w", newline="", encoding="utf-8", errors="surrogateescape") as target:
+        writer = csv.DictWriter(target, COLUMNS, lineterminator="\n")
+        if kind == "csv":
             writer.writeheader()
-            writer.writerows(rows)
-    bad = len(paths) - len(rows)
-    if bad:
-        warn("{} of {} files did not decode and were skipped".format(bad, len(paths)))
-    if not rows:
+        for row in _whole_rows(path, source, kind):
+            if only is None or digest(row["file"]) in only:
+                kept.add(digest(row["file"]))
+                if kind == "csv":
+                    writer.writerow(row)
+                else:
+                    target.write(json.dumps(row) + "\n")
+    return kept
+
+
+def _whole_rows(path, source, kind):
+    """The rows of a table up to its end or to where it was cut off."""
+    lines = iter(_whole_lines(source))
+    try:
+        if kind == "csv":
+            lines = csv.reader(lines)
+            if next(lines, list(COLUMNS)) != list(COLUMNS):
+                raise UserError("{}: not a table of this script; name another file".format(path))
+        for line in lines:
+            row = _parse(line, kind)
+            # A name with a line break in it can be cut off where it breaks.
+            if row is None and kind == "csv" and next(lines, None) is None:
+                return
+            if row is None:
+                raise UserError("{}: damaged, or not a table of this script; name another file"
+                                .format(path))
+            yield row
+    except csv.Error as error:
+        raise UserError("{}: damaged ({}); name another file".format(path, error))
+
+
+def _whole_lines(source):
+    """Lines up to one that has no end, or holds the zeros that a loss of power leaves."""
+    for line in source:
+        if not line.endswith("\n") or "\0" in line:
+            return
+        yield line
+
+
+def _parse(line, kind):
+    """A row as a dict, or None if it is not whole."""
+    try:
+        if kind == "json":
+            row = json.loads(line)
+            return row if isinstance(row, dict) and set(row) == set(COLUMNS) else None
+        row = dict(zip(COLUMNS, line))
+        return row if len(line) == 4 and 0 <= float(row["face_probability"]) <= 1 else None
+    except (ValueError, TypeError):
+        return None
+
+
+def choose_model(args):
+    """The weights to use and the input size that belongs to them.
+
+    ``--weights`` if it is given; else ``darknet19_weights.npz`` in the model directory, as
+    extract_weights.py leaves it; else the released model.
+
+    Returns
+    -------
+    path : str
+    image_size : int
+    """
+    own = os.path.join(args.model_dir, "darknet19_weights.npz")
+    frozen_json = os.path.join(args.model_dir, "darknet19_frozen.json")
+    if args.weights:
+        path, metadata = args.weights, (os.path.splitext(args.weights)[0] + ".json", frozen_json)
+    elif os.path.exists(own) or not os.path.exists(RELEASED):
+        path, metadata = own, (frozen_json,)
+    else:
+        path, metadata = RELEASED, (os.path.splitext(RELEASED)[0] + ".json",)
+    return path, args.image_size or _image_size(metadata)
+
+
+def _image_size(metadata):
+    """The image_size in the first of some .json files that is there, else 224."""
+    for path in metadata:
+        if os.path.exists(path):
+            size = read_json(path).get("image_size")
+            if not isinstance(size, int) or size <= 0 or size % STRIDE:
+                raise UserError("{}: no usable image_size; say --image-size".format(path))
+            return size
+    return 224
+
+
+def classify_and_write(classifier, weights, args):
+    """Classify what the command line names, and write what its options ask for."""
+    done = keep_whole_rows(args.csv, "csv") if args.resume else set()
+    if args.resume and args.json and args.json != "-":
+        keep_whole_rows(args.json, "json", done)
+    counts = collections.Counter()
+
+    def new_pictures():
+        for picture in _pictures(args):
+            if digest(picture.name) in done:
+                counts["done before"] += 1
+                bar.update()
+            else:
+                yield picture
+
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress(
+            total=_count(args), desc="classifying", unit="image", leave=False))
+        stack.callback(_summarise, counts)
+        writers = _writers(args, weights, classifier.image_size)
+        for writer in writers:  # on Ctrl-C too: the montage then shows what there is
+            stack.callback(getattr(writer, "close", lambda: None))
+        with contextlib.suppress(*([KeyboardInterrupt] if args.camera is not None else [])):
+            for results, bad in classify(classifier, new_pictures(), args.batch_size,
+                                         args.threshold):
+                _write(results, bad, writers, counts)
+                bar.update(len(results) + len(bad))
+    if not sum(counts[name] for name in CLASS_NAMES) and not counts["done before"]:
         raise UserError("no picture could be classified", exit_code=1)
 
 
-def input_size(args):
-    """The input size asked for, else that of the frozen graph's metadata, else 224."""
-    if args.image_size:
-        return args.image_size
-    metadata = os.path.join(args.model_dir, "darknet19_frozen.json")
-    if not os.path.exists(metadata):
-        return 224
-    size = read_json(metadata).get("image_size")
-    if not isinstance(size, int) or size <= 0 or size % STRIDE:
-        raise UserError("{}: no usable image_size; say --image-size".format(metadata))
-    return size
+def _write(results, bad, writers, counts):
+    for picture, cause in bad:
+        counts["bad"] += 1
+        warn("{}: {}; skipped".format(picture.name, cause))
+    for picture, row in results:
+        try:
+            for writer in writers:
+                writer.write(picture, row)
+            counts[row["class"]] += 1
+        except BadImage as error:  # gone between two readings
+            counts["bad"] += 1
+            warn("{}: {}; skipped".format(picture.name, error))
+    for writer in writers:
+        getattr(writer, "flush", lambda: None)()
+
+
+def _pictures(args):
+    if args.camera is not None:
+        return camera(args.camera)
+    outputs = [args.sort_into, args.heatmap, args.montage]
+    exclude = {os.path.realpath(path) for path in outputs if path}
+    return find_pictures(_names(args), args.fps, exclude, lambda error: warn(
+        "{}: {}; skipped".format(error.filename, error.strerror)))
+
+
+def _names(args):
+    return args.images + (photographs() if args.photographs else [])
+
+
+def _count(args):
+    """How many pictures there are, if a progress bar is to be shown and it is cheap to tell."""
+    names = _names(args)
+    if not sys.stderr.isatty() or not all(map(os.path.isdir, names)) or not names:
+        return None
+    return sum(1 for _ in _pictures(args))
+
+
+def _writers(args, weights, image_size):
+    """The outputs asked for. The CSV comes last: what it names has all its other outputs."""
+    writers = []
+    if args.sort_into:
+        writers.append(Sorter(args.sort_into, args.sort_into_mode))
+    if args.heatmap:
+        writers.append(HeatMaps(args.heatmap, heatmaps.FaceMapper(weights, image_size)))
+    if args.montage:
+        writers.append(Montage(args.montage, args.montage_images))
+    if "-" not in (args.csv, args.json):
+        writers.append(Lines())
+    if args.json:
+        writers.append(Table(args.json, "json", args.resume))
+    if args.csv:
+        writers.append(Table(args.csv, "csv", args.resume))
+    return writers
+
+
+def _summarise(counts):
+    """One line on stderr with what was found."""
+    total = sum(counts[name] for name in CLASS_NAMES)
+    parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
+    if counts["bad"]:
+        parts.append("{:,} did not decode".format(counts["bad"]))
+    if counts["done before"]:
+        parts.append("{:,} were done before".format(counts["done before"]))
+    tqdm.write("classified {:,} pictures: {}".format(total, ", ".join(parts)), file=sys.stderr)
 
 
 def _parser():
@@ -122,42 +429,91 @@ def _parser():
                     "from extracted weights.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("images", nargs="*", metavar="IMAGE",
-                        help="picture files and folders (default: the test lists)")
+                        help="picture files, folders, patterns, videos, or - for a list of them on "
+                             "standard input (default: the test lists)")
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with the weights")
     parser.add_argument("--weights", metavar="NPZ",
-                        help="the weights (default: darknet19_weights.npz in the model directory)")
+                        help="the weights (default: darknet19_weights.npz in the model directory, "
+                             "else the released model)")
     parser.add_argument("--image-size", type=number_type(int, STRIDE),
                         help="height and width that pictures are stretched to, a multiple of 32 "
                              "(default: that of the training)")
-    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.5,
-                        help="probability from which on a named picture is called a face")
     parser.add_argument("--batch-size", type=number_type(int, 1), default=16,
                         help="images classified at a time")
-    parser.add_argument("--csv", metavar="FILE", help="write the named pictures' classes here too")
     parser.add_argument("--json", metavar="FILE",
-                        help="where the test lists' figures go (default: inference_metrics.json "
-                             "in the model directory)")
+                        help="with pictures: write one JSON object a line here, - for standard "
+                             "output; with the test lists: where the figures go (default: "
+                             "inference_metrics.json in the model directory)")
+    add_evaluation_arguments(parser)
+    group = parser.add_argument_group("for named pictures")
+    group.add_argument("--csv", metavar="FILE", help="write a table here, - for standard output")
+    group.add_argument("--resume", action="store_true",
+                       help="go on with an interrupted run's --csv: skip what it has")
+    group.add_argument("--montage", metavar="PNG",
+                       help="draw a contact sheet, faces framed green and others red")
+    group.add_argument("--montage-images", type=number_type(int, 1), default=200, metavar="N",
+                       help="the first so many pictures go on it")
+    group.add_argument("--heatmap", metavar="DIR",
+                       help="write each picture with a map of where a face is seen")
+    group.add_argument("--sort-into", metavar="DIR",
+                       help="put each picture into face/ or non_face/ there")
+    group.add_argument("--sort-into-mode", choices=("copy", "link"), default="copy",
+                       help="copy files or make symbolic links")
+    group.add_argument("--fps", type=number_type(float, 1e-3), default=1.0,
+                       help="frames to take from a second of video")
+    group.add_argument("--camera", type=number_type(int, 0), metavar="N",
+                       help="classify what this camera sees, until Ctrl-C")
+    group.add_argument("--photographs", action="store_true",
+                       help="classify photographs that the scikit-image package carries")
     return parser
 
 
-@cli
-def main():
+def _parse_arguments():
     parser = _parser()
     args = parser.parse_args()
     if args.image_size and args.image_size % STRIDE:
         parser.error("--image-size is a multiple of {}".format(STRIDE))
-    weights = args.weights or os.path.join(args.model_dir, "darknet19_weights.npz")
-    classifier = classifier_from_weights(read_npz(weights), input_size(args))
-    if args.images:
-        classify_and_print(classifier, args)
+    args.named = bool(args.images or args.photographs or args.camera is not None)
+    for_lists = [args.report, args.robustness or None, args.at_fpr]
+    for_named = [args.csv, args.resume or None, args.montage, args.heatmap, args.sort_into]
+    if args.named and any(each is not None for each in for_lists):
+        parser.error("--report, --robustness and --at-fpr need the test lists' labels: name no "
+                     "pictures with them")
+    if not args.named and any(each is not None for each in for_named):
+        parser.error("--csv, --resume, --montage, --heatmap and --sort-into are for named pictures:"
+                     " name some")
+    if args.camera is not None:
+        if args.images or args.photographs:
+            parser.error("--camera takes no names of pictures")
+        args.batch_size = 1  # a frame's answer is not to wait for later frames
+    if args.resume and args.csv in (None, "-"):
+        parser.error("--resume goes on with a --csv FILE: name it")
+    if not args.named and args.json == "-":
+        parser.error("--json - is for named pictures; the test lists' figures go into a file")
+    if args.csv == args.json == "-":
+        parser.error("--csv and --json can't both go to standard output")
+    return args
+
+
+@cli
+def main():
+    args = _parse_arguments()
+    if args.images and not args.photographs:
+        check_names(args.images)
+    path, image_size = choose_model(args)
+    weights = read_npz(path)
+    classifier = classifier_from_weights(weights, image_size)
+    print("model: {}{}, input {} x {}".format(
+        path, " (the released one)" if path == RELEASED else "", image_size, image_size),
+        file=sys.stderr)
+    if args.named:
+        classify_and_write(classifier, weights, args)
         return
-    split = load_split(args.data_dir, "test")
-    figures = evaluate_split(classifier, split, args.batch_size)
-    print("{}, {} faces and {} non-faces".format(weights, *map(len, split)))
-    print(format_table(figures))
-    write_json(args.json or os.path.join(args.model_dir, "inference_metrics.json"), figures)
+    evaluate_and_report(
+        classifier, load_split(args.data_dir, "test"), args, path, lambda: weights,
+        args.json or os.path.join(args.model_dir, "inference_metrics.json"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

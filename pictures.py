@@ -1,6 +1,11 @@
-"""Contact sheets: many small pictures with captions and coloured frames in one PNG."""
+"""Contact sheets and the style of charts.
+
+Sheets and charts that are PNGs stand on near-white paper of their own, so that they read the same
+on a light page and a dark one; letters are large enough to be read at half size.
+"""
 
 import functools
+import io
 import os
 
 import cv2
@@ -12,6 +17,25 @@ from utils import temporary_path
 # Okabe & Ito's palette keeps these apart for colour-blind readers too.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
 PAPER, INK = (250, 250, 250), (32, 32, 32)
+
+
+def hexadecimal(colour):
+    """``(0, 158, 115)`` as ``#009e73``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+# matplotlib's settings for every chart here, for matplotlib.rc_context().
+CHART_STYLE = {
+    "font.size": 14, "axes.titlesize": 16, "axes.titleweight": "bold", "lines.linewidth": 2.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.35,
+    "grid.color": hexadecimal(GREY), "legend.frameon": False, "axes.axisbelow": True,
+    "figure.facecolor": hexadecimal(PAPER), "axes.facecolor": hexadecimal(PAPER),
+    "savefig.facecolor": hexadecimal(PAPER), "text.color": hexadecimal(INK),
+    "axes.edgecolor": hexadecimal(INK), "axes.labelcolor": hexadecimal(INK),
+    "xtick.color": hexadecimal(INK), "ytick.color": hexadecimal(INK),
+    "axes.prop_cycle": "cycler('color', ['{}', '{}', '{}'])".format(
+        *map(hexadecimal, (BLUE, RED, GREEN))),
+}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=None)
@@ -31,7 +55,7 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     images : sequence of numpy.ndarray
         uint8, [any height, any width, 3], RGB; each is fitted into a square tile.
     captions : sequence of str, optional
-        A line under each picture; cut where it is too long.
+        Lines under each picture, as many for all; each is cut where it is too long.
     frames : sequence of (int, int, int), optional
         The frame's colour around each picture.
     title : str, optional
@@ -47,13 +71,17 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
     gap, line = max(4, tile // 20), max(13, tile // 9)
-    cell_height = tile + gap + (line + gap if captions else 0)
+    lines = captions[0].count("\n") + 1 if captions else 0
+    cell_height = tile + gap + lines * (line + gap // 2) + (gap // 2 if lines else 0)
     top = 2 * line + gap if title else gap
     sheet = Image.new(
         "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((gap, gap), title, INK, font(int(line * 1.3)))
+        size = int(line * 1.3)
+        while size > 8 and font(size).getlength(title) > sheet.width - 2 * gap:
+            size -= 1
+        draw.text((gap, gap), title, INK, font(size))
     for index, image in enumerate(images):
         left = gap + (index % columns) * (tile + gap)
         upper = top + (index // columns) * cell_height
@@ -63,8 +91,9 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
                  upper + tile + gap // 2 - 1], fill=frames[index])
         sheet.paste(Image.fromarray(fit(image, tile)), (left, upper))
         if captions:
-            text = _cut(captions[index], font(line), tile)
-            draw.text((left, upper + tile + gap // 2), text, INK, font(line))
+            for number, text in enumerate(captions[index].split("\n")):
+                draw.text((left, upper + tile + gap // 2 + number * (line + gap // 2)),
+                          _cut(text, font(line), tile), INK, font(line))
     return sheet
 
 
@@ -96,3 +125,10 @@ def save_picture(path, image):
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
         image.save(temporary)
+
+
+def encode_png(image):
+    """A Pillow image as the bytes of a PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()

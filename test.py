@@ -1,7 +1,8 @@
 """Measure the frozen graph on the test lists.
 
-    python test.py                 # saved_models/darknet19_frozen.pb over data/*_test*.pickle
-    python test.py --model my.pb
+    python test.py                                # saved_models/darknet19_frozen.pb
+    python test.py --model my.pb --at-fpr 0.01    # and the threshold for 1 % false positives
+    python test.py --report report --robustness   # and report/index.html with all of it
 
 Loads the frozen graph and nothing else of the model, prints a table and writes
 ``test_metrics.json`` in the model directory.
@@ -12,14 +13,15 @@ import os
 
 import frozen
 from dataset import add_data_arguments, load_split
-from evaluation import evaluate_split, format_table
-from utils import cli, number_type, write_json
+from report import add_evaluation_arguments, evaluate_and_report
+from utils import cli, number_type
+from weights import read_frozen
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         description="Measure the frozen graph on the test lists: accuracy, precision, recall, F1, "
-                    "ROC AUC, confusion matrix.",
+                    "areas under the curves, calibration, confusion matrix.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
@@ -32,6 +34,7 @@ def _parser():
                              "directory)")
     parser.add_argument("--batch-size", type=number_type(int, 1), default=16,
                         help="images classified at a time")
+    add_evaluation_arguments(parser)
     return parser
 
 
@@ -40,10 +43,9 @@ def main():
     args = _parser().parse_args()
     split = load_split(args.data_dir, "test")
     model = args.model or os.path.join(args.model_dir, "darknet19_frozen.pb")
-    figures = evaluate_split(frozen.load(model), split, args.batch_size)
-    print("{}, {} faces and {} non-faces".format(model, *map(len, split)))
-    print(format_table(figures))
-    write_json(args.json or os.path.join(args.model_dir, "test_metrics.json"), figures)
+    evaluate_and_report(
+        frozen.load(model), split, args, model, lambda: read_frozen(model),
+        args.json or os.path.join(args.model_dir, "test_metrics.json"))
 
 
 if __name__ == "__main__":

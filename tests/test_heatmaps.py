@@ -1,0 +1,100 @@
+"""Class activation maps: the network's own numbers, at the right places, at any size."""
+
+import numpy as np
+import pytest
+
+import frozen
+import heatmaps
+from session import tf
+from weights import weight_shapes
+
+
+@pytest.fixture(scope="module")
+def mapper(tiny_model):
+    return heatmaps.FaceMapper(tiny_model.weights, 32)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 64)])
+def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
+    """What makes the map an explanation of the answer; at sizes other than the training's too."""
+    picture = np.random.RandomState(0).rand(2, size[0], size[1], 3).astype(np.float32)
+    classifier = frozen.build_classifier(None)
+    frozen.weight_files.assign(classifier.session, tiny_model.weights)
+    graph = classifier.session.graph
+    logits, class_map = classifier.session.run(
+        [graph.get_tensor_by_name("logits:0"), graph.get_tensor_by_name("conv_18/BiasAdd:0")],
+        {classifier.input: picture})
+    assert class_map.shape == (2, size[0] // 32, size[1] // 32, 2)
+    np.testing.assert_allclose(class_map.mean(axis=(1, 2)), logits, atol=1e-4)
+
+
+def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
+    """At zoom 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
+    mapper = heatmaps.FaceMapper(tiny_model.weights, 32, zooms=(1,))
+    classifier = frozen.classifier_from_weights(tiny_model.weights, 32)
+    for seed in range(5):
+        picture = np.random.RandomState(seed).randint(0, 256, (32, 32, 3)).astype(np.uint8)
+        expected = classifier(picture[np.newaxis])[0, 0]
+        np.testing.assert_allclose(mapper(picture), np.full((32, 32), expected), atol=1e-5)
+
+
+def bright_is_face():
+    """Weights by which a place's FACE logit grows with its brightness and nothing else."""
+    weights = {}
+    for name, shape in weight_shapes().items():
+        part = name.split("/")[1]
+        weights[name] = np.full(shape, 1.0 if part in ("gamma", "variance") else 0.0, np.float32)
+        if part == "kernel":
+            middle = shape[0] // 2
+            weights[name][middle, middle, :, :] = 1.0 / shape[2]
+    weights["conv_18/kernel"] *= np.array([20, 0], np.float32)
+    weights["conv_18/bias"] = np.array([-10, 0], np.float32)
+    return weights
+
+
+def test_the_map_is_warm_where_the_feature_is():
+    mapper = heatmaps.FaceMapper(bright_is_face(), 64)
+    picture = np.zeros((256, 512, 3), np.uint8)
+    picture[128:, 384:] = 255  # the lower right corner
+    face_map = mapper(picture)
+    assert face_map.shape == (256, 512) and face_map.dtype == np.float32
+    assert face_map[172:, 428:].min() > 0.9
+    # The coarsest map has cells of 102 pixels, one of which straddles the corner's edge.
+    assert face_map[:40].max() < 0.1 and face_map[:, :256].max() < 0.1
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (7, 300), (33, 45), (500, 20)])
+def test_any_size(mapper, height, width):
+    picture = np.random.RandomState(2).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    face_map = mapper(picture)
+    assert face_map.shape == (height, width)
+    assert face_map.min() >= 0 and face_map.max() <= 1
+    drawn = heatmaps.overlay(picture, face_map)
+    assert drawn.shape == picture.shape and drawn.dtype == np.uint8
+
+
+def test_input_sizes_are_multiples_of_32_and_grow_with_the_picture(mapper):
+    for height, width in ((40, 40), (89, 109), (300, 500), (3000, 4000)):
+        for size in mapper.input_sizes(height, width):
+            assert all(side > 0 and side % 32 == 0 for side in size)
+    assert mapper.input_sizes(32, 32) == [(64, 64), (128, 128)]
+    assert mapper.input_sizes(4000, 4000) == [(64, 64), (128, 128), (192, 192)]
+    assert mapper.input_sizes(100, 400)[1] == (32, 160), "the picture's shape is kept"
+
+
+def test_overlay_is_grey_without_a_face_and_warm_with_one():
+    picture = np.full((40, 80, 3), (60, 120, 200), np.uint8)
+    face_map = np.zeros((40, 80), np.float32)
+    face_map[:, 40:] = 0.8
+    drawn = heatmaps.overlay(picture, face_map).astype(int)
+    left, right = drawn[20, 10], drawn[20, 60]
+    assert left.max() == left.min(), "no colour where there is no face"
+    assert right[0] > right[2] + 50, "red over blue where there is one"
+    line = drawn[20, 36:44].max(axis=1)
+    assert line.max() > 180 and line.min() < 20, "a white line, edged in black, where it is 0.5"
+
+
+def test_the_mapper_leaves_the_default_graph_alone(tiny_model):
+    before = len(tf.get_default_graph().get_operations())
+    heatmaps.FaceMapper(tiny_model.weights, 32).session.close()
+    assert len(tf.get_default_graph().get_operations()) == before

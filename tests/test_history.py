@@ -1,0 +1,52 @@
+"""The training history: what is written is read again, and drawn."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import history
+import train
+from utils import UserError
+
+
+@pytest.fixture
+def rows():
+    return [dict({column: 1.0 / (epoch + number + 1) for number, column in enumerate(
+        history.COLUMNS)}, epoch=epoch, step=10 * epoch) for epoch in range(1, 5)]
+
+
+def test_round_trip(rows, tmp_path):
+    path = str(tmp_path / "history.csv")
+    assert history.read_history(path) == []
+    history.write_history(path, rows)
+    assert history.read_history(path) == rows
+
+
+@pytest.mark.parametrize("content", [b"epoch,step\n1,2\n", b"\xff\xd8\xff", b"epoch\n\0\n"])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="history.csv"):
+        history.read_history(str(path))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_pictures_show_the_curves_on_light_paper(rows, tmp_path, count):
+    curves, summary = str(tmp_path / "history.png"), str(tmp_path / "summary.png")
+    history.plot_history(curves, rows[:count])
+    history.plot_training_summary(summary, rows[:count], rows[0], {"image_size": 32})
+    for path in (curves, summary):
+        drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        assert (drawn[:3] == 250).all(), "opaque, whatever page it stands on"
+        for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):
+            assert (np.abs(drawn - colour).max(axis=2) < 8).sum() > 100, "each curve is there"
+
+
+def test_the_batch_for_tensorboard_is_a_picture():
+    images = np.random.RandomState(0).randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    (value,) = train.batch_summary(images, [0, 0, 0, 1, 1, 1]).value
+    sheet = Image.open(io.BytesIO(value.image.encoded_image_string))
+    assert sheet.size == (value.image.width, value.image.height)
+    assert value.tag == "augmented_batch"

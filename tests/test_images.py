@@ -1,0 +1,214 @@
+"""Decoding: every kind of picture to the pixels it shows, everything else to one clear cause."""
+
+import io
+import os
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from images import BadImage, find_images, read_image, resize
+
+# Four blocks of colour, so that a turn, a flip or a swap of channels shows.
+RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)
+
+
+@pytest.fixture
+def picture():
+    """uint8 [32, 48, 3]: red and green above blue and white, in blocks of 16 x 24 pixels."""
+    corners = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+    return corners.repeat(16, axis=0).repeat(24, axis=1)
+
+
+def encode(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def close(decoded, expected, tolerance):
+    """Equal away from the blocks' edges, where lossy formats ring."""
+    assert decoded.shape == expected.shape and decoded.dtype == np.uint8
+    height, width = expected.shape[:2]
+    rows = [height // 4, 3 * height // 4]
+    columns = [width // 4, 3 * width // 4]
+    difference = decoded.astype(int)[rows][:, columns] - expected.astype(int)[rows][:, columns]
+    assert np.abs(difference).max() <= tolerance
+
+
+@pytest.mark.parametrize("kind, options, tolerance", [
+    ("PNG", {}, 0), ("BMP", {}, 0), ("TIFF", {}, 0), ("PPM", {}, 0),
+    ("WEBP", {"lossless": True}, 0), ("JPEG", {"quality": 95}, 6), ("WEBP", {"quality": 90}, 12),
+])
+def test_formats(picture, kind, options, tolerance):
+    close(read_image(encode(Image.fromarray(picture), kind, **options)), picture, tolerance)
+
+
+def test_grey(picture):
+    grey = picture[..., 0]
+    expected = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(grey), "PNG")), expected)
+
+
+def test_one_bit():
+    pattern = np.indices((16, 16)).sum(axis=0) % 2 == 0
+    decoded = read_image(encode(Image.fromarray(pattern), "PNG"))
+    np.testing.assert_array_equal(decoded, np.repeat(pattern[..., None] * np.uint8(255), 3, 2))
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50] + [0] * 762)
+    image.paste(1, (8, 0, 16, 16))
+    decoded = read_image(encode(image, "PNG", transparency=0))
+    assert tuple(decoded[4, 4]) == WHITE, "what is transparent shows white paper"
+    assert tuple(decoded[4, 12]) == (200, 100, 50)
+
+
+def test_rgba_is_laid_over_white(picture):
+    alpha = np.zeros(picture.shape[:2] + (1,), np.uint8)
+    alpha[:16], alpha[16:, :24] = 255, 128
+    decoded = read_image(encode(Image.fromarray(np.dstack([picture, alpha])), "PNG"))
+    np.testing.assert_array_equal(decoded[:16], picture[:16])
+    half = np.rint(np.array(BLUE) * 128 / 255 + 255 * 127 / 255)
+    np.testing.assert_allclose(decoded[24, 12], half, atol=1)
+    assert tuple(decoded[24, 36]) == WHITE
+
+
+def test_grey_with_alpha():
+    decoded = read_image(encode(Image.new("LA", (8, 8), (0, 0)), "PNG"))
+    assert (decoded == 255).all()
+
+
+@pytest.mark.parametrize("kind, tolerance", [("TIFF", 0), ("JPEG", 8)])
+def test_cmyk(kind, tolerance):
+    """Cyan and yellow ink, no magenta, 20 % black: a green that naive RGB reading turns red."""
+    image = Image.new("CMYK", (32, 32), (255, 0, 255, 51))
+    decoded = read_image(encode(image, kind))
+    np.testing.assert_allclose(decoded[16, 16], (0, 204, 0), atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_range(kind):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    decoded = read_image(encode(Image.fromarray(ramp), kind))
+    np.testing.assert_allclose(decoded[..., 0].ravel(), np.arange(256), atol=1)
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_sixteen_bit_rgb():
+    """Written by hand: Pillow does not write such PNGs."""
+    deep = np.zeros((4, 4, 3), ">u2")
+    deep[..., 0], deep[..., 1] = 0xC8C8, 0x1E1E
+
+    def chunk(name, content):
+        return (len(content).to_bytes(4, "big") + name + content
+                + zlib.crc32(name + content).to_bytes(4, "big"))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    header = (4).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    content = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+               + chunk(b"IEND", b""))
+    np.testing.assert_allclose(read_image(content)[2, 2], (0xC8, 0x1E, 0), atol=1)
+
+
+def test_floating_point_grey_from_0_to_1():
+    decoded = read_image(encode(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"))
+    np.testing.assert_allclose(decoded, 127.5, atol=1)
+
+
+# EXIF orientation -> what turns the stored pixels upright, as the EXIF standard defines it.
+ORIENTATIONS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
+def test_exif_orientation(picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(picture), "JPEG", quality=95, exif=exif)
+    close(read_image(content), ORIENTATIONS[orientation](picture), 6)
+
+
+def test_damaged_exif_costs_no_picture(picture):
+    """A directory of entries that is cut off in the middle."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0"
+    content = encode(Image.fromarray(picture), "JPEG", quality=95, exif=exif)
+    close(read_image(content), picture, 6)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in (RED, GREEN, BLUE)]
+    content = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
+    decoded = read_image(content)
+    assert decoded.shape == (10, 20, 3)
+    np.testing.assert_allclose(decoded[5, 10], RED, atol=12)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_files(kind, share):
+    noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
+    content = encode(Image.fromarray(noise), kind)
+    with pytest.raises(BadImage):
+        read_image(content[:int(len(content) * share)])
+
+
+def test_what_is_no_image(tmp_path):
+    empty = tmp_path / "empty.jpg"
+    empty.write_bytes(b"")
+    page = tmp_path / "page.jpg"
+    page.write_bytes(b"<html><body>404</body></html>")
+    with pytest.raises(BadImage, match="^empty file$"):
+        read_image(str(empty))
+    with pytest.raises(BadImage, match="^not an image in a known format$"):
+        read_image(str(page))
+    with pytest.raises(BadImage, match="^no such file$"):
+        read_image(str(tmp_path / "missing.jpg"))
+    with pytest.raises(BadImage, match="^Is a directory$"):
+        read_image(str(tmp_path))
+    fifo = str(tmp_path / "pipe.jpg")
+    os.mkfifo(fifo)
+    with pytest.raises(BadImage):
+        read_image(fifo)  # must not wait for a writer
+
+
+def test_oversized_images_are_not_decoded():
+    """A PNG header that claims 60,000 x 60,000 pixels, and a limit given by the caller."""
+    def chunk(name, content):
+        return (len(content).to_bytes(4, "big") + name + content
+                + zlib.crc32(name + content).to_bytes(4, "big"))
+
+    header = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    with pytest.raises(BadImage, match="more than"):
+        read_image(bomb)
+    with pytest.raises(BadImage, match="20 x 10 pixels, more than 100"):
+        read_image(encode(Image.new("RGB", (20, 10)), "PNG"), max_pixels=100)
+
+
+def test_resize_averages_when_it_shrinks():
+    stripes = np.tile(np.array([0, 255], np.uint8), (8, 4))[..., None].repeat(3, axis=2)
+    assert set(resize(stripes, 4, 4).ravel()) <= {127, 128}
+    assert resize(stripes, 8, 8) is stripes
+
+
+def test_find_images(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.webp", ".git/d.jpg",
+                 "results/face/e.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    found = [os.path.relpath(path, str(tmp_path)) for path in find_images(
+        str(tmp_path), exclude={os.path.realpath(str(tmp_path / "results"))})]
+    assert found == ["a.PNG", "b.jpg", "sub/c.webp"]

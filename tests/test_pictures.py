@@ -1,0 +1,69 @@
+"""Contact sheets: every picture in its place, in its frame, whatever its shape."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pictures import BLUE, GREEN, RED, _cut, contact_sheet, encode_png, fit, font, save_picture
+
+
+def plain(height, width, colour):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+@pytest.mark.parametrize("height, width", [(10, 10), (300, 100), (100, 300), (1, 500), (7, 2)])
+def test_fit_keeps_the_shape(height, width):
+    tile = fit(plain(height, width, (9, 99, 199)), 60)
+    assert tile.shape == (60, 60, 3)
+    covered = (tile == (9, 99, 199)).all(axis=2)
+    rows, columns = covered.any(axis=1).sum(), covered.any(axis=0).sum()
+    scale = 60 / max(height, width)
+    assert abs(rows - max(1, height * scale)) <= 1 and abs(columns - max(1, width * scale)) <= 1
+    assert covered.sum() == rows * columns
+
+
+def test_sheet_shows_every_picture_in_its_frame():
+    colours = [(250 - 40 * i, 40 * i, 120) for i in range(5)]
+    frames = [GREEN, RED, BLUE, GREEN, RED]
+    sheet = np.asarray(contact_sheet(
+        [plain(20, 20, colour) for colour in colours], ["one\ntwo"] * 5, frames, "Title",
+        columns=2, tile=50))
+    for colour in colours:
+        rows, columns = np.nonzero((sheet == colour).all(axis=2))
+        assert len(rows) == 50 * 50
+        index = colours.index(colour)
+        assert tuple(sheet[rows[0] - 1, columns[0]]) == frames[index]
+        assert tuple(sheet[rows[0], columns[0] - 1]) == frames[index]
+    firsts = [tuple(np.argwhere((sheet == colour).all(axis=2))[0]) for colour in colours]
+    assert firsts == sorted(firsts), "in rows, from the upper left"
+    assert firsts[0][0] == firsts[1][0] < firsts[2][0] == firsts[3][0] < firsts[4][0]
+
+
+def test_lines_of_a_caption_stay_below_their_picture_and_above_the_next():
+    images = [plain(10, 10, (1, 2, 3))] * 2
+    heights = [contact_sheet(images, captions, columns=1, tile=40).height
+               for captions in (None, ["a"] * 2, ["a\nb"] * 2)]
+    assert heights[0] < heights[1] < heights[2]
+    sheet = np.asarray(contact_sheet(images, ["|||\n|||"] * 2, columns=1, tile=40))
+    dark = (sheet < 120).all(axis=2) & ~(sheet == (1, 2, 3)).all(axis=2)
+    assert dark.any() and not dark[:, 44:].any()
+
+
+def test_a_long_title_is_set_smaller_and_a_long_caption_loses_its_beginning():
+    sheet = np.asarray(contact_sheet([plain(9, 9, 200)], title="W" * 6, tile=60))
+    assert (sheet[:, -3:] > 240).all(), "nothing runs off the right edge"
+    cut = _cut("a/very/long/path/to/face.jpg", font(13), 80)
+    assert cut.startswith("…") and cut.endswith("face.jpg")
+    assert font(13).getlength(cut) <= 80
+
+
+def test_pictures_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "folder" / "sheet.png"
+    save_picture(str(path), plain(8, 9, (1, 2, 3)))
+    np.testing.assert_array_equal(np.asarray(Image.open(str(path))), plain(8, 9, (1, 2, 3)))
+    with pytest.raises(ValueError):
+        save_picture(str(path.parent / "sheet.unknown"), plain(8, 9, 0))
+    assert os.listdir(str(path.parent)) == ["sheet.png"]
+    assert encode_png(Image.new("RGB", (3, 3))).startswith(b"\x89PNG")

@@ -1,0 +1,205 @@
+"""The report: figures that agree, a page that is valid, whole, and loads nothing from elsewhere."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics
+
+import evaluation
+import frozen
+import report
+import test as test_script
+from dataset import load_split
+from evaluation import Scores
+
+CHROMIUM = next(filter(None, map(shutil.which, (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+# Elements that have no end tag in HTML.
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects elements, checks nesting, and notes whatever points elsewhere."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.ids, self.references = [], [], [], []
+        self.text = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                self.references.append(value)
+            self.references += re.findall(r"url\(([^)]*)\)", value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, "</{}> closes {}".format(tag, self.open[-3:])
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.open[-1] == "style":
+            self.references += re.findall(r"url\(([^)]*)\)|@import", data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, sample_dir, tiny_model):
+    """test.py with all its options: the report's folder, what was printed, and the figures."""
+    folder = str(tmp_path_factory.mktemp("report"))
+    command = ["test.py", "--data-dir", sample_dir, "--model-dir", tiny_model.folder, "--report",
+               folder, "--robustness", "--at-fpr", "0.2", "--json",
+               os.path.join(folder, "metrics.json")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", command)
+        test_script.main()
+    with open(os.path.join(folder, "report.json")) as stream:
+        content = json.load(stream)
+    with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
+        return folder, content, stream.read()
+
+
+@pytest.fixture(scope="module")
+def truth(sample_dir, tiny_model):
+    """Labels and probabilities of the test pictures, straight from the frozen graph."""
+    split = load_split(sample_dir, "test")
+    return split, evaluation.score_split(frozen.load(tiny_model.pb), split)
+
+
+def test_json_agrees_with_scikit_learn(made, truth):
+    _, content, _ = made
+    _, scores = truth
+    is_face = scores.labels == 0
+    figures = content["figures"]
+    called = scores.face_probabilities >= 0.5
+    assert figures["accuracy"] == metrics.accuracy_score(is_face, called)
+    assert figures["roc_auc"] == pytest.approx(
+        metrics.roc_auc_score(is_face, scores.face_probabilities), abs=1e-9)
+    assert figures["average_precision"] == pytest.approx(
+        metrics.average_precision_score(is_face, scores.face_probabilities), abs=1e-9)
+    assert len(figures["robustness"]) == 12
+    with open(os.path.join(made[0], "metrics.json")) as stream:
+        assert json.load(stream) == figures
+
+
+def test_json_lists_every_mistake_the_most_confident_first(made, truth):
+    _, content, _ = made
+    split, scores = truth
+    expected = {path for path, label, score in zip(
+        scores.paths, scores.labels, scores.face_probabilities) if (score >= 0.5) != (label == 0)}
+    assert expected, "random weights must make mistakes"
+    assert {row["file"] for row in content["mistakes"]} == expected
+    for name, sign in (("NON_FACE", -1), ("FACE", 1)):
+        values = [sign * row["face_probability"] for row in content["mistakes"]
+                  if row["class"] == name]
+        assert values == sorted(values)
+
+
+def test_page_is_valid_and_self_contained(made):
+    _, _, text = made
+    assert text.startswith("<!DOCTYPE html>")
+    page = Page(text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids)), "an id names one element"
+    for reference in page.references:
+        assert reference.startswith(("data:image/jpeg;base64,", "#")), reference[:80]
+        if reference.startswith("#"):
+            assert reference[1:] in page.ids
+    assert "http" not in text and "<script" not in text
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("html") == tags.count("head") == tags.count("body") == tags.count("h1") == 1
+    assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
+    assert all(attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg")
+
+
+def test_page_shows_charts_figures_and_mistakes(made):
+    _, content, text = made
+    page = Page(text)
+    assert {"confusion", "histogram", "roc", "precision-recall", "reliability", "categories",
+            "robustness", "false-positives", "missed-faces", "close-calls"} <= set(page.ids)
+    words = " ".join(page.text)
+    assert "{:.4f}".format(content["figures"]["roc_auc"]) in words
+    assert "zoomed out, to a half" in words
+    for row in content["mistakes"][:5]:
+        assert row["file"] in words and "{:.4f}".format(row["face_probability"]) in words
+    pictures = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
+    tiles = min(24, len(content["mistakes"])) + 12
+    assert len(pictures) >= 2 * min(tiles, 20), "each picture with its map"
+    for uri in pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+        image.load()
+        assert image.size == (report.TILE, report.TILE)
+
+
+def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
+    """A name with markup, and one with a byte that is not UTF-8."""
+    source = load_split(sample_dir, "test").faces[0]
+    names = [os.path.join(str(tmp_path), name)
+             for name in ("<img src=x onerror=alert(1)>.png", os.fsdecode(b"caf\xe9.png"))]
+    for name in names:
+        shutil.copy(source, name)
+    scores = Scores(names, np.array([0, 1]), np.array([0.2, 0.9]), 0)
+    folder = str(tmp_path / "report")
+    report.write_report(folder, "model", scores, evaluation.figures_of(scores))
+    with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
+        page = Page(stream.read())
+    assert page.open == []
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+    assert "<img src=x onerror=alert(1)>.png" in " ".join(page.text)
+    with open(os.path.join(folder, "report.json")) as stream:
+        assert {row["file"] for row in json.load(stream)["mistakes"]} == set(names)
+
+
+def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
+    split = load_split(sample_dir, "test")
+    scores = Scores(list(split.paths), split.labels, np.where(split.labels == 0, 1.0, 0.0), 0)
+    figures = evaluation.figures_of(scores)
+    figures["at_false_positive_rate"] = evaluation.threshold_at(
+        scores.labels, scores.face_probabilities, 0.0)
+    report.write_report(str(tmp_path), "model", scores, figures)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "categories" not in page.ids
+    assert "Non-faces taken for faces: 0" in " ".join(page.text)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+def test_page_in_a_browser(made, tmp_path):
+    """Headless Chromium, without a network, builds the page and paints it in both themes."""
+    address = "file://" + os.path.join(made[0], "index.html")
+    base = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--host-resolver-rules=MAP * ~NOTFOUND", "--user-data-dir=" + str(tmp_path / "profile"),
+            "--window-size=1200,3000"]
+    dom = subprocess.run(base + ["--dump-dom", address], stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL, timeout=120, check=True).stdout.decode()
+    assert dom.count("<svg") == 7 and dom.count("<figure") > 20
+    means = []
+    for theme in ("1", "0"):  # Chromium's numbers for light and dark
+        picture = str(tmp_path / (theme + ".png"))
+        subprocess.run(base + ["--blink-settings=preferredColorScheme=" + theme,
+                               "--screenshot=" + picture, address],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
+                       check=True)
+        painted = np.asarray(Image.open(picture).convert("L")).astype(float)
+        assert painted.std() > 10, "not an empty page"
+        means.append(painted.mean())
+    assert means[0] > 180 > 100 > means[1]
