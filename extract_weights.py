@@ -1,7 +1,9 @@
-"""Extract the network's weights from a frozen graph or a checkpoint.
+"""Extract the network's weights from whatever holds them.
 
     python extract_weights.py                              # from saved_models/darknet19_frozen.pb
     python extract_weights.py --from saved_models/best     # from a checkpoint
+    python extract_weights.py --from exports/darknet19_face_savedmodel
+    python extract_weights.py --from exports/darknet19_face.weights --cfg exports/darknet19_face.cfg
 
 Writes ``saved_models/darknet19_weights.npz`` (``conv_0/kernel`` HWIO, ``conv_0/gamma``, ``beta``,
 ``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``) and the two pickles from which the
@@ -19,15 +21,19 @@ from weights import read_weights, write_handoff, write_npz
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Extract the network's weights from a frozen graph or a checkpoint into an "
-                    ".npz and the two pickles of the YOLOv2 hand-off.",
+        description="Extract the network's weights from a frozen graph, a checkpoint, a SavedModel "
+                    "or a darknet file into an .npz and the two pickles of the YOLOv2 hand-off.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph, and for the .npz")
     parser.add_argument("--from", dest="source", metavar="FILE",
-                        help="a frozen .pb, an .npz, a checkpoint or its folder (default: "
-                             "darknet19_frozen.pb in the model directory)")
+                        help="a frozen .pb, an .npz, a checkpoint or its folder, a SavedModel's "
+                             "folder or darknet .weights (default: darknet19_frozen.pb in the "
+                             "model directory)")
+    parser.add_argument("--cfg", metavar="FILE",
+                        help="darknet's description of .weights (default: the .cfg of the same "
+                             "name beside them, else Darknet-19's own)")
     return parser
 
 
@@ -35,7 +41,7 @@ def _parser():
 def main():
     args = _parser().parse_args()
     source = args.source or os.path.join(args.model_dir, "darknet19_frozen.pb")
-    weights = read_weights(source)
+    weights = read_weights(source, cfg=args.cfg)
     npz = os.path.join(args.model_dir, "darknet19_weights.npz")
     handoff = [os.path.join(args.data_dir, name)
                for name in ("conv_weights.pickle", "bn_weights.pickle")]

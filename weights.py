@@ -3,22 +3,34 @@
 Everywhere in the project weights are an ordered dict of float32 arrays, named as in the ``.npz``:
 ``conv_0/kernel`` (HWIO), ``conv_0/gamma``, ``conv_0/beta``, ``conv_0/mean``, ``conv_0/variance``,
 .. ``conv_17/variance``, ``conv_18/kernel``, ``conv_18/bias``. This module turns files and sessions
-into such a dict and back; :func:`read_weights` takes any of them.
+into such a dict and back; :func:`read_weights` takes any of them. Files are treated as hostile: a
+shape that a file claims is compared with the network's before memory is taken for it.
 """
 
+import contextlib
+import functools
+import operator
 import os
 import pickle
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 
 import numpy as np
+from tensorflow.core.protobuf import saved_model_pb2
 
 import darknet19
+import darknet_format
 from session import tf
 from utils import UserError, write_atomically
 
 # Names in a graph differ from names in a file in these two.
 _PART_IN_GRAPH = {"mean": "moving_mean", "variance": "moving_variance"}
+
+MAX_PROTO_BYTES = (1 << 31) - 1  # protobuf's own bound
+
+
+class StoredArray(namedtuple("StoredArray", "shape dtype load")):
+    """An array in a file: what the file says of it, and a function that reads it."""
 
 
 def variable_name(name):
@@ -37,17 +49,19 @@ def weight_shapes(num_classes=darknet19.NUM_CLASSES):
     return shapes
 
 
-def check_weights(weights, source, num_classes=darknet19.NUM_CLASSES):
+def check_weights(weights, source, num_classes=darknet19.NUM_CLASSES, partial=False):
     """Put weights in order after checking that they are Darknet-19's, whole and finite.
 
     Parameters
     ----------
-    weights : mapping of str to array
+    weights : mapping of str to array or StoredArray
         float32 or float16.
     source : str
         The file's name, for the error line.
     num_classes : int or None
         None accepts any number of classes.
+    partial : bool
+        Accept weights of the first layers only.
 
     Returns
     -------
@@ -57,42 +71,99 @@ def check_weights(weights, source, num_classes=darknet19.NUM_CLASSES):
     Raises
     ------
     UserError
-        Naming the layer, what was expected and what was found.
+        Naming every layer that does not fit, what was expected and what was found.
     """
     if num_classes is None:
-        bias = weights.get(darknet19.CLASSIFIER + "/bias")
-        num_classes = len(bias) if bias is not None and np.ndim(bias) == 1 else 1
-    checked = OrderedDict()
-    for name, shape in weight_shapes(num_classes).items():
-        if name not in weights:
-            raise UserError("{}: {} is missing: not the weights of this Darknet-19".format(
-                source, name))
-        array = np.asarray(weights[name])
-        if array.shape != tuple(shape) or array.dtype not in (np.float32, np.float16):
-            raise UserError("{}: {}: expected float {}, found {} {}; use weights of the same "
-                            "network".format(source, name, list(shape), array.dtype,
-                                             list(array.shape)))
-        if not np.isfinite(array).all():
-            raise UserError("{}: {}: element {} is not finite; the training that wrote it went "
-                            "astray, use an earlier file".format(
-                                source, name, int(np.argmin(np.isfinite(array).ravel()))))
-        if name.endswith("/variance") and array.min() < 0:
-            raise UserError("{}: {}: a negative variance; the file is damaged".format(source, name))
-        checked[name] = array.astype(np.float32)
-    return checked
+        num_classes = _count_classes(weights)
+    expected = weight_shapes(num_classes)
+    missing = [name for name in expected if name not in weights]
+    if partial:
+        missing = [name for name in missing if not _is_cut_off(name, missing, expected)]
+    faults = _missing_layers(missing, expected)
+    faults += ["{}: expected float {}, found {} {}".format(
+        name, list(shape), weights[name].dtype, list(weights[name].shape))
+        for name, shape in expected.items()
+        if name in weights and not _fits(weights[name], shape)]
+    if faults:
+        raise UserError("{}: {}; use weights of this Darknet-19".format(source, "; ".join(faults)))
+    return OrderedDict(
+        (name, _load_finite(name, weights[name], source)) for name in expected if name in weights)
 
 
-def read_npz(path):
+def _count_classes(weights):
+    """The length of the last convolution's bias; that of this project if it is of no use."""
+    shape = getattr(weights.get(darknet19.CLASSIFIER + "/bias"), "shape", ())
+    if len(shape) == 1 and 1 <= shape[0] <= darknet_format.MAX_CLASSES:
+        return int(shape[0])
+    return darknet19.NUM_CLASSES
+
+
+def _is_cut_off(name, missing, expected):
+    """Whether a missing weight's layer and all layers after it are missing, but not the first."""
+    names = list(expected)
+    first = names.index(name.split("/")[0] + "/kernel")
+    return first > 0 and set(names[first:]) <= set(missing)
+
+
+def _missing_layers(missing, expected):
+    """Say what is missing: a whole layer by its name, otherwise each part."""
+    lines = []
+    for layer in OrderedDict.fromkeys(name.split("/")[0] for name in missing):
+        gone = [name for name in missing if name.split("/")[0] == layer]
+        whole = len(gone) == sum(name.split("/")[0] == layer for name in expected)
+        lines += ["{} is missing".format(name) for name in ([layer] if whole else gone)]
+    return lines
+
+
+def _fits(array, shape):
+    return tuple(array.shape) == tuple(shape) and array.dtype in (np.float32, np.float16)
+
+
+def _load_finite(name, stored, source):
+    array = np.asarray(stored.load() if isinstance(stored, StoredArray) else stored)
+    if not np.isfinite(array).all():
+        raise UserError("{}: {}: element {} is not finite; the training that wrote it went "
+                        "astray, use an earlier file".format(
+                            source, name, int(np.argmin(np.isfinite(array).ravel()))))
+    if name.endswith("/variance") and array.min() < 0:
+        raise UserError("{}: {}: a negative variance; the file is damaged".format(source, name))
+    return array.astype(np.float32)
+
+
+def read_npz(path, num_classes=darknet19.NUM_CLASSES, partial=False):
     """Read the weights of a ``.npz`` as :func:`write_npz` writes it; pickles in it are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return check_weights({name: archive[name] for name in archive.files}, path)
-    except FileNotFoundError:
-        raise UserError("{}: no such file; run extract_weights.py".format(path))
-    except (ValueError, OSError, KeyError, EOFError, MemoryError, AttributeError,
-            zipfile.BadZipFile) as error:
+        darknet_format.regular_size(path, "run extract_weights.py")
+        with zipfile.ZipFile(path) as archive:
+            stored = {}
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    stored[member.filename[:-len(".npy")]] = _stored_in_zip(archive, member)
+            return check_weights(stored, path, num_classes, partial)
+    except UserError:
+        raise
+    except Exception as error:  # damaged archives and headers of arrays raise nearly anything
         raise UserError("{}: not a whole .npz of arrays ({}); run extract_weights.py anew".format(
             path, error))
+
+
+def _stored_in_zip(archive, member):
+    """An array of an ``.npz`` by its header alone."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError("{} in .npy format {}.{}".format(member.filename, *version))
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        claimed = functools.reduce(operator.mul, shape, dtype.itemsize)
+        if claimed > member.file_size:
+            raise ValueError("{} claims {:,} bytes and has {:,}".format(
+                member.filename, claimed, member.file_size))
+
+    def load():
+        with archive.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    return StoredArray(shape, dtype, load)
 
 
 def write_npz(path, weights, dtype=np.float32):
@@ -101,7 +172,7 @@ def write_npz(path, weights, dtype=np.float32):
         np.savez(stream, **{name: array.astype(dtype) for name, array in weights.items()})
 
 
-def read_checkpoint(prefix):
+def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
     """Read the weights of a checkpoint of train.py, averaged ones if it holds both.
 
     Parameters
@@ -111,27 +182,44 @@ def read_checkpoint(prefix):
     """
     try:
         reader = tf.train.NewCheckpointReader(prefix)
-        stored = reader.get_variable_to_shape_map()
-        weights = {}
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        stored = {}
         for name in weight_shapes():
             variable = variable_name(name)
             averaged = variable + "/ExponentialMovingAverage"
-            chosen = averaged if averaged in stored else variable
-            if chosen in stored:
-                weights[name] = reader.get_tensor(chosen)
+            chosen = averaged if averaged in shapes else variable
+            if chosen in shapes:
+                stored[name] = StoredArray(
+                    tuple(shapes[chosen]), dtypes[chosen].as_numpy_dtype,
+                    lambda chosen=chosen: reader.get_tensor(chosen))
+        return check_weights(stored, prefix, num_classes, partial)
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
             prefix, getattr(error, "message", error)))
-    return check_weights(weights, prefix)
 
 
-def read_frozen(path):
+def read_frozen(path, num_classes=darknet19.NUM_CLASSES, partial=False):
     """Read the weights of a frozen graph: the constants that were variables."""
+    return _read_constants(read_graph_def(path), path, num_classes, partial)
+
+
+def _read_constants(graph_def, path, num_classes, partial):
     wanted = {variable_name(name): name for name in weight_shapes()}
-    weights = {wanted[node.name]: tf.make_ndarray(node.attr["value"].tensor)
-               for node in read_graph_def(path).node
-               if node.op == "Const" and node.name in wanted}
-    return check_weights(weights, path)
+    stored = {}
+    for node in graph_def.node:
+        if node.op == "Const" and node.name in wanted:
+            tensor = node.attr["value"].tensor
+            try:
+                dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
+            except TypeError:
+                dtype = None
+            stored[wanted[node.name]] = StoredArray(
+                tuple(dim.size for dim in tensor.tensor_shape.dim), dtype,
+                lambda tensor=tensor: tf.make_ndarray(tensor))
+    try:
+        return check_weights(stored, path, num_classes, partial)
+    except (ValueError, TypeError) as error:  # fewer numbers than the shape has places for
+        raise UserError("{}: not a whole frozen graph ({}); run train.py anew".format(path, error))
 
 
 def read_graph_def(path):
@@ -146,28 +234,59 @@ def read_graph_def(path):
     UserError
         Missing, empty, truncated or not a graph.
     """
-    try:
-        with open(path, "rb") as stream:
-            graph_def = tf.GraphDef.FromString(stream.read())
-    except FileNotFoundError:
-        raise UserError("{}: no such file; run train.py".format(path))
-    except OSError as error:
-        raise UserError("{}: {}; run train.py anew".format(path, error.strerror))
-    except Exception as error:  # protobuf's decode errors have no common public base
-        raise UserError("{}: not a whole frozen graph ({}); run train.py anew".format(
-            path, error))
+    graph_def = _read_proto(path, tf.GraphDef, "frozen graph", "run train.py")
     if not graph_def.node:
         raise UserError("{}: no graph in it; run train.py anew".format(path))
     return graph_def
 
 
-def read_weights(path):
-    """Read weights from a ``.npz``, a frozen ``.pb``, or a checkpoint.
+def _read_proto(path, message, kind, remedy):
+    size = darknet_format.regular_size(path, remedy)
+    if size > MAX_PROTO_BYTES:
+        raise UserError("{}: {:,} bytes are more than a {} can have; {} anew".format(
+            path, size, kind, remedy))
+    try:
+        with open(path, "rb") as stream:
+            return message.FromString(stream.read())
+    except OSError as error:
+        raise UserError("{}: {}; {} anew".format(path, error.strerror, remedy))
+    except Exception as error:  # protobuf's decode errors have no common public base
+        raise UserError("{}: not a whole {} ({}); {} anew".format(path, kind, error, remedy))
+
+
+def read_saved_model(folder, num_classes=darknet19.NUM_CLASSES, partial=False):
+    """Read the weights of a SavedModel: its variables, or its constants if it has none.
+
+    Parameters
+    ----------
+    folder : str
+        With ``saved_model.pb`` in it.
+    """
+    prefix = os.path.join(folder, "variables", "variables")
+    if os.path.exists(prefix + ".index"):
+        return read_checkpoint(prefix, num_classes, partial)
+    path = os.path.join(folder, "saved_model.pb")
+    model = _read_proto(path, saved_model_pb2.SavedModel, "SavedModel", "run export.py savedmodel")
+    if not model.meta_graphs:
+        raise UserError("{}: no graph in it; run export.py savedmodel anew".format(path))
+    return _read_constants(model.meta_graphs[0].graph_def, path, num_classes, partial)
+
+
+def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=None):
+    """Read weights from any file that holds them.
 
     Parameters
     ----------
     path : str
-        For a checkpoint its prefix, its ``.index`` file, or the folder that holds it.
+        A ``.npz``; a frozen ``.pb``; darknet's ``.weights`` or a part of it (``*.conv.23``); a
+        SavedModel's folder, or the one with its numbered versions (the last is taken); a
+        checkpoint's prefix, its ``.index`` file, or the folder that holds it.
+    num_classes : int or None
+        None accepts any number of classes.
+    partial : bool
+        Accept weights of the first layers only.
+    cfg : str, optional
+        darknet's description of its weights; see :func:`darknet_format.read_weights`.
 
     Returns
     -------
@@ -178,11 +297,29 @@ def read_weights(path):
     UserError
         Missing, damaged, of another network or of a kind that is not known.
     """
+    if cfg or darknet_format.is_darknet_file(path):
+        return check_weights(darknet_format.read_weights(path, cfg), path, num_classes, partial)
     if path.endswith(".npz"):
-        return read_npz(path)
-    if path.endswith(".pb"):
-        return read_frozen(path)
-    return read_checkpoint(find_checkpoint(path))
+        return read_npz(path, num_classes, partial)
+    if path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
+        return read_frozen(path, num_classes, partial)
+    folder = find_saved_model(path)
+    if folder:
+        return read_saved_model(folder, num_classes, partial)
+    return read_checkpoint(find_checkpoint(path), num_classes, partial)
+
+
+def find_saved_model(path):
+    """The SavedModel that a folder, its parent or its ``saved_model.pb`` stands for, or None."""
+    if os.path.basename(path) == "saved_model.pb":
+        return os.path.dirname(path) or "."
+    versions = []
+    with contextlib.suppress(OSError):
+        versions = sorted((name for name in os.listdir(path) if name.isdecimal()), key=int)
+    for folder in [path] + [os.path.join(path, name) for name in reversed(versions)]:
+        if os.path.isfile(os.path.join(folder, "saved_model.pb")):
+            return folder
+    return None
 
 
 def find_checkpoint(path):
@@ -192,8 +329,8 @@ def find_checkpoint(path):
     else:
         prefix = path[:-len(".index")] if path.endswith(".index") else path
     if not prefix or not os.path.exists(prefix + ".index"):
-        raise UserError("{}: no checkpoint there, and no .npz or .pb; name a file that train.py "
-                        "or extract_weights.py wrote".format(path))
+        raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
+                        "file that train.py, extract_weights.py or darknet wrote".format(path))
     return prefix
 
 
@@ -208,8 +345,20 @@ def assign(session, weights):
     """
     variables = {variable.op.name: variable for variable in session.graph.get_collection(
         tf.GraphKeys.GLOBAL_VARIABLES)}
-    for name, array in weights.items():
-        variables[variable_name(name)].load(array, session)
+    set_variables(session, {variables[variable_name(name)]: array
+                            for name, array in weights.items()})
+
+
+def set_variables(session, values):
+    """Set variables to values, all in one run of the session: one run each takes seconds.
+
+    Parameters
+    ----------
+    session : tf.Session
+    values : dict of tf.Variable to numpy.ndarray
+    """
+    session.run([variable.initializer for variable in values],
+                {variable.initializer.inputs[1]: array for variable, array in values.items()})
 
 
 def write_handoff(weights, conv_path, bn_path):
@@ -233,3 +382,53 @@ def write_handoff(weights, conv_path, bn_path):
     for path, content in ((conv_path, kernels), (bn_path, norms)):
         with write_atomically(path) as stream:
             pickle.dump(dict(content), stream, protocol=2)
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Reads pickles of built-in values and float32 arrays; whatever names more is refused.
+
+    Arrays are begun empty, whatever size the pickle asks for: numpy then compares the size with the
+    bytes that follow. See :func:`utils.load_list` on the pure-Python unpickler.
+    """
+
+    _ADMITTED = {
+        "numpy.core.multiarray._reconstruct": lambda *_: np.empty(0, np.float32),
+        "numpy.ndarray": None,  # an argument of the above
+        "numpy.dtype": lambda kind, *_: np.dtype({"f4": np.float32}[kind], False, True),
+        "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes, in protocol 2
+    }
+
+    def find_class(self, module, name):
+        full_name = "{}.{}".format(module, name)
+        if full_name not in self._ADMITTED:
+            raise pickle.UnpicklingError("it asks for " + full_name)
+        return self._ADMITTED[full_name]
+
+
+def read_handoff(conv_path, bn_path):
+    """Read what :func:`write_handoff` wrote, as weights without the last layer's bias.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Named as in the ``.npz``.
+
+    Raises
+    ------
+    UserError
+        Missing, damaged or hostile.
+    """
+    contents = []
+    for path in (conv_path, bn_path):
+        darknet_format.regular_size(path, "run extract_weights.py")
+        try:
+            with open(path, "rb") as stream:
+                contents.append(dict(_ArrayUnpickler(stream).load()))
+        except Exception as error:  # a damaged pickle can raise nearly anything
+            raise UserError("{}: not a pickle of the hand-off ({}); run extract_weights.py "
+                            "anew".format(path, error or type(error).__name__))
+    kernels, norms = contents
+    weights = {layer + "/kernel": kernel for layer, kernel in kernels.items()}
+    for layer, parts in norms.items():
+        weights.update({"{}/{}".format(layer, part): array for part, array in parts.items()})
+    return weights

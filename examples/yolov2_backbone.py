@@ -1,0 +1,80 @@
+"""A YOLOv2 graph on the extracted weights: fixed backbone, pass-through and detection head.
+
+Run extract_weights.py first. It needs TensorFlow 1.15 and the two pickles alone: carry it into a
+detector and add the loss. Source: Redmon & Farhadi, "YOLO9000", 2016, section 2.
+"""
+import argparse
+import io
+import pathlib
+import pickle
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+LAYERS = [32, "M", 64, "M", 128, 64, 128, "M", 256, 128, 256, "M", 512, 256, 512, 256, 512, "M",
+          1024, 512, 1024, 512, 1024]
+ANCHORS, CLASSES = 5, 1  # each anchor predicts x, y, width, height, objectness and the classes
+ADMITTED = ("_codecs.encode", "numpy.core.multiarray._reconstruct", "numpy.dtype", "numpy.ndarray")
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):  # runs nothing that arrays do not need
+        if "{}.{}".format(module, name) not in ADMITTED:
+            raise pickle.UnpicklingError("it asks for {}.{}".format(module, name))
+        return super().find_class(module, name)
+
+
+def backbone(net, kernels, norms):
+    """Layers 0 to 17 with the given weights: [N, H/16, W/16, 512] and [N, H/32, W/32, 1024]."""
+    index = 0
+    for layer in LAYERS:
+        if layer == "M":
+            before_pool, net = net, tf.nn.max_pool(net, 2, 2, "VALID")
+            continue
+        name = "conv_{}".format(index)
+        part = {key: tf.get_variable(name + "/" + key, initializer=value, trainable=False)
+                for key, value in dict(norms[name], kernel=kernels[name]).items()}
+        net = tf.nn.conv2d(net, part["kernel"], 1, "SAME")
+        net = tf.nn.leaky_relu(tf.nn.batch_normalization(
+            net, part["mean"], part["variance"], part["beta"], part["gamma"], 1e-5), 0.1)
+        index += 1
+    return before_pool, net
+
+
+def head_layer(net, filters, size, name):
+    net = tf.layers.conv2d(net, filters, size, padding="same", use_bias=False, name=name)
+    return tf.nn.leaky_relu(tf.layers.batch_normalization(net, training=True, name=name), 0.1)
+
+
+def detector(images, kernels, norms):
+    """float32 [N, H, W, 3], RGB 0..1 -> [N, H / 32, W / 32, ANCHORS * (5 + CLASSES)]."""
+    pass_through, net = backbone(images, kernels, norms)
+    net = head_layer(head_layer(net, 1024, 3, "head_0"), 1024, 3, "head_1")
+    fine = tf.space_to_depth(head_layer(pass_through, 64, 1, "head_2"), 2)
+    net = head_layer(tf.concat([fine, net], -1), 1024, 3, "head_3")
+    return tf.layers.conv2d(net, ANCHORS * (5 + CLASSES), 1, name="head_4")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", default="data", help="folder with the pickles (data)")
+    parser.add_argument("--image-size", type=int, default=416, help="a multiple of 32 (416)")
+    args = parser.parse_args()
+    try:
+        files = [pathlib.Path(args.data_dir, part + "_weights.pickle") for part in ("conv", "bn")]
+        kernels, norms = (ArrayUnpickler(io.BytesIO(each.read_bytes())).load() for each in files)
+        images = np.random.RandomState(0).rand(1, args.image_size, args.image_size, 3)
+        boxes = detector(tf.constant(images, tf.float32), kernels, norms)
+    except Exception as error:
+        parser.exit(2, "error: {}: {!r}; run extract_weights.py\n".format(args.data_dir, error))
+    gradients = tf.gradients(tf.reduce_mean(tf.square(boxes)), tf.trainable_variables())
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        equal = [np.array_equal(session.run(name + "/kernel:0"), kernels[name]) for name in norms]
+        print("{} of 18 trunk kernels equal those in the files".format(sum(equal)))
+        for each, gradient in zip(tf.trainable_variables(), session.run(gradients)):
+            print("{:<13} gradient norm {:.3g}".format(each.op.name, np.linalg.norm(gradient)))
+
+
+if __name__ == "__main__":
+    main()

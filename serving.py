@@ -1,0 +1,253 @@
+"""What images.py does to a picture, as a TensorFlow graph: for a model that takes encoded files.
+
+A model server gets the bytes of a JPEG or PNG and has neither Pillow nor OpenCV. The graph built
+here decodes them, turns them upright by their EXIF orientation, lays transparency over white and
+resizes, rounding where OpenCV rounds, so that the network sees the same pixels as in inference.py.
+export.py puts it in front of the network in the SavedModel.
+"""
+
+import numpy as np
+
+from images import ORIENTATION_TAG
+from session import tf
+
+EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is looked for
+# What EXIF data begin with, None being any byte: a JPEG's segment and a PNG's chunk.
+JPEG_EXIF = (0xFF, 0xE1, None, None) + tuple(b"Exif\0\0")
+PNG_EXIF = (None, None, None, None) + tuple(b"eXIf")
+
+COEFFICIENT_BITS = 11  # of OpenCV's fixed-point linear interpolation
+
+
+def decode_batch(contents, image_size):
+    """Decode and resize a batch of encoded pictures.
+
+    Parameters
+    ----------
+    contents : tf.Tensor
+        string, [batch], each a whole JPEG or PNG file; another makes the batch fail.
+    image_size : int
+        Height and width that every picture is stretched to.
+
+    Returns
+    -------
+    tf.Tensor
+        uint8, [batch, image_size, image_size, 3], RGB.
+    """
+    pictures = tf.map_fn(lambda content: resize(decode(content), image_size, image_size),
+                         contents, dtype=tf.uint8, back_prop=False, name="pictures")
+    pictures.set_shape([None, image_size, image_size, 3])
+    return pictures
+
+
+def decode(content):
+    """Decode a picture as :func:`images.read_image` does.
+
+    A sixteen-bit PNG can differ by one level of 255: its lower bytes are dropped, not rounded.
+
+    Parameters
+    ----------
+    content : tf.Tensor
+        string, a scalar: a JPEG or PNG file.
+
+    Returns
+    -------
+    tf.Tensor
+        uint8, [height, width, 3], RGB, upright.
+    """
+    return tf.cond(tf.image.is_jpeg(content),
+                   lambda: _upright(_decode_jpeg(content), _orientation(content, JPEG_EXIF)),
+                   lambda: _upright(_decode_png(content), _orientation(content, PNG_EXIF)))
+
+
+def _decode_jpeg(content):
+    # The accurate transform is Pillow's; TensorFlow's own choice is off by several levels.
+    return tf.image.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_png(content):
+    """Decode a PNG over white, with the rounding of Pillow's ``alpha_composite``."""
+    rgba = tf.cast(tf.image.decode_png(content, 4), tf.int32)
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    # A picture of less than 8 bits and no palette of transparencies: TensorFlow makes what is
+    # opaque 2^bits - 1 instead of 255.
+    beginning = tf.decode_raw(tf.strings.substr(content, 0, 32), tf.uint8)
+    bits = tf.concat([beginning, tf.zeros([32], tf.uint8)], 0)[24]
+    alpha = tf.cond(bits < 8, lambda: _mend_alpha(content, alpha), lambda: alpha)
+    mixed = 128 * (colour * alpha + 255 * (255 - alpha)) + 128 * 128
+    return tf.cast((mixed // 256 + mixed) // 256 // 128, tf.uint8)
+
+
+def _mend_alpha(content, alpha):
+    channels = tf.shape(tf.image.decode_png(content))[2]
+    opaque = tf.cast(alpha > 0, tf.int32) * 255
+    return tf.cond(tf.equal(channels % 2, 1), lambda: opaque, lambda: alpha)
+
+
+def _orientation(content, mark):
+    """The orientation tag in a file's EXIF data, 1 (upright) where there is none.
+
+    Parameters
+    ----------
+    content : tf.Tensor
+        string, a scalar.
+    mark : tuple
+        JPEG_EXIF or PNG_EXIF.
+    """
+    tiff = _exif(content, mark)
+    is_little = tf.equal(tiff[0], ord("I"))
+    directory = _number(tiff, 4, 4, is_little)
+    entries = directory + 2 + 12 * tf.range(_number(tiff, directory, 2, is_little))
+    is_short = tf.equal(_number(tiff, entries + 2, 2, is_little), 3)
+    values = tf.where(is_short, _number(tiff, entries + 8, 2, is_little),
+                      _number(tiff, entries + 8, 4, is_little))
+    tags = _number(tiff, entries, 2, is_little)
+    return tf.concat([tf.boolean_mask(values, tf.equal(tags, ORIENTATION_TAG)), [1]], 0)[0]
+
+
+def _exif(content, mark):
+    """The bytes of a file's EXIF data, a TIFF structure: int64, zeros at its end or alone."""
+    padding = tf.zeros([64], tf.int64)
+    raw = tf.cast(tf.decode_raw(tf.strings.substr(content, 0, EXIF_SEARCH), tf.uint8), tf.int64)
+    raw = tf.concat([raw, padding], 0)
+    size = tf.shape(raw, out_type=tf.int64)[0]
+    at_mark = tf.reduce_all([tf.equal(raw[k:size - 64 + k], byte) for k, byte in enumerate(mark)
+                             if byte is not None], axis=0)
+    begin = tf.concat([tf.where(at_mark)[:, 0], [size]], 0)[0]
+    start = begin + len(mark)
+    if mark == JPEG_EXIF:  # a segment's length counts from its own two bytes on
+        end = begin + 2 + _number(raw, begin + 2, 2)
+    else:
+        end = start + _number(raw, begin, 4)
+    return tf.concat([raw[start:end], padding], 0)
+
+
+def _number(raw, offset, length, is_little=False):
+    """Unsigned integers of so many bytes at an offset, or at several; zero beyond the end."""
+    places = tf.expand_dims(tf.cast(offset, tf.int64), -1) + tf.range(length, dtype=tf.int64)
+    values = tf.gather(raw, tf.minimum(places, tf.shape(raw, out_type=tf.int64)[0] - 1))
+    big = [256 ** k for k in reversed(range(length))]
+    return tf.reduce_sum(values * tf.cond(
+        tf.convert_to_tensor(is_little), lambda: tf.constant(big[::-1], tf.int64),
+        lambda: tf.constant(big, tf.int64)), -1)
+
+
+def _upright(image, orientation):
+    """Turn a picture as its orientation tag says; a number that means nothing turns nothing."""
+    def when(orientations, change, image):
+        return tf.cond(tf.reduce_any(tf.equal(orientation, orientations)),
+                       lambda: change(image), lambda: image)
+
+    image = when([5, 6, 7, 8], lambda image: tf.transpose(image, [1, 0, 2]), image)
+    image = when([2, 3, 6, 7], lambda image: tf.reverse(image, [1]), image)
+    return when([3, 4, 7, 8], lambda image: tf.reverse(image, [0]), image)
+
+
+def resize(image, height, width):
+    """Resize a picture as :func:`images.resize` does, to the same integers.
+
+    Parameters
+    ----------
+    image : tf.Tensor
+        uint8, [any height, any width, 3].
+    height, width : int
+
+    Returns
+    -------
+    tf.Tensor
+        uint8, [height, width, 3].
+    """
+    shape = tf.shape(image)
+    shrinks = tf.logical_and(shape[0] >= height, shape[1] >= width)
+    resized = tf.cond(shrinks, lambda: _resize_area(image, height, width),
+                      lambda: _resize_linear(image, height, width))
+    resized.set_shape([height, width, 3])
+    return resized
+
+
+def _resize_linear(image, height, width):
+    """OpenCV's INTER_LINEAR for uint8: fixed-point weights, with the bits that it drops."""
+    image = tf.cast(image, tf.int32)
+    left, right, left_weight, right_weight = _linear_taps(tf.shape(image)[1], width)
+    rows = (tf.gather(image, left, axis=1) * left_weight[:, None]
+            + tf.gather(image, right, axis=1) * right_weight[:, None]) // 16
+    upper, lower, upper_weight, lower_weight = _linear_taps(tf.shape(image)[0], height)
+    blended = (tf.gather(rows, upper) * upper_weight[:, None, None] // 65536
+               + tf.gather(rows, lower) * lower_weight[:, None, None] // 65536)
+    return tf.cast((blended + 2) // 4, tf.uint8)
+
+
+def _linear_taps(size, new_size):
+    """Two neighbours of each new pixel along one axis, and their weights in 1/2048."""
+    scale = tf.cast(size, tf.float64) / new_size
+    place = tf.cast((np.arange(new_size) + 0.5) * scale - 0.5, tf.float32)
+    first = tf.floor(place)
+    share = place - first
+    first = tf.cast(first, tf.int32)
+    unit = float(1 << COEFFICIENT_BITS)
+    weights = [tf.cast(tf.round(each * unit), tf.int32) for each in (1.0 - share, share)]
+    return (tf.clip_by_value(first, 0, size - 1), tf.clip_by_value(first + 1, 0, size - 1),
+            weights[0], weights[1])
+
+
+def _resize_area(image, height, width):
+    """OpenCV's INTER_AREA for uint8: float32 sums in its order, then its rounding."""
+    shape = tf.shape(image)
+    across = tf.cast(shape[1], tf.float64) / width
+    down = tf.cast(shape[0], tf.float64) / height
+    # Where both scales are whole, OpenCV adds up integers and divides once.
+    whole = tf.logical_and(tf.equal(across, tf.floor(across)), tf.equal(down, tf.floor(down)))
+    columns = _area_sum(tf.cast(image, tf.float32), shape[1], width, whole, axis=1)
+    total = _area_sum(columns, shape[0], height, whole, axis=0)
+    area = tf.cast(across * down, tf.float32)
+    quarter = tf.logical_and(whole, tf.logical_and(tf.equal(across, 2), tf.equal(down, 2)))
+    mean = tf.where(whole, total * (1.0 / area), total)
+    return tf.cast(tf.cond(quarter, lambda: tf.floor((total + 2.0) / 4.0),
+                           lambda: tf.round(mean)), tf.uint8)
+
+
+def _area_sum(values, size, new_size, whole, axis):
+    """Sum the pixels that each new pixel covers along one axis, by the share covered.
+
+    Parameters
+    ----------
+    values : tf.Tensor
+        float32, [height, width, 3].
+    size : tf.Tensor
+        int32: the length of the axis.
+    new_size : int
+    whole : tf.Tensor
+        bool: give each pixel the weight 1 instead of its share.
+    axis : {0, 1}
+    """
+    scale = tf.cast(size, tf.float64) / new_size
+    begin = np.arange(new_size) * scale
+    end = begin + scale
+    cell = tf.minimum(scale, tf.cast(size, tf.float64) - begin)
+    last = tf.minimum(tf.floor(end), tf.cast(size - 1, tf.float64))
+    first = tf.minimum(tf.ceil(begin), last)
+    # OpenCV leaves out slivers of less than a thousandth of a pixel.
+    start = tf.where(first - begin > 1e-3, first - 1, first)
+    has_end = end - last > 1e-3
+
+    def weight(place):
+        """The share of a new pixel that the pixel at ``place`` is, float32."""
+        share = tf.where(place < first, (first - begin) / cell, 1.0 / cell)
+        tail = tf.minimum(tf.minimum(end - last, 1.0), cell) / cell
+        share = tf.where(tf.logical_and(place >= last, place >= first), tail, share)
+        share = tf.where(whole, tf.ones_like(share), share)
+        inside = tf.logical_or(place < last, tf.logical_and(tf.equal(place, last), has_end))
+        return tf.where(inside, tf.cast(share, tf.float32), tf.zeros([new_size]))
+
+    def add(step, total):
+        place = start + tf.cast(step, tf.float64)
+        index = tf.cast(tf.minimum(place, tf.cast(size - 1, tf.float64)), tf.int32)
+        weights = tf.reshape(weight(place), [-1, 1] if axis else [-1, 1, 1])
+        return step + 1, total + tf.gather(values, index, axis=axis) * weights
+
+    steps = tf.cast(tf.ceil(scale), tf.int32) + 1
+    shape = tf.shape(values)
+    zeros = tf.zeros([new_size, shape[1], 3] if axis == 0 else [shape[0], new_size, 3])
+    return tf.while_loop(
+        lambda step, _: step < steps, add, (0, zeros), back_prop=False,
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None, 3])))[1]

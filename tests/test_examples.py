@@ -1,0 +1,79 @@
+"""The example of a consumer, against the network that the weights come from."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from darknet19 import build
+from dataset import load_split, read_batches
+from session import tf
+from weights import assign, write_handoff
+
+PATH = os.path.join(ROOT, "examples", "yolov2_backbone.py")
+
+
+@pytest.fixture(scope="module")
+def handoff(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("handoff")
+    write_handoff(tiny_model.weights, str(folder / "conv_weights.pickle"),
+                  str(folder / "bn_weights.pickle"))
+    return str(folder)
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, PATH] + list(arguments), capture_output=True, text=True)
+
+
+def test_runs_and_trains_its_head(handoff):
+    outcome = run("--data-dir", handoff, "--image-size", "64")
+    assert outcome.returncode == 0, outcome.stderr
+    lines = outcome.stdout.splitlines()
+    assert lines[0] == "18 of 18 trunk kernels equal those in the files"
+    norms = {line.split()[0]: float(line.split()[-1]) for line in lines[1:]}
+    assert len(norms) == 14 and all(name.startswith("head_") for name in norms)
+    assert all(np.isfinite(norm) and norm > 0 for norm in norms.values())
+
+
+def test_backbone_is_the_network(tiny_model, handoff, sample_dir):
+    """Pass-through and trunk equal darknet19.py's; the output has 6 numbers an anchor."""
+    spec = importlib.util.spec_from_file_location("yolov2_backbone", PATH)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    contents = []
+    for name in ("conv_weights.pickle", "bn_weights.pickle"):
+        with open(os.path.join(handoff, name), "rb") as stream:
+            contents.append(example.ArrayUnpickler(stream).load())
+    _, pictures, _ = next(read_batches(load_split(sample_dir, "test").paths[:2], 2, 64))
+    images = pictures / np.float32(255)
+    with tf.Graph().as_default(), tf.Session() as session:
+        theirs = example.backbone(tf.constant(images), *contents)
+        session.run(tf.global_variables_initializer())
+        theirs = session.run(theirs)
+    with tf.Graph().as_default(), tf.Session() as session:
+        _, ends = build(tf.constant(images))
+        assign(session, tiny_model.weights)
+        ours = session.run([ends["pass_through"], ends["trunk"]])
+    assert [each.shape for each in theirs] == [(2, 4, 4, 512), (2, 2, 2, 1024)]
+    for theirs_, ours_ in zip(theirs, ours):
+        np.testing.assert_allclose(theirs_, ours_, atol=1e-4 * np.abs(ours_).max(), rtol=0)
+    with tf.Graph().as_default():
+        assert example.detector(tf.zeros([2, 64, 64, 3]), *contents).shape == (2, 2, 2, 30)
+
+
+def test_bad_pickles(tmp_path):
+    (tmp_path / "conv_weights.pickle").write_bytes(pickle.dumps(os.getcwd))
+    outcome = run("--data-dir", str(tmp_path))
+    assert outcome.returncode == 2
+    assert outcome.stderr.splitlines()[-1].startswith("error: ")
+    assert "it asks for posix.getcwd" in outcome.stderr and "Traceback" not in outcome.stderr
+
+
+def test_fits_on_a_page():
+    with open(PATH) as stream:
+        assert len(stream.readlines()) <= 80

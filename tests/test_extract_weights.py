@@ -1,0 +1,82 @@
+"""extract_weights.py: the same files out of whatever holds the weights."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import darknet_format
+import extract_weights
+from weights import read_npz
+
+FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
+
+
+@pytest.fixture(scope="module")
+def darknet(tiny_model, tmp_path_factory):
+    """The tiny model's weights in darknet's format."""
+    path = str(tmp_path_factory.mktemp("darknet") / "face.weights")
+    darknet_format.write_weights(path, tiny_model.weights)
+    return path
+
+
+@pytest.fixture
+def extract(run_script, tmp_path):
+    def run(*arguments):
+        return run_script(extract_weights, "--model-dir", tmp_path, "--data-dir", tmp_path,
+                          *arguments)
+    return run
+
+
+@pytest.mark.parametrize("form", ["npz", "pb", "darknet"])
+def test_the_same_files_from_every_form(tiny_model, darknet, extract, tmp_path, form):
+    """test_weights.py reads the other forms by the same function."""
+    sources = {"npz": tiny_model.npz, "pb": tiny_model.pb, "darknet": darknet}
+    outcome = extract("--from", sources[form])
+    assert outcome.code == 0 and "92 arrays, 19,833,826 numbers" in outcome.out
+    read = read_npz(str(tmp_path / "darknet19_weights.npz"))
+    for name, array in tiny_model.weights.items():
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+    with open(str(tmp_path / "bn_weights.pickle"), "rb") as stream:
+        norms = pickle.load(stream)
+    np.testing.assert_array_equal(
+        norms["conv_17"]["variance"], tiny_model.weights["conv_17/variance"])
+
+
+def test_the_frozen_graph_is_the_default(tiny_model, run_script, tmp_path):
+    os.link(tiny_model.pb, str(tmp_path / "darknet19_frozen.pb"))
+    outcome = run_script(extract_weights, "--model-dir", tmp_path, "--data-dir", tmp_path)
+    assert outcome.code == 0 and outcome.out.startswith(str(tmp_path / "darknet19_frozen.pb"))
+    assert sorted(os.listdir(str(tmp_path))) == sorted(FILES + ("darknet19_frozen.pb",))
+
+
+def test_cfg_decides(darknet, extract, tmp_path):
+    """A .weights file under another name, with the .cfg that describes it and with another."""
+    path = str(tmp_path / "backup")
+    os.link(darknet, path)
+    cfg = str(tmp_path / "other.cfg")
+    darknet_format.write_cfg(cfg, 32, 2)
+    assert extract("--from", path, "--cfg", cfg).code == 0
+    os.remove(str(tmp_path / FILES[0]))
+    darknet_format.write_cfg(cfg, 32, 3)
+    outcome = extract("--from", path, "--cfg", cfg)
+    assert outcome.code == 2 and "conv_18" in outcome.err and "truncated" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not os.path.exists(str(tmp_path / FILES[0]))
+
+
+def test_bad_input_in_one_line(extract, tmp_path):
+    (tmp_path / "short.weights").write_bytes(b"\0" * 40)
+    outcome = extract("--from", tmp_path / "short.weights")
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "conv_0 beta at offset 16" in outcome.err
+    outcome = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "extract_weights.py"), "--from", "none"],
+        capture_output=True, text=True, cwd=str(tmp_path))
+    assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
+    assert outcome.stderr.startswith("error: none: no checkpoint there")
+    assert os.listdir(str(tmp_path)) == ["short.weights"]

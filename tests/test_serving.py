@@ -1,0 +1,135 @@
+"""The graph that decodes and resizes, against images.py: Pillow and OpenCV."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import images
+import serving
+from session import tf
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Run serving's graphs: ``run("decode", bytes)``, ``run("resize", array)``."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session() as session:
+        content = tf.placeholder(tf.string, [])
+        picture = tf.placeholder(tf.uint8, [None, None, 3])
+        contents = tf.placeholder(tf.string, [None])
+        feeds = {"decode": content, "resize": picture, "batch": contents}
+        fetches = {"decode": serving.decode(content), "resize": serving.resize(picture, SIZE, SIZE),
+                   "batch": serving.decode_batch(contents, SIZE)}
+        yield lambda name, value: session.run(fetches[name], {feeds[name]: value})
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """uint8 [40, 60, 3]: smooth colours of the full range."""
+    rows, columns = np.mgrid[0:40, 0:60]
+    return np.dstack([255 * (1 + np.sin(rows / 9 + columns / k)) / 2 for k in (7, 11, 23)]).astype(
+        np.uint8)
+
+
+def encode(image, kind, **options):
+    stream = io.BytesIO()
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("height, width", [
+    (128, 192), (64, 64), (65, 64), (109, 89), (192, 192), (320, 256), (427, 640), (1000, 750),
+    (96, 80),  # shrinks
+    (25, 25), (1, 1), (3, 2), (63, 64), (30, 300), (300, 30), (1, 500),  # grows along an axis
+])
+def test_resize_to_the_same_integers(run, height, width):
+    noise = np.random.RandomState(height).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(run("resize", noise), images.resize(noise, SIZE, SIZE))
+
+
+def forms(picture):
+    grey = picture[..., 0]
+    palette = Image.fromarray(picture).quantize(16)
+    yield "jpeg", encode(picture, "JPEG", quality=90)
+    yield "jpeg without subsampling", encode(picture, "JPEG", subsampling=0)
+    yield "progressive jpeg", encode(picture, "JPEG", progressive=True)
+    yield "grey jpeg", encode(grey, "JPEG")
+    yield "cmyk jpeg", encode(Image.fromarray(picture).convert("CMYK"), "JPEG")
+    yield "png", encode(picture, "PNG")
+    yield "grey png", encode(grey, "PNG")
+    yield "grey and alpha", encode(np.dstack([grey, picture[..., 1]]), "PNG")
+    yield "rgba", encode(np.dstack([picture, grey]), "PNG")
+    yield "1 bit", encode(grey > 128, "PNG")
+    yield "1 bit, transparent", encode(grey > 128, "PNG", transparency=1)
+    yield "palette", encode(palette, "PNG")
+    yield "palette of 200", encode(Image.fromarray(picture).quantize(200), "PNG")
+    yield "transparent colour", encode(palette, "PNG", transparency=3)
+    yield "half transparent", encode(palette, "PNG", transparency=bytes(range(0, 256, 16)))
+    yield "transparent rgb", encode(picture, "PNG", transparency=tuple(map(int, picture[3, 3])))
+    yield "transparent grey", encode(grey, "PNG", transparency=int(grey[3, 3]))
+
+
+def test_decodes_to_the_same_pixels(run, picture):
+    for name, content in forms(picture):
+        np.testing.assert_array_equal(
+            run("decode", content), images.read_image(content), err_msg=name)
+
+
+def test_sixteen_bits_within_one_level(run):
+    deep = encode(np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64), "PNG")
+    difference = run("decode", deep).astype(int) - images.read_image(deep)
+    assert np.abs(difference).max() == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_every_orientation(run, picture, kind):
+    seen = set()
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0112], exif[0x0131] = "maker", orientation, "software"
+        content = encode(picture, kind, exif=exif)
+        decoded = run("decode", content)
+        np.testing.assert_array_equal(decoded, images.read_image(content))
+        seen.add(decoded.tobytes() + bytes(decoded.shape))
+    assert len(seen) == 8
+
+
+BIG_ENDIAN = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+LONG_VALUE = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("exif, turned", [
+    (BIG_ENDIAN, True), (LONG_VALUE, True), (BIG_ENDIAN[:20], False),
+    (b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x01\0", False),
+    (b"Exif\0\0II*\0\xff\xff\xff\xff\x05\0\x12\x01\x03\0\x01\0", False),
+    (b"Exif\0\0", False),
+])
+def test_exif_of_all_kinds(run, picture, exif, turned):
+    content = encode(picture, "JPEG", exif=exif)
+    decoded = run("decode", content)
+    np.testing.assert_array_equal(decoded, images.read_image(content))
+    assert decoded.shape == ((60, 40, 3) if turned else (40, 60, 3))
+
+
+def test_a_batch(run, picture):
+    contents = [encode(picture, "JPEG"), encode(picture[:30, :20], "PNG")]
+    batch = run("batch", contents)
+    assert batch.shape == (2, SIZE, SIZE, 3) and batch.dtype == np.uint8
+    for content, decoded in zip(contents, batch):
+        np.testing.assert_array_equal(
+            decoded, images.resize(images.read_image(content), SIZE, SIZE))
+    assert run("batch", np.zeros([0], object)).shape == (0, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"<html></html>", "cut"])
+def test_what_is_no_picture_is_an_invalid_argument(run, picture, content):
+    if content == "cut":
+        content = encode(picture, "PNG")[:200]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run("decode", content)

@@ -1,0 +1,154 @@
+"""train.py --init-from: what begins with the file's weights, what does not, and what is said."""
+
+import os
+
+import numpy as np
+import pytest
+from test_darknet_format import write_public_weights
+
+import train
+from dataset import TrainingBatches, load_split
+from utils import UserError
+from weights import write_npz
+
+ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
+
+
+class OneBatch:
+    """Stands for the loader, of which a Trainer that does not run needs the sources."""
+
+    def __init__(self, sample_dir):
+        self.sources = {"train": TrainingBatches(load_split(sample_dir, "train"), 4, 32)}
+
+
+@pytest.fixture
+def trainer(sample_dir, tmp_path):
+    """Build a Trainer at 32 x 32, as main() does."""
+
+    def build(*options):
+        args = train._parse(["--image-size", "32", "--batch-size", "4", "--threads", "1",
+                             "--model-dir", str(tmp_path / "model")] + list(options))
+        return train.Trainer(args, OneBatch(sample_dir), None, None)
+
+    return build
+
+
+def variables(trained):
+    """Every variable of the training graph by name."""
+    names = [each.op.name for each in trained.session.graph.get_collection("variables")]
+    return dict(zip(names, trained.session.run([name + ":0" for name in names])))
+
+
+def hwio(array):
+    return np.moveaxis(array, [0, 1], [3, 2]) if array.ndim == 4 else array
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """A file like the public ImageNet darknet19.weights: 1000 classes, a version 0.1 header."""
+    path = str(tmp_path_factory.mktemp("public") / "darknet19.weights")
+    return path, write_public_weights(path)
+
+
+@pytest.fixture(scope="module")
+def convolutions(public, tmp_path_factory):
+    """A file like the public darknet19_448.conv.23: the first 18 convolutions."""
+    path = str(tmp_path_factory.mktemp("public") / "darknet19_448.conv.23")
+    with open(public[0], "rb") as source, open(path, "wb") as target:
+        target.write(source.read(16 + 4 * sum(array.size for array in public[1][:-2])))
+    return path
+
+
+def test_imagenet_weights_freeze_and_train(public, trainer, sample_dir, capsys):
+    path, arrays = public
+    started = trainer("--init-from", path, "--freeze-until", "10", "--max-lr", "1e-3")
+    started._restore_or_start()
+    said = capsys.readouterr().out
+    assert "starting from conv_0 to conv_17 of {}; at random: conv_18 (".format(path) in said
+    assert "conv_18/kernel: expected [1, 1, 1024, 2], found [1, 1, 1024, 1000]" in said
+    assert "conv_18/bias: expected [2], found [1000]" in said
+    before = variables(started)
+    names = ["conv_{}/{}".format(k, part) for k in range(18) for part in ORDER]
+    for name, array in zip(names, arrays):
+        np.testing.assert_array_equal(before[name], hwio(array), err_msg=name)
+        average = before[name + "/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(average, hwio(array), err_msg=name)
+    assert before["conv_18/kernel"].std() == pytest.approx(np.sqrt(2 / 1024), rel=0.1)
+
+    images, labels, _ = started.loader.sources["train"].batch(0)
+    started.session.run(started.net.train_op, {started.net.images: images,
+                                               started.net.labels: labels})
+    after = variables(started)
+    for name in before:
+        layer = name.split("/")[0]
+        if layer.startswith("conv_") and name.count("/") == 1:
+            changed = not np.array_equal(before[name], after[name])
+            assert changed == (int(layer[len("conv_"):]) >= 10), name
+    started.session.close()
+
+
+def test_a_truncated_convolutional_part(convolutions, public, trainer, tmp_path, capsys):
+    """After two starts that fail, which leave nothing behind."""
+    started = trainer("--freeze-until", "18", "--average-decay", "0")
+    for path, cause in ((None, "name trained weights by --init-from"), ("none.npz", "none.npz")):
+        started.args.init_from = path
+        with pytest.raises(UserError, match=cause):
+            started._restore_or_start()
+    assert not os.path.exists(str(tmp_path / "model"))
+
+    started.args.init_from = convolutions
+    started._restore_or_start()
+    assert "conv_0 to conv_17 of {}; at random: conv_18 (not in the file)".format(
+        convolutions) in capsys.readouterr().out
+    assert os.listdir(str(tmp_path / "model" / "checkpoints")) == ["settings.json"]
+    trainable = {each.op.name for each in started.session.graph.get_collection(
+        "trainable_variables")}
+    assert trainable == {"conv_18/kernel", "conv_18/bias"}
+    np.testing.assert_array_equal(started.session.run("conv_17/kernel:0"), hwio(public[1][89]))
+    started.session.close()
+
+
+def test_fewer_layers(tmp_path):
+    path = str(tmp_path / "darknet19.conv.3")
+    write_public_weights(path, 2)
+    loaded, message = train.weights_to_start_from(path)
+    assert len(loaded) == 10
+    assert message.endswith("conv_0 to conv_1 of {}; at random: conv_2 to conv_18 (not in the "
+                            "file)".format(path))
+    with pytest.raises(UserError, match="conv_2 is missing, so --freeze-until is at most 2"):
+        train.weights_to_start_from(path, freeze_until=3)
+
+
+def test_own_weights_whole(tiny_model):
+    for path in (tiny_model.npz, tiny_model.pb):
+        loaded, message = train.weights_to_start_from(path, 18)
+        assert len(loaded) == 92 and message == "starting from conv_0 to conv_18 of " + path
+
+
+def test_another_network(tiny_model, tmp_path):
+    wrong = dict(tiny_model.weights)
+    wrong["conv_2/kernel"] = np.zeros((5, 5, 64, 128), np.float32)
+    wrong["conv_9/beta"] = np.zeros(3, np.float32)
+    path = str(tmp_path / "wrong.npz")
+    write_npz(path, wrong)
+    with pytest.raises(UserError) as caught:
+        train.weights_to_start_from(path)
+    assert "conv_2/kernel: expected float [3, 3, 64, 128], found float32 [5, 5, 64, 128]" in str(
+        caught.value)
+    assert "conv_9/beta: expected float [256], found float32 [3]" in str(caught.value)
+
+
+@pytest.mark.parametrize("start", ["best", "best/model-5", "best/model-5.index", "checkpoints"])
+def test_a_restart_does_not_remove_what_it_starts_from(tmp_path, start):
+    names = ["best/model-5.index", "best/model-5.data-00000-of-00001", "checkpoints/checkpoint",
+             "checkpoints/model-9.index", "other/model-5.index"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    options = ["--model-dir", str(tmp_path), "--log-dir", str(tmp_path), "--restart"]
+    args = train._parse(options + ["--init-from", str(tmp_path / start)])
+    with pytest.raises(UserError, match="--restart removes it; copy"):
+        train.remove_old_run(args)
+    assert all((tmp_path / name).exists() for name in names)
+    train.remove_old_run(train._parse(options + ["--init-from", str(tmp_path / "other/model-5")]))
+    assert [name for name in names if (tmp_path / name).exists()] == ["other/model-5.index"]

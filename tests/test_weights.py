@@ -1,0 +1,265 @@
+"""The same weights out of every kind of file, and one clear line for every file that is amiss."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from test_darknet_format import write_public_weights
+
+import darknet_format
+import export
+import weights
+from frozen import build_classifier
+from session import tf
+from utils import UserError
+
+
+@pytest.fixture(scope="module")
+def forms(tiny_model, tmp_path_factory):
+    """A file of each kind with the tiny model's weights: a dict of str to path."""
+    folder = str(tmp_path_factory.mktemp("forms"))
+    paths = {"npz": tiny_model.npz, "frozen": tiny_model.pb}
+    classifier = build_classifier(32)
+    weights.assign(classifier.session, tiny_model.weights)
+    with classifier.session as session, session.graph.as_default():
+        paths["checkpoint"] = tf.train.Saver().save(
+            session, os.path.join(folder, "checkpoints", "model"), 7, write_meta_graph=False)
+    paths["saved_model"] = os.path.join(folder, "saved_model")
+    export.write_saved_model(tiny_model.weights, 32, os.path.join(paths["saved_model"], "1"))
+    paths["constants"] = os.path.join(folder, "constants")
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session() as session:
+        tf.import_graph_def(weights.read_graph_def(tiny_model.pb), name="")
+        tf.saved_model.simple_save(
+            session, paths["constants"], {"images": graph.get_tensor_by_name("input:0")},
+            {"probabilities": graph.get_tensor_by_name("probabilities:0")})
+    paths["darknet"] = os.path.join(folder, "face.weights")
+    darknet_format.write_weights(paths["darknet"], tiny_model.weights)
+    return paths
+
+
+@pytest.mark.parametrize("form", [
+    "npz", "frozen", "checkpoint", "saved_model", "constants", "darknet"])
+def test_every_form_gives_the_same_bits(tiny_model, forms, form):
+    read = weights.read_weights(forms[form])
+    assert list(read) == list(weights.weight_shapes())
+    for name, array in tiny_model.weights.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+
+
+def test_other_names_of_the_same(tiny_model, forms):
+    checkpoint = forms["checkpoint"]
+    model = os.path.join(forms["saved_model"], "1")
+    for path in (checkpoint + ".index", os.path.dirname(checkpoint), model, model + os.sep,
+                 os.path.join(model, "saved_model.pb")):
+        read = weights.read_weights(path)
+        np.testing.assert_array_equal(read["conv_5/mean"], tiny_model.weights["conv_5/mean"])
+
+
+def test_the_newest_version_of_a_saved_model(tmp_path):
+    for version in ("2", "10", "notes"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "saved_model.pb").write_bytes(b"")
+    assert weights.find_saved_model(str(tmp_path)) == str(tmp_path / "10")
+    assert weights.find_saved_model(str(tmp_path / "missing")) is None
+
+
+def test_averaged_weights_are_preferred(tmp_path, tiny_model):
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, array in tiny_model.weights.items():
+            tf.get_variable(weights.variable_name(name), initializer=array)
+        averaged = tiny_model.weights["conv_0/mean"] + 1
+        tf.get_variable("conv_0/moving_mean/ExponentialMovingAverage", initializer=averaged)
+        session.run(tf.global_variables_initializer())
+        prefix = tf.train.Saver().save(session, str(tmp_path / "model"))
+    read = weights.read_weights(prefix)
+    np.testing.assert_array_equal(read["conv_0/mean"], averaged)
+    np.testing.assert_array_equal(read["conv_0/kernel"], tiny_model.weights["conv_0/kernel"])
+
+
+def test_half_precision(tiny_model, tmp_path):
+    path = str(tmp_path / "half.npz")
+    weights.write_npz(path, tiny_model.weights, np.float16)
+    read = weights.read_npz(path)
+    assert read["conv_9/kernel"].dtype == np.float32
+    np.testing.assert_allclose(read["conv_9/kernel"], tiny_model.weights["conv_9/kernel"],
+                               atol=2e-4)
+
+
+def altered(tiny_model, **changes):
+    """The tiny model's weights with some arrays exchanged (``conv_3__mean=..``) or, None, removed.
+    """
+    changed = dict(tiny_model.weights)
+    for name, array in changes.items():
+        changed[name.replace("__", "/")] = array
+    return {name: array for name, array in changed.items() if array is not None}
+
+
+def test_every_mismatch_is_named(tiny_model):
+    wrong = altered(tiny_model, conv_3__kernel=np.zeros((3, 3, 64, 64), np.float32),
+                    conv_7__mean=np.zeros(256), conv_9__gamma=None,
+                    **{"conv_12__" + part: None
+                       for part in ("kernel", "gamma", "beta", "mean", "variance")})
+    with pytest.raises(UserError) as caught:
+        weights.check_weights(wrong, "some.npz")
+    message = str(caught.value)
+    assert "conv_3/kernel: expected float [1, 1, 128, 64], found float32 [3, 3, 64, 64]" in message
+    assert "conv_7/mean: expected float [256], found float64 [256]" in message
+    assert "conv_9/gamma is missing" in message and "conv_12 is missing" in message
+    assert "conv_12/" not in message
+
+
+def test_class_counts(tiny_model, tmp_path):
+    three = altered(tiny_model, conv_18__kernel=np.zeros((1, 1, 1024, 3), np.float32),
+                    conv_18__bias=np.zeros(3, np.float32))
+    path = str(tmp_path / "three.npz")
+    weights.write_npz(path, three)
+    with pytest.raises(UserError, match="conv_18/kernel: expected .*1024, 2.*1024, 3.*conv_18/bias"
+                                        ": expected float .2., found float32 .3."):
+        weights.read_weights(path)
+    assert weights.read_weights(path, num_classes=None)["conv_18/bias"].shape == (3,)
+    assert weights.read_weights(path, num_classes=3)["conv_18/bias"].shape == (3,)
+
+
+def test_the_first_layers_alone(tiny_model, tmp_path):
+    path = str(tmp_path / "darknet19.conv.3")
+    write_public_weights(path, 2)
+    assert len(weights.read_weights(path, partial=True)) == 10
+    with pytest.raises(UserError, match="conv_2 is missing; conv_3 is missing.*conv_18 is missing"):
+        weights.read_weights(path)
+    for gap in ({"conv_3__mean": None}, {"conv_18__bias": None}):
+        with pytest.raises(UserError, match="is missing"):
+            weights.check_weights(altered(tiny_model, **gap), "gap.npz", partial=True)
+    with pytest.raises(UserError, match="conv_0 is missing"):
+        weights.check_weights({}, "empty.npz", partial=True)
+
+
+@pytest.mark.parametrize("value, cause", [(np.nan, "not finite"), (-np.inf, "not finite"),
+                                          (-1.0, "negative variance")])
+def test_numbers_that_are_none(tiny_model, value, cause):
+    variance = tiny_model.weights["conv_4/variance"].copy()
+    variance[3] = value
+    with pytest.raises(UserError, match="conv_4/variance.* " + cause):
+        weights.check_weights(altered(tiny_model, conv_4__variance=variance), "x.npz")
+
+
+def test_damaged_files(forms, tmp_path):
+    for form, name in (("npz", "w.npz"), ("frozen", "w.pb"), ("darknet", "w.weights")):
+        with open(forms[form], "rb") as stream:
+            content = stream.read(3000000)
+        for length in (0, 5, 3000000):
+            path = tmp_path / name
+            path.write_bytes(content[:length])
+            with pytest.raises(UserError, match="w\\."):
+                weights.read_weights(str(path))
+    for name in ("missing.npz", "missing.pb", "missing.weights", "missing"):
+        with pytest.raises(UserError, match="missing"):
+            weights.read_weights(str(tmp_path / name))
+    model = tmp_path / "model"
+    model.mkdir()
+    for content in (b"", b"\xff" * 50):
+        (model / "saved_model.pb").write_bytes(content)
+        with pytest.raises(UserError, match="saved_model.pb"):
+            weights.read_weights(str(model))
+
+
+def test_damaged_checkpoint(forms, tmp_path):
+    for suffix, keep in ((".index", 100), (".data-00000-of-00001", 1000)):
+        for part in (".index", ".data-00000-of-00001"):
+            with open(forms["checkpoint"] + part, "rb") as stream:
+                content = stream.read()
+            (tmp_path / ("model" + part)).write_bytes(content[:keep] if part == suffix else content)
+        with pytest.raises(UserError, match="not a whole checkpoint"):
+            weights.read_weights(str(tmp_path / "model"))
+
+
+def npy_header(shape, kind="<f4"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": kind, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content, cause", [
+    (npy_header((1 << 40,)), "claims 4,398,046,511,104 bytes"),
+    (npy_header((1 << 40,)) + b"\0" * 100, "claims"),
+    (npy_header((0,)) + b"", "expected float .2., found float32 .0."),
+    (npy_header((2,), "|O") + b"\x80\x03K\x01.", "object|claims"),
+    (npy_header((2,), ">f4") + b"\0" * 8, "expected float .2., found >f4"),
+    (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "format 2.0"),
+    (b"\x93NUMPY\x01\x00\x10\x00{'descr': __impo", "not a whole"),
+    (b"rubbish", "not a whole"),
+])
+def test_hostile_npz(tiny_model, tmp_path, content, cause):
+    """What an array claims to be is compared with what there is before memory is taken for it."""
+    path = str(tmp_path / "hostile.npz")
+    weights.write_npz(path, altered(tiny_model, conv_18__bias=None))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("conv_18/bias.npy", content)
+    with pytest.raises(UserError, match=cause):
+        weights.read_weights(path)
+
+
+def test_hostile_constants(tiny_model, tmp_path):
+    """One number that is to be repeated 2^40 times, and a shape with no numbers."""
+    graph_def = weights.read_graph_def(tiny_model.pb)
+    node = next(node for node in graph_def.node if node.name == "conv_18/bias")
+    tensor = node.attr["value"].tensor
+    tensor.tensor_content = b""
+    tensor.tensor_shape.dim[0].size = 1 << 40
+    tensor.float_val.append(1)
+    path = tmp_path / "hostile.pb"
+    path.write_bytes(graph_def.SerializeToString())
+    for num_classes in (2, None):
+        with pytest.raises(UserError, match="conv_18/bias: expected"):
+            weights.read_weights(str(path), num_classes)
+    tensor.tensor_shape.dim[0].size = 2
+    tensor.float_val.extend([1, 1, 1])
+    path.write_bytes(graph_def.SerializeToString())
+    with pytest.raises(UserError, match="hostile.pb"):
+        weights.read_weights(str(path))
+
+
+def test_handoff(tiny_model, tmp_path):
+    paths = [str(tmp_path / name) for name in ("conv.pickle", "bn.pickle")]
+    weights.write_handoff(tiny_model.weights, *paths)
+    with open(paths[0], "rb") as stream:
+        kernels = pickle.load(stream)
+    with open(paths[1], "rb") as stream:
+        norms = pickle.load(stream)
+    assert list(kernels) == ["conv_{}".format(k) for k in range(19)]
+    assert list(norms) == ["conv_{}".format(k) for k in range(18)]
+    read = weights.read_handoff(*paths)
+    assert set(read) == set(tiny_model.weights) - {"conv_18/bias"}
+    for name, array in read.items():
+        layer, part = name.split("/")
+        plain = kernels[layer] if part == "kernel" else norms[layer][part]
+        assert plain.dtype == array.dtype == np.float32
+        np.testing.assert_array_equal(plain, tiny_model.weights[name])
+        np.testing.assert_array_equal(array, tiny_model.weights[name])
+
+
+class Hostile:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("content", [
+    Hostile(os.mkdir, ("made",)), Hostile(np.zeros, ((1 << 40,),)), Hostile(np.load, ("x",)), 3,
+    {"conv_0": np.array([None])},
+])
+def test_hostile_handoff(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / "conv.pickle")
+    with open(path, "wb") as stream:
+        pickle.dump(content, stream)
+    with pytest.raises(UserError, match="not a pickle of the hand-off"):
+        weights.read_handoff(path, path)
+    assert not os.path.exists("made")
