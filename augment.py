@@ -35,6 +35,10 @@ class Augmenter:
         self._frame = _framing(image_size)
         self._distort = _distortion(image_size)
 
+    def __reduce__(self):
+        # Made anew in a worker process: imgaug keeps its hue tables on the class, unpickled.
+        return type(self), (self.image_size, self.hidden_face_share)
+
     def __call__(self, images, labels, seed):
         """Augment a batch.
 
@@ -99,10 +103,10 @@ def _framing(size):
     aspect = (0.82, 1.22)
     zoom_in = iaa.Sequential([
         iaa.Affine(scale=(1.0, 1.7), translate_percent=(-0.08, 0.08), **turn),
-        iaa.Sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+        _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
     zoom_out = iaa.Sequential([
         iaa.Affine(scale=(0.4, 1.0), translate_percent=(-0.2, 0.2), **turn),
-        iaa.Sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+        _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
     nudge = iaa.Affine(scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), mode="edge")
     return iaa.Sequential([
         iaa.Fliplr(0.5),
@@ -117,25 +121,34 @@ def _distortion(size):
         iaa.Resize((smallest, 0.8), interpolation=["area", "linear", "nearest"]),
         interpolation=["linear", "cubic", "linear", "nearest"])
     return iaa.Sequential([
-        iaa.Sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
-        iaa.Sometimes(0.45, iaa.OneOf([
+        _sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
+        _sometimes(0.45, iaa.OneOf([
             iaa.Multiply((0.5, 1.5)),
             iaa.Multiply((0.75, 1.3), per_channel=True),
             iaa.LinearContrast((0.45, 1.6)),
             iaa.GammaContrast((0.5, 1.9)),
             iaa.AddToHueAndSaturation((-30, 30)),
         ])),
-        iaa.Sometimes(0.2, iaa.Grayscale((0.7, 1.0))),
-        iaa.Sometimes(0.2, iaa.OneOf([
+        _sometimes(0.2, iaa.Grayscale((0.7, 1.0))),
+        _sometimes(0.2, iaa.OneOf([
             iaa.GaussianBlur((0.3, size / 80.0)),
             iaa.AverageBlur((2, 5)),
             iaa.MotionBlur(k=(3, 7)),
         ])),
-        iaa.Sometimes(0.15, iaa.Sharpen(alpha=(0.2, 1.0), lightness=(0.9, 1.1))),
-        iaa.Sometimes(0.5, shrink),
-        iaa.Sometimes(0.2, iaa.AdditiveGaussianNoise(scale=(2, 22), per_channel=0.5)),
-        iaa.Sometimes(0.25, iaa.JpegCompression((30, 85))),
+        _sometimes(0.15, iaa.Sharpen(alpha=(0.2, 1.0), lightness=(0.9, 1.1))),
+        _sometimes(0.5, shrink),
+        _sometimes(0.2, iaa.AdditiveGaussianNoise(scale=(2, 22), per_channel=0.5)),
+        _sometimes(0.25, iaa.JpegCompression((30, 85))),
     ])
+
+
+def _sometimes(share, augmenter):
+    """Apply an augmenter to a share of the images.
+
+    Always in a list: imgaug takes a bare OneOf for the list of children itself, and then seed_()
+    passes it by, so that a batch would depend on what came before it.
+    """
+    return iaa.Sometimes(share, [augmenter])
 
 
 def _background(backdrops, size, rng):

@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import hashlib
 import itertools
+import multiprocessing
 import os
 import signal
 import threading
@@ -205,17 +206,18 @@ def _seed(*numbers):
 _worker_sources = None  # set in each worker process: a task then is a name and a step number
 
 
-def _start_worker(sources, parent):
+def _start_worker(sources):
     """Prepare a worker process: one core, no say in Ctrl-C, no life without its parent."""
     global _worker_sources
     _worker_sources = sources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 
 def _watch(parent):
+    """End this process when its parent is gone: the fork server, which ends with the program."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -228,8 +230,8 @@ def _work(name, step):
 class BatchLoader:
     """Prepares training batches in worker processes, ahead of the session and in order.
 
-    Start it before the first session: the workers are forked, and TensorFlow's threads do not
-    survive a fork. Use it as a context manager.
+    The workers come from a fork server: forked from this process, they could inherit a lock that
+    one of TensorFlow's threads holds, and wait for it for ever. Use it as a context manager.
 
     Parameters
     ----------
@@ -245,9 +247,10 @@ class BatchLoader:
         self._pending = collections.deque()
         self._reported = set()
         if workers:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, initializer=_start_worker, initargs=(sources, os.getpid()))
-            self._pool.submit(os.getpid).result()  # forks the workers now
+                workers, context, initializer=_start_worker, initargs=(sources,))
 
     def __enter__(self):
         return self
@@ -303,7 +306,7 @@ class BatchLoader:
         return len(self._reported)
 
 
-def read_batches(paths, batch_size, image_size, threads=2):
+def read_batches(paths, batch_size, image_size, threads=2, read=read_image):
     """Read pictures for inference, a few batches ahead in threads, in the order given.
 
     Parameters
@@ -314,6 +317,9 @@ def read_batches(paths, batch_size, image_size, threads=2):
         Height and width that every picture is stretched to.
     threads : int
         Decoding threads (the decoders release Python's lock).
+    read : callable
+        Turns one of ``paths`` (which then need not be strings) into an RGB image, or raises
+        BadImage.
 
     Yields
     ------
@@ -333,15 +339,15 @@ def read_batches(paths, batch_size, image_size, threads=2):
                 if not chunk:
                     break
                 pending.extend(
-                    (path, pool.submit(_read_resized, path, image_size)) for path in chunk)
+                    (path, pool.submit(_read_resized, path, image_size, read)) for path in chunk)
             if not pending:
                 return
             yield _gather([pending.popleft() for _ in range(min(batch_size, len(pending)))],
                           image_size)
 
 
-def _read_resized(path, size):
-    return resize(read_image(path), size, size)
+def _read_resized(path, size, read):
+    return resize(read(path), size, size)
 
 
 def _gather(results, size):

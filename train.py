@@ -21,9 +21,11 @@ import sys
 import time
 
 import numpy as np
+from tensorboard.plugins.pr_curve import summary as pr_curve
 
+from augment import FACE
 from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
-from darknet19 import STRIDE, build
+from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS, STRIDE, build
 from dataset import (
     BatchLoader,
     TrainingBatches,
@@ -32,9 +34,10 @@ from dataset import (
     load_split,
     read_batches,
 )
-from evaluation import evaluate_split, measure
+from evaluation import measure, score_split
 from frozen import build_classifier, freeze
-from history import plot_history, read_history, write_history
+from history import plot_history, plot_training_summary, read_history, write_history
+from pictures import BLUE, RED, contact_sheet, encode_png
 from session import is_mkl_build, new_session, tf
 from utils import (
     UserError,
@@ -47,7 +50,7 @@ from utils import (
     write_atomically,
     write_json,
 )
-from weights import assign, read_checkpoint, read_weights
+from weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
 
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
@@ -56,8 +59,8 @@ RUN_SETTINGS = (
 )  # fmt: skip
 
 TrainingGraph = collections.namedtuple(
-    "TrainingGraph", "images labels step train_op loss learning_rate running reset summaries saver "
-                     "finite")
+    "TrainingGraph", "images labels step train_op loss learning_rate running reset summaries "
+                     "histograms saver finite")
 
 
 def build_training_graph(args, steps_per_epoch, learning_rate=None):
@@ -99,10 +102,14 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
 
     for name, value in (("loss", loss), ("accuracy", correct), ("learning_rate", rate)):
         tf.summary.scalar("train/" + name, value)
+    summaries = tf.summary.merge_all()
+    # Apart from the others, since they take as long as a training step: once an epoch.
+    histograms = tf.summary.merge([tf.summary.histogram("weights/" + each.op.name, each)
+                                   for each in tf.trainable_variables()])
     finite = tf.reduce_all([tf.reduce_all(tf.is_finite(each)) for each in tf.global_variables()
                             if each.dtype.base_dtype == tf.float32])
     return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
-                         tf.summary.merge_all(), tf.train.Saver(max_to_keep=2), finite)
+                         summaries, histograms, tf.train.Saver(max_to_keep=2), finite)
 
 
 def _training_operation(loss, rate, step, average_decay):
@@ -165,30 +172,34 @@ class Validator:
         self.batch_size = args.batch_size
         self.criterion = args.best_by
         self.folder = os.path.join(args.model_dir, "best")
+        self.scored = {}  # what was validated last: labels and probabilities by kind
         with self.classifier.session.graph.as_default():
             self.saver = tf.train.Saver(max_to_keep=1)
 
     def __call__(self, checkpoint):
         """The validation columns of the history for a checkpoint."""
         assign(self.classifier.session, read_checkpoint(checkpoint))
-        clean = evaluate_split(self.classifier, self.split, self.batch_size, "validating")
-        disturbed = self._disturbed()
+        scores = score_split(self.classifier, self.split, self.batch_size, "validating")
+        self.scored = {"val": (scores.labels, scores.face_probabilities),
+                       "disturbed": self._disturbed()}
         row = {}
-        for prefix, figures in (("val", clean), ("disturbed", disturbed)):
+        for prefix, (labels, probabilities) in self.scored.items():
+            figures = measure(labels, probabilities)
             row[prefix + "_loss"] = figures["log_loss"]
             for name in ("accuracy", "false_positive_rate", "false_negative_rate", "roc_auc"):
                 row["{}_{}".format(prefix, name)] = figures[name]
         return row
 
     def _disturbed(self):
-        """The figures over the validation pictures, augmented the same way at every call."""
+        """Labels and probabilities of FACE of the validation pictures, augmented the same way at
+        every call."""
         labels, scores = [], []
         steps = self.loader.sources["val"].steps_per_epoch
         for images, truth in progress(self.loader.stream("val", 0, steps), total=steps,
                                       desc="validating, disturbed", unit="batch", leave=False):
             labels.extend(truth)
             scores.extend(self.classifier(images)[:, 0].astype(float))
-        return measure(labels, scores)
+        return np.array(labels), np.array(scores)
 
     def keep_if_best(self, row):
         """Save the weights just validated if they are the best so far.
@@ -261,11 +272,16 @@ class Trainer:
             last_step = self.args.epochs * self.steps_per_epoch
             while True:
                 finished, position = divmod(self.step, self.steps_per_epoch)
-                if finished and not position and (not rows or rows[-1]["step"] < self.step):
+                if not position and self._validates_after(finished) and (
+                        not rows or rows[-1]["step"] < self.step):
                     self._finish_epoch(finished, rows, writer)
                 if self.step >= last_step:
                     return
                 self._train_epoch(finished, writer)
+
+    def _validates_after(self, epoch):
+        """Whether a validation pass follows epoch number ``epoch`` (from 1)."""
+        return epoch and (epoch % self.args.validate_every == 0 or epoch == self.args.epochs)
 
     def _restore_or_start(self):
         checkpoint = tf.train.latest_checkpoint(self.checkpoint_dir)
@@ -273,9 +289,8 @@ class Trainer:
         settings["steps_per_epoch"] = self.steps_per_epoch
         settings_path = os.path.join(self.checkpoint_dir, "settings.json")
         if not checkpoint:
+            warm_start(self.session, self.args)
             write_json(settings_path, settings)
-            if self.args.init_from:
-                self._warm_start()
             return
         _check_settings(read_json(settings_path, "train anew with --restart"), settings,
                         self.checkpoint_dir)
@@ -289,18 +304,6 @@ class Trainer:
         print("resuming at step {} (epoch {}) from {}".format(
             self.step, self.step // self.steps_per_epoch + 1, checkpoint))
 
-    def _warm_start(self):
-        assign(self.session, read_weights(self.args.init_from))
-        # The weights' averages, where kept, start at the weights: not at the random ones.
-        for each in self.session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
-            source, averaged = each.op.name.rsplit("/", 1)[0], "/ExponentialMovingAverage"
-            if each.op.name.endswith(averaged):
-                with self.session.graph.as_default():
-                    value = self.session.run(
-                        self.session.graph.get_tensor_by_name(source + ":0"))
-                each.load(value, self.session)
-        print("starting from the weights of {}".format(self.args.init_from))
-
     def _train_epoch(self, epoch, writer):
         """Train to the end of epoch number ``epoch`` (from 0), saving on the way."""
         end = (epoch + 1) * self.steps_per_epoch
@@ -312,7 +315,8 @@ class Trainer:
         with bar:
             for images, labels in self._batches(end):
                 self._train_step(images, labels, bar, writer)
-                if self.step == end or self.step % self.args.save_every == 0:
+                if self.step % self.args.save_every == 0 or (
+                        self.step == end and self._validates_after(epoch + 1)):
                     self._save()
         if self.stop.number:
             print("stopping: saved {}".format(self._save()))
@@ -330,6 +334,8 @@ class Trainer:
                 raise
 
     def _train_step(self, images, labels, bar, writer):
+        if self.step == 0:
+            writer.add_summary(batch_summary(images, labels), 0)
         wanted = [self.net.train_op, self.net.loss, self.net.learning_rate]
         logs = self.step % self.args.log_every == 0
         if logs:
@@ -385,6 +391,10 @@ class Trainer:
                 group, _, rest = name.partition("_")
                 summary.value.add(tag="{}/{}".format(group, rest), simple_value=value)
         writer.add_summary(summary, self.step)
+        for name, (labels, probabilities) in self.validator.scored.items():
+            writer.add_summary(pr_curve.pb(
+                name + "/precision_recall", labels == FACE, probabilities), self.step)
+        writer.add_summary(self.session.run(self.net.histograms), self.step)
         print("epoch {epoch}/{epochs}: loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; "
               "validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}; disturbed loss "
               "{disturbed_loss:.4f}, accuracy {disturbed_accuracy:.4f}; {images_per_second:.1f} "
@@ -392,6 +402,71 @@ class Trainer:
                                       **row), flush=True)
         if self.stop.number:
             self.stop.exit()
+
+
+def warm_start(session, args):
+    """Begin with the weights of --init-from, where there are any, as far as they fit."""
+    if not args.init_from:
+        if args.freeze_until:
+            raise UserError("--freeze-until {}: these layers would stay as random as they are; "
+                            "name trained weights by --init-from".format(args.freeze_until))
+        return
+    weights, message = weights_to_start_from(args.init_from, args.freeze_until)
+    assign(session, weights)
+    # The weights' averages, where kept, start at the weights: not at the random ones.
+    suffix = "/ExponentialMovingAverage"
+    averages = [each for each in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+                if each.op.name.endswith(suffix)]
+    averaged = session.run([each.op.name[:-len(suffix)] + ":0" for each in averages])
+    set_variables(session, dict(zip(averages, averaged)))
+    print(message)
+
+
+def weights_to_start_from(path, freeze_until=0):
+    """Read weights for a warm start: of this network, of its first layers, or for other classes.
+
+    Parameters
+    ----------
+    path : str
+        See :func:`weights.read_weights`.
+    freeze_until : int
+        How many layers are to stay as they are in the file, which then must hold them.
+
+    Returns
+    -------
+    weights : OrderedDict of str to numpy.ndarray
+        Without the last layer if the file's is for another number of classes.
+    message : str
+        What begins with the file's weights and what does not, and why.
+
+    Raises
+    ------
+    UserError
+        Naming each layer that does not fit, what was expected and what was found.
+    """
+    weights = read_weights(path, num_classes=None, partial=True)
+    shapes = weight_shapes()
+    others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
+    reasons = ["{}: expected {}, found {}".format(
+        name, list(shapes[name]), list(weights.pop(name).shape)) for name in others]
+    loaded = len({name.split("/")[0] for name in weights})
+    if loaded < freeze_until:
+        raise UserError("{}: conv_{} is missing, so --freeze-until is at most {} with it".format(
+            path, loaded, loaded))
+    message = "starting from conv_0 to conv_{} of {}".format(loaded - 1, path)
+    if loaded < NUM_CONVOLUTIONS:
+        rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
+        message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
+    return weights, message
+
+
+def batch_summary(images, labels):
+    """A training batch as a labelled sheet for TensorBoard, a tf.Summary."""
+    sheet = contact_sheet(images, ["FACE" if label == FACE else "NON_FACE" for label in labels],
+                          [BLUE if label == FACE else RED for label in labels], columns=8)
+    image = tf.Summary.Image(width=sheet.width, height=sheet.height, colorspace=3,
+                             encoded_image_string=encode_png(sheet))
+    return tf.Summary(value=[tf.Summary.Value(tag="augmented_batch", image=image)])
 
 
 def _check_settings(stored, settings, checkpoint_dir):
@@ -405,18 +480,21 @@ def _check_settings(stored, settings, checkpoint_dir):
 
 def remove_old_run(args):
     """Remove what an earlier run left, by the names that this script gives, and nothing else."""
+    paths = [os.path.join(args.log_dir, name)
+             for name in ("history.csv", "history.png", "training_summary.png")]
     for folder, names in (("checkpoints", ("settings.json",)), ("best", ("best.json",))):
         folder = os.path.join(args.model_dir, folder)
-        paths = glob.glob(os.path.join(glob.escape(folder), "model-*.index"))
+        paths += glob.glob(os.path.join(glob.escape(folder), "model-*.index"))
         paths += glob.glob(os.path.join(glob.escape(folder), "model-*.data-*"))
         paths += [os.path.join(folder, name) for name in names + ("checkpoint",)]
-        for path in paths:
-            if os.path.exists(path):
-                os.remove(path)
-    for name in ("history.csv", "history.png"):
-        path = os.path.join(args.log_dir, name)
-        if os.path.exists(path):
-            os.remove(path)
+    paths = [path for path in paths if os.path.exists(path)]
+    start = os.path.realpath(args.init_from) if args.init_from else None
+    for path in map(os.path.realpath, paths):
+        if start in (path, os.path.splitext(path)[0], os.path.dirname(path)):
+            raise UserError("--init-from {}: --restart removes it; copy it to another folder "
+                            "first".format(args.init_from))
+    for path in paths:
+        os.remove(path)
 
 
 def freeze_best(args, validator):
@@ -431,6 +509,11 @@ def freeze_best(args, validator):
                        if name.startswith(("val_", "disturbed_"))}})
     print("wrote {} (step {}, largest difference from the checkpoint {:.1g})".format(
         path, int(record["step"]), difference))
+    picture = os.path.join(args.log_dir, "training_summary.png")
+    plot_training_summary(
+        picture, read_history(os.path.join(args.log_dir, "history.csv")), record,
+        {name: getattr(args, name) for name in RUN_SETTINGS})
+    print("wrote {}".format(picture))
 
 
 def lr_range_test(args, loader):
@@ -448,6 +531,7 @@ def lr_range_test(args, loader):
             lambda step: linear_learning_rate(step, 0, args.max_lr, total))
         with new_session(threads=args.threads) as session:
             session.run(tf.global_variables_initializer())
+            warm_start(session, args)
             for images, labels in progress(loader.stream("train", 0, total), total=total,
                                            desc="range test", unit="step"):
                 session.run(net.reset)  # so that the running accuracy is this batch's
@@ -524,10 +608,12 @@ def _parser():
                         help="choose the best epoch by the loss on validation images disturbed "
                              "like training images, or as they are")
     parser.add_argument("--init-from", metavar="FILE",
-                        help="begin with the weights of an .npz, a frozen .pb or a checkpoint "
-                             "(only where there is no checkpoint to resume from)")
+                        help="begin with the weights of an .npz, a frozen .pb, a checkpoint, a "
+                             "SavedModel or darknet (darknet19.weights, darknet19_448.conv.23), "
+                             "as far as they fit; only where there is no checkpoint to resume "
+                             "from")
     parser.add_argument("--freeze-until", type=number_type(int, 0, 18), default=0, metavar="N",
-                        help="leave the first N convolutions as they are")
+                        help="leave the first N convolutions as --init-from has them")
     parser.add_argument("--seed", type=number_type(int, 0), default=0,
                         help="of the initial weights, the data order and the augmentation")
     parser.add_argument("--workers", type=number_type(int, 0), default=2,
@@ -536,7 +622,9 @@ def _parser():
                         help="threads inside an operation; with 1 a run on a CPU is repeatable to "
                              "the bit (default: all cores)")
     parser.add_argument("--save-every", type=positive, default=200, metavar="STEPS",
-                        help="steps between checkpoints; one more at each epoch's end")
+                        help="steps between checkpoints; one more before each validation pass")
+    parser.add_argument("--validate-every", type=positive, default=1, metavar="EPOCHS",
+                        help="epochs between validation passes; one more at the end")
     parser.add_argument("--log-every", type=positive, default=10, metavar="STEPS",
                         help="steps between TensorBoard summaries")
     parser.add_argument("--restart", action="store_true",

@@ -1,0 +1,43 @@
+# make demo   set up and run the whole job on embedded real data
+# make test   set up and run the tests
+# make lint   set up and check the style
+# make clean  remove what these made
+#
+# REQUIREMENTS=requirements-mkl.txt installs Intel's build of TensorFlow instead of the stock one.
+# PYTHON37=/path/to/python3.7 names the interpreter to build the environment with.
+
+SHELL := /bin/bash
+REQUIREMENTS ?= requirements.txt
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
+REQUIREMENT_FILES := $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
+
+
+.PHONY: demo test lint clean setup
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(PYTHON) demo.py
+
+test: $(STAMP)
+	$(PYTHON) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+
+setup: $(STAMP)
+
+# The stamp is newer than every requirements file it was made from, so an environment is made or
+# changed only when one of them has changed, or another build of TensorFlow is asked for.
+$(STAMP): $(REQUIREMENT_FILES)
+	@./make_environment.sh $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade "pip<24.1" "setuptools<68" wheel
+	@rm -f $(VENV)/installed-*
+	@$(PYTHON) -m pip uninstall --quiet --yes tensorflow intel-tensorflow 2>/dev/null
+	$(PYTHON) -m pip install --quiet -r $(REQUIREMENTS) -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) data/sample saved_models/sample logs/sample
+	rm -rf .pytest_cache .ruff_cache __pycache__ tests/__pycache__

@@ -1,0 +1,152 @@
+"""Safe lists, atomic files, exit codes."""
+
+import os
+import pickle
+import stat
+
+import pytest
+
+from utils import (
+    UserError,
+    cli,
+    load_list,
+    number_type,
+    read_json,
+    relative_to_data,
+    resolve,
+    save_list,
+    write_atomically,
+    write_json,
+)
+
+
+class Evil:
+    """Unpickled by an ordinary unpickler, it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def write(path, content):
+    with open(str(path), "wb") as stream:
+        stream.write(content)
+    return str(path)
+
+
+def test_lists_come_back(tmp_path):
+    path = str(tmp_path / "deep" / "list.pickle")
+    names = ["a.jpg", "b/ü.png", "/absolute/c.jpg"]
+    save_list(path, names)
+    assert load_list(path) == names
+    with open(path, "rb") as stream:
+        assert pickle.load(stream) == names, "any reader of pickles must be able to read it"
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_lists_of_every_protocol_are_read(tmp_path, protocol):
+    path = write(tmp_path / "list.pickle", pickle.dumps(["a", "b"], protocol))
+    assert load_list(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_a_hostile_pickle_executes_nothing(tmp_path, protocol):
+    trace = str(tmp_path / "trace")
+    path = write(tmp_path / "evil.pickle", pickle.dumps([Evil(trace)], protocol))
+    with pytest.raises(UserError, match="evil.pickle"):
+        load_list(path)
+    assert not os.path.exists(trace)
+    pickle.loads(pickle.dumps(Evil(trace), protocol)).close()
+    assert os.path.exists(trace), "the pickle must be one that would have done harm"
+
+
+@pytest.mark.parametrize("content", [
+    b"",
+    pickle.dumps(["a.jpg"] * 100)[:-20],
+    b"not a pickle at all",
+    pickle.dumps({"a": 1}),
+    pickle.dumps([1, 2]),
+    pickle.dumps([b"a.jpg"]),
+    pickle.dumps([]),
+    b"\x80\x02r\xff\xff\xff\xff.",  # a memo index of 2^32 - 1
+    b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f.",  # a string of 2^63 - 1 bytes
+    b"\x80\x02]" + b"(" * 5000,
+])
+def test_bad_lists_are_one_clear_error(tmp_path, content):
+    path = write(tmp_path / "bad.pickle", content)
+    with pytest.raises(UserError) as error:
+        load_list(path, "run maker.py")
+    assert path in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_missing_list_names_the_remedy(tmp_path):
+    with pytest.raises(UserError, match="no such file; run maker.py"):
+        load_list(str(tmp_path / "none.pickle"), "run maker.py")
+
+
+def test_failed_writes_leave_the_old_file_and_nothing_else(tmp_path):
+    path = write(tmp_path / "file", b"old")
+    with pytest.raises(KeyboardInterrupt), write_atomically(path) as stream:
+        stream.write(b"half of the new")
+        raise KeyboardInterrupt
+    assert os.listdir(str(tmp_path)) == ["file"]
+    with open(path, "rb") as stream:
+        assert stream.read() == b"old"
+
+
+def test_written_files_have_ordinary_permissions(tmp_path):
+    path = str(tmp_path / "file")
+    with write_atomically(path) as stream:
+        stream.write(b"new")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666 & ~umask
+
+
+def test_json_comes_back_and_bad_json_is_refused(tmp_path):
+    path = str(tmp_path / "file.json")
+    write_json(path, {"a": [1, 2.5, "ü"]})
+    assert read_json(path) == {"a": [1, 2.5, "ü"]}
+    for content in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100000):
+        write(path, content)
+        with pytest.raises(UserError, match="file.json"):
+            read_json(path)
+
+
+def test_names_under_the_data_folder_are_relative(tmp_path):
+    data = str(tmp_path / "data")
+    inside, outside = os.path.join(data, "x", "a.jpg"), str(tmp_path / "database" / "b.jpg")
+    assert relative_to_data(inside, data) == os.path.join("x", "a.jpg")
+    assert relative_to_data(outside, data) == outside
+    assert resolve(relative_to_data(inside, data), data) == inside
+    assert resolve(outside, data) == outside
+
+
+@pytest.mark.parametrize("error, code", [
+    (UserError("a: b\nsecond line; c"), 2),
+    (UserError("failed", exit_code=1), 1),
+    (PermissionError(13, "Permission denied", "file"), 2),
+    (OSError(28, "No space left on device"), 2),
+    (KeyboardInterrupt(), 130),
+])
+def test_failures_are_one_line_and_an_exit_code(capsys, error, code):
+    @cli
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "3"])
+def test_numbers_out_of_range_are_refused(text):
+    import argparse
+
+    with pytest.raises(argparse.ArgumentTypeError):
+        number_type(float, 0, 2)(text)
+    assert number_type(float, 0, 2)("1.5") == 1.5
