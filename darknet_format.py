@@ -110,7 +110,7 @@ def write_network(cfg_path, weights_path, weights, image_size):
 
 def _lower(variance):
     """Undo the raising of variances, but for rounding."""
-    return (variance.astype(np.float64) - RAISED_BY).astype(np.float32)
+    return np.maximum(variance.astype(np.float64) - RAISED_BY, 0).astype(np.float32)
 
 
 def write_cfg(path, image_size, num_classes=darknet19.NUM_CLASSES, comments=()):
@@ -325,7 +325,7 @@ def _lower_variances(weights, cfg):
         return
     for name in weights:
         if name.endswith("/variance"):
-            weights[name] = np.maximum(_lower(weights[name]), 0)
+            weights[name] = _lower(weights[name])
     for number, line in enumerate(lines, 1):
         match = _EXACT_PATTERN.match(line)
         if not match:
@@ -334,7 +334,8 @@ def _lower_variances(weights, cfg):
         variance = weights.get(layer + "/variance", ())
         exact = np.array(bits, np.uint32).view(np.float32)
         # What is set right is a rounding: it can't be far from what stands there.
-        if channel >= len(variance) or not abs(exact - variance[channel]) <= RAISED_BY:
+        if channel >= len(variance) or not np.isfinite(exact) or (
+                abs(exact - variance[channel]) > RAISED_BY + 1e-6 * variance[channel]):
             raise UserError("{}: line {}: not of these weights; use the .cfg that was written with "
                             "them".format(cfg, number))
         variance[channel] = exact

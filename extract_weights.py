@@ -14,6 +14,8 @@ YOLOv2 face detector builds its backbone: ``data/conv_weights.pickle`` and
 import argparse
 import os
 
+import numpy as np
+
 from dataset import add_data_arguments
 from utils import cli
 from weights import read_weights, write_handoff, write_npz
@@ -34,6 +36,8 @@ def _parser():
     parser.add_argument("--cfg", metavar="FILE",
                         help="darknet's description of .weights (default: the .cfg of the same "
                              "name beside them, else Darknet-19's own)")
+    parser.add_argument("--float16", action="store_true",
+                        help="store the .npz in half precision, at half the size")
     return parser
 
 
@@ -45,7 +49,7 @@ def main():
     npz = os.path.join(args.model_dir, "darknet19_weights.npz")
     handoff = [os.path.join(args.data_dir, name)
                for name in ("conv_weights.pickle", "bn_weights.pickle")]
-    write_npz(npz, weights)
+    write_npz(npz, weights, np.float16 if args.float16 else np.float32)
     write_handoff(weights, *handoff)
     print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
         source, len(weights), sum(array.size for array in weights.values()), npz, *handoff))

@@ -109,7 +109,8 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     finite = tf.reduce_all([tf.reduce_all(tf.is_finite(each)) for each in tf.global_variables()
                             if each.dtype.base_dtype == tf.float32])
     return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
-                         summaries, histograms, tf.train.Saver(max_to_keep=2), finite)
+                         summaries, histograms,
+                         tf.train.Saver(max_to_keep=2, save_relative_paths=True), finite)
 
 
 def _training_operation(loss, rate, step, average_decay):
@@ -174,7 +175,7 @@ class Validator:
         self.folder = os.path.join(args.model_dir, "best")
         self.scored = {}  # what was validated last: labels and probabilities by kind
         with self.classifier.session.graph.as_default():
-            self.saver = tf.train.Saver(max_to_keep=1)
+            self.saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
 
     def __call__(self, checkpoint):
         """The validation columns of the history for a checkpoint."""

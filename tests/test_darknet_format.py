@@ -165,6 +165,7 @@ def test_raised_variances_come_back_to_the_bit(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("layer, channel, bits", [
     ("conv_3", 64, 0x3f800000), ("conv_18", 0, 0), ("conv_0", 0, 0x7fc00000),
+    ("conv_0", 0, 0x7f800000),
     ("conv_0", 0, 0x4f800000), ("conv_0", 0, 0xbf800000)])
 def test_corrections_of_other_weights(small, tmp_path, layer, channel, bits):
     cfg = str(tmp_path / "own.cfg")

@@ -1,0 +1,236 @@
+"""The session loop: learns, resumes exactly, survives kills, refuses bad input."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import train
+from dataset import LISTS, load_split
+from session import tf
+from utils import save_list
+from weights import find_checkpoint, read_checkpoint
+
+TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
+        "--log-every", "3")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory, sample_dir):
+    """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
+    folder = str(tmp_path_factory.mktemp("few"))
+    for split, count in (("train", 16), ("val", 8), ("test", 8)):
+        for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
+            save_list(os.path.join(folder, name), paths[:count])
+    return folder
+
+
+def command(data, work, *options):
+    return [sys.executable, os.path.join(ROOT, "train.py"), "--data-dir", data,
+            "--model-dir", os.path.join(work, "model"), "--log-dir", os.path.join(work, "logs"),
+            ] + list(TINY) + list(options)
+
+
+def finish(data, work, *options):
+    ended = subprocess.run(command(data, work, *options), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def kill_after(data, work, checkpoint, *options):
+    """Start training and SIGKILL it once a checkpoint of this step stands, a moment later."""
+    index = os.path.join(work, "model", "checkpoints", "model-{}.index".format(checkpoint))
+    process = subprocess.Popen(command(data, work, *options), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    while not os.path.exists(index):
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+
+
+def all_variables(work):
+    """Every variable of the newest checkpoint: weights, Adam's moments, averages, counters."""
+    reader = tf.train.NewCheckpointReader(
+        find_checkpoint(os.path.join(work, "model", "checkpoints")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def history(work):
+    with open(os.path.join(work, "logs", "history.csv"), newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        del row["images_per_second"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(few, tmp_path_factory):
+    work = str(tmp_path_factory.mktemp("whole"))
+    ended = finish(few, work, "--epochs", "2", "--save-every", "3")
+    return work, ended
+
+
+def test_killed_and_resumed_equals_uninterrupted(few, uninterrupted, tmp_path):
+    """Killed in the middle of epoch 1 and again in epoch 2, the same seed ends with the same
+    weights to the bit."""
+    work = str(tmp_path)
+    options = ("--epochs", "2", "--save-every", "3")
+    kill_after(few, work, 3, *options)
+    kill_after(few, work, 6, *options)
+    ended = finish(few, work, *options)
+    assert "resuming at step" in ended.stdout
+    expected, found = all_variables(uninterrupted[0]), all_variables(work)
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert int(found["global_step"]) == 8
+    assert history(work) == history(uninterrupted[0])
+
+
+def test_batch_norm_follows_the_data(uninterrupted):
+    variables = all_variables(uninterrupted[0])
+    assert np.abs(variables["conv_0/moving_mean"]).max() > 0
+    assert np.abs(variables["conv_17/moving_variance"] - 1).max() > 0.01
+
+
+def test_what_a_training_leaves(uninterrupted):
+    work, _ = uninterrupted
+    rows = history(work)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"val_false_positive_rate", "val_false_negative_rate"} <= set(rows[0])
+    with open(os.path.join(work, "model", "darknet19_frozen.json")) as stream:
+        metadata = json.load(stream)
+    best = min(rows, key=lambda row: float(row["disturbed_loss"]))
+    assert metadata["step"] == int(best["step"])
+    assert metadata["largest_difference"] <= 1e-5
+    for name in ("history.png", "training_summary.png"):
+        assert os.path.getsize(os.path.join(work, "logs", name)) > 5000
+    leftovers = [name for _, _, files in os.walk(work) for name in files if "partial" in name]
+    assert not leftovers
+
+
+def test_tensorboard_gets_its_curves_pictures_and_histograms(uninterrupted):
+    logs = os.path.join(uninterrupted[0], "logs")
+    tags = set()
+    for name in os.listdir(logs):
+        if name.startswith("events"):
+            for event in tf.train.summary_iterator(os.path.join(logs, name)):
+                tags.update(value.tag for value in event.summary.value)
+    assert {"train/loss", "train/accuracy", "train/learning_rate", "val/loss", "augmented_batch",
+            "weights/conv_0/kernel"} <= tags
+    assert any("precision_recall" in tag for tag in tags)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_saves_first(few, tmp_path, number):
+    work = str(tmp_path)
+    process = subprocess.Popen(command(few, work, "--epochs", "500", "--save-every", "3"),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    index = os.path.join(work, "model", "checkpoints", "model-3.index")
+    while not os.path.exists(index):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopping: saved" in out and "Traceback" not in err
+    read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
+
+
+@pytest.fixture
+def trained(uninterrupted, tmp_path):
+    """A copy of the finished training that a test may spoil."""
+    shutil.copytree(uninterrupted[0], str(tmp_path / "work"))
+    return str(tmp_path / "work")
+
+
+def run_here(run_script, data, work, *options):
+    return run_script(train, "--data-dir", data, "--model-dir", os.path.join(work, "model"),
+                      "--log-dir", os.path.join(work, "logs"), *(TINY + options))
+
+
+def test_other_settings_do_not_resume(run_script, few, trained):
+    outcome = run_here(run_script, few, trained, "--epochs", "3", "--max-lr", "0.01")
+    assert outcome.code == 2
+    assert "max-lr" in outcome.err and len(outcome.err.splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
+    prefix = find_checkpoint(os.path.join(trained, "model", "checkpoints"))
+    with open(prefix + ".data-00000-of-00001", "r+b") as stream:
+        stream.truncate(1000)
+    outcome = run_here(run_script, few, trained, "--epochs", "3")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1 and prefix in outcome.err
+
+
+def test_restart_removes_only_its_own(run_script, few, trained):
+    mine = os.path.join(trained, "model", "checkpoints", "notes.txt")
+    with open(mine, "w") as stream:
+        stream.write("keep me")
+    outcome = run_here(run_script, few, trained, "--restart", "--epochs", "1")
+    assert outcome.code == 0 and "resuming" not in outcome.out
+    assert os.path.exists(mine)
+    assert len(history(trained)) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact(run_script, few, trained):
+    before = all_variables(trained)
+    settings = os.path.join(trained, "model", "checkpoints", "settings.json")
+    with open(settings) as stream:
+        stored = json.load(stream)
+    stored.update(max_lr=1e30, base_lr=1e30)
+    with open(settings, "w") as stream:
+        json.dump(stored, stream)
+    outcome = run_here(run_script, few, trained, "--epochs", "9", "--max-lr", "1e30",
+                       "--base-lr", "1e30")
+    assert outcome.code == 1
+    assert len(outcome.err.splitlines()) == 1 and "--max-lr" in outcome.err
+    after = all_variables(trained)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_path):
+    outcome = run_here(run_script, few, str(tmp_path), "--epochs", "2", "--lr-range-test")
+    assert outcome.code == 0
+    with open(str(tmp_path / "logs" / "lr_range_test.csv")) as stream:
+        rows = list(csv.DictReader(stream))
+    rates = [float(row["learning_rate"]) for row in rows]
+    np.testing.assert_allclose(rates, np.arange(8) / 8 * 1e-3, rtol=1e-5, atol=1e-12)
+    assert os.path.getsize(str(tmp_path / "logs" / "lr_range_test.png")) > 5000
+    assert not os.path.exists(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("options", [
+    ("--image-size", "100"), ("--batch-size", "7"), ("--max-lr", "1e-9"), ("--epochs", "0"),
+    ("--average-decay", "2"), ("--policy", "cosine")])
+def test_senseless_options_are_refused(run_script, few, tmp_path, options):
+    assert run_script(train, "--data-dir", few, "--model-dir", tmp_path / "m", *options).code == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_overlapping_lists_stop_before_anything_is_written(run_script, few, tmp_path):
+    data = str(tmp_path / "data")
+    shutil.copytree(few, data)
+    shutil.copy(os.path.join(data, "celeba_train_file.pickle"),
+                os.path.join(data, "celeba_test_file.pickle"))
+    outcome = run_here(run_script, data, str(tmp_path / "work"))
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1 and "same picture" in outcome.err
+    assert not (tmp_path / "work").exists()
+
+
+def test_missing_lists_name_the_remedy(run_script, tmp_path):
+    outcome = run_script(train, "--data-dir", tmp_path, "--model-dir", tmp_path / "m")
+    assert outcome.code == 2
+    assert "preprocess_celeba.py" in outcome.err and len(outcome.err.splitlines()) == 1
