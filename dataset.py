@@ -206,21 +206,24 @@ def _seed(*numbers):
 _worker_sources = None  # set in each worker process: a task then is a name and a step number
 
 
-def _start_worker(sources):
-    """Prepare a worker process: one core, no say in Ctrl-C, no life without its parent."""
+def _start_worker(sources, program):
+    """Prepare a worker process: one core, no say in Ctrl-C, no life without the program."""
     global _worker_sources
     _worker_sources = sources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(program,), daemon=True).start()
 
 
-def _watch(parent):
-    """End this process when its parent is gone: the fork server, which ends with the program."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _watch(program):
+    """End this process once the program, which is not its parent, has gone."""
+    try:
+        while True:
+            os.kill(program, 0)  # sends nothing, only asks
+            time.sleep(1)
+    except ProcessLookupError:
+        os._exit(1)
 
 
 def _work(name, step):
@@ -250,7 +253,7 @@ class BatchLoader:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, context, initializer=_start_worker, initargs=(sources,))
+                workers, context, initializer=_start_worker, initargs=(sources, os.getpid()))
 
     def __enter__(self):
         return self

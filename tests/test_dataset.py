@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 import dataset
@@ -88,6 +92,33 @@ def test_leaving_a_stream_early_leaves_nothing_running(sample_dir):
             break
         processes = list(loader._pool._processes.values())
     assert processes and not any(process.is_alive() for process in processes)
+
+
+def test_workers_end_when_the_program_is_killed(sample_dir):
+    program = """
+import sys, time
+from dataset import BatchLoader, TrainingBatches, load_split
+loader = BatchLoader({"train": TrainingBatches(load_split(sys.argv[1], "train"), 8, 32)}, 2)
+next(loader.stream("train", 0, 100))
+print(*loader._pool._processes, flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, sample_dir], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)
+    workers = [int(number) for number in process.stdout.readline().split()]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    deadline = time.time() + 30
+    while any(running(worker) for worker in workers) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(running(worker) for worker in workers)
+
+
+def running(pid):
+    """Whether a process is there and is no zombie that waits for init."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return state.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_bad_pictures_are_replaced_and_reported_once(plain, capsys, tmp_path):
