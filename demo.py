@@ -3,10 +3,12 @@
     make demo
 
 Prepares the pictures, trains Darknet-19 on 140 of them, freezes it, tests the frozen graph on 40
-that it has not seen, extracts the weights, loads them into a fresh graph and tests that on the same
-40. Then the released model, trained on far more, looks at the photographs that scikit-image carries,
-and maps show where it sees a face. Each step is one of the project's scripts, shown as it would be typed. Exit code 1 if the two
-tests disagree in the fourth decimal or the accuracy is below 90 %.
+that it has not seen, extracts the weights, loads them into a fresh graph and tests that on the
+same 40. Then the released model, trained on far more, looks at the photographs that scikit-image
+carries, and maps show where it sees a face.
+
+Each step is one of the project's scripts, shown as it would be typed. Exit code 1 if the two tests
+disagree in the fourth decimal or the accuracy is below 90 %.
 """
 
 import argparse
