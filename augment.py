@@ -116,9 +116,11 @@ def _framing(size):
 
 def _distortion(size):
     """What cameras, editors and networks do to a picture, in the order in which they do it."""
-    smallest = 24.0 / size
+    # From 24 pixels on, and as often down to thumbnails as only a little: softness, of any degree,
+    # must not say FACE.
     shrink = iaa.KeepSizeByResize(
-        iaa.Resize((smallest, 0.8), interpolation=["area", "linear", "nearest"]),
+        iaa.OneOf([iaa.Resize(share, interpolation=["area", "linear", "nearest"])
+                   for share in ((24.0 / size, 64.0 / size), (0.3, 0.8))]),
         interpolation=["linear", "cubic", "linear", "nearest"])
     return iaa.Sequential([
         _sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
@@ -130,10 +132,10 @@ def _distortion(size):
             iaa.AddToHueAndSaturation((-30, 30)),
         ])),
         _sometimes(0.2, iaa.Grayscale((0.7, 1.0))),
-        _sometimes(0.2, iaa.OneOf([
-            iaa.GaussianBlur((0.3, size / 80.0)),
-            iaa.AverageBlur((2, 5)),
-            iaa.MotionBlur(k=(3, 7)),
+        _sometimes(0.3, iaa.OneOf([
+            iaa.GaussianBlur((0.3, size / 45.0)),
+            iaa.AverageBlur((2, max(3, size // 28))),
+            iaa.MotionBlur(k=(3, max(5, size // 14))),
         ])),
         _sometimes(0.15, iaa.Sharpen(alpha=(0.2, 1.0), lightness=(0.9, 1.1))),
         _sometimes(0.5, shrink),

@@ -28,7 +28,7 @@ STEPS = (
     ("dataset.py", "--data-dir", SAMPLE, "--image-size", "32", "--images", "32",
      "--preview", LOGS + "/augmented.png"),
     ("train.py",) + PLACES + ("--log-dir", LOGS, "--restart", "--image-size", "32",
-                              "--epochs", "56", "--step-epochs", "28", "--validate-every", "8"),
+                              "--epochs", "40", "--step-epochs", "20", "--validate-every", "8"),
     ("test.py",) + PLACES,
     ("extract_weights.py",) + PLACES,
     ("inference.py",) + PLACES,
