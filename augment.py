@@ -119,8 +119,8 @@ def _distortion(size):
     # From 24 pixels on, and as often down to thumbnails as only a little: softness, of any degree,
     # must not say FACE.
     shrink = iaa.KeepSizeByResize(
-        iaa.OneOf([iaa.Resize(share, interpolation=["area", "linear", "nearest"])
-                   for share in ((24.0 / size, 64.0 / size), (0.3, 0.8))]),
+        [iaa.OneOf([iaa.Resize(share, interpolation=["area", "linear", "nearest"])
+                    for share in ((24.0 / size, 64.0 / size), (0.3, 0.8))])],
         interpolation=["linear", "cubic", "linear", "nearest"])
     return iaa.Sequential([
         _sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
@@ -147,8 +147,8 @@ def _distortion(size):
 def _sometimes(share, augmenter):
     """Apply an augmenter to a share of the images.
 
-    Always in a list: imgaug takes a bare OneOf for the list of children itself, and then seed_()
-    passes it by, so that a batch would depend on what came before it.
+    In a list, as every OneOf here: imgaug takes a bare one for the list of children itself, and
+    then seed_() passes it by, so that a batch would depend on what came before it.
     """
     return iaa.Sometimes(share, [augmenter])
 
