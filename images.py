@@ -1,4 +1,4 @@
-"""Reading pictures: any file Pillow knows -> an RGB array the right way up -> the network's size.
+"""Reading pictures: a file of a common format -> RGB array, upright -> the network's size.
 
 The one place where the project decodes image files, so that training, testing and inference see
 the same pixels. A file that does not decode raises :class:`BadImage`, which callers report, count
@@ -24,6 +24,9 @@ TURNS = {
     6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90,
 }  # fmt: skip
 
+# Pillow's own decoders alone: left to guess, it would also hand PostScript to a Ghostscript that
+# happens to be installed, and a stranger's picture would be a program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -57,7 +60,8 @@ def read_image(source, max_pixels=MAX_PIXELS):
             raise BadImage("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # harmless oddities in metadata; size is checked here
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else source
+            with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise BadImage("{} x {} pixels, more than {:,}".format(
                         image.width, image.height, max_pixels))

@@ -23,9 +23,6 @@ from scipy.sparse.csgraph import connected_components
 import images
 from utils import UserError, cli, load_list, progress, resolve, warn
 
-# What is decoded at all: Pillow also knows formats that start other programs (EPS).
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90
 
@@ -70,7 +67,7 @@ def decode(body, max_pixels, min_side):
     Unfit
     """
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(body), formats=images.FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise Unfit("too many pixels", "more than {:,}".format(max_pixels)) from None

@@ -54,6 +54,16 @@ def test_the_frozen_graph_is_the_default(tiny_model, run_script, tmp_path):
     assert sorted(os.listdir(str(tmp_path))) == sorted(FILES + ("darknet19_frozen.pb",))
 
 
+def test_float16_halves_the_file(tiny_model, extract, tmp_path):
+    assert extract("--from", tiny_model.npz, "--float16").code == 0
+    path = str(tmp_path / "darknet19_weights.npz")
+    assert os.path.getsize(path) < 0.51 * os.path.getsize(tiny_model.npz)
+    for name, array in read_npz(path).items():
+        assert array.dtype == np.float32
+        # Half precision has 11 significant bits, and 2^-24 below its normal range.
+        np.testing.assert_allclose(array, tiny_model.weights[name], 2**-11, 2**-25, err_msg=name)
+
+
 def test_cfg_decides(darknet, extract, tmp_path):
     """A .weights file under another name, with the .cfg that describes it and with another."""
     path = str(tmp_path / "backup")

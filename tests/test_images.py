@@ -183,6 +183,14 @@ def test_what_is_no_image(tmp_path):
         read_image(fifo)  # must not wait for a writer
 
 
+def test_postscript_is_no_image():
+    """Pillow would have Ghostscript, a program of another kind, run what is in the file."""
+    drawing = encode(Image.new("RGB", (64, 64), RED), "EPS")
+    assert Image.open(io.BytesIO(drawing)).format == "EPS"
+    with pytest.raises(BadImage, match="^not an image in a known format$"):
+        read_image(drawing)
+
+
 def test_oversized_images_are_not_decoded():
     """A PNG header that claims 60,000 x 60,000 pixels, and a limit given by the caller."""
     def chunk(name, content):
