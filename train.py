@@ -25,7 +25,7 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from augment import FACE
 from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
-from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS, STRIDE, build
+from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
 from dataset import (
     BatchLoader,
     TrainingBatches,
@@ -55,7 +55,7 @@ from weights import assign, read_checkpoint, read_weights, set_variables, weight
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
     "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr", "step_epochs",
-    "gamma", "momentum", "average_decay", "freeze_until",
+    "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until",
 )  # fmt: skip
 
 TrainingGraph = collections.namedtuple(
@@ -85,8 +85,8 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     labels = tf.placeholder(tf.int32, [None], "labels")
     logits, _ = build(tf.cast(images, tf.float32) / 255.0, training=True,
                       momentum=args.momentum, fixed_layers=args.freeze_until)
-    loss = tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    loss = tf.losses.softmax_cross_entropy(
+        tf.one_hot(labels, NUM_CLASSES), logits, label_smoothing=args.label_smoothing)
     correct = tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32))
 
     step = tf.train.get_or_create_global_step()
@@ -602,6 +602,8 @@ def _parser():
     parser.add_argument("--average-decay", type=share, default=0.998,
                         help="decay of the moving average of the weights, which is what is "
                              "validated and frozen; 0 uses the weights as they are")
+    parser.add_argument("--label-smoothing", type=share, default=0.0,
+                        help="how much of a label is spread evenly over both classes")
     parser.add_argument("--no-augment", dest="augment", action="store_false",
                         help="train on the images as they are")
     parser.add_argument("--best-by", choices=("disturbed_loss", "val_loss"),

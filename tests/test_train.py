@@ -211,6 +211,21 @@ def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_p
     assert not os.path.exists(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_cross_entropy_with_smoothed_labels(smoothing):
+    args = train._parse(["--image-size", "32", "--label-smoothing", str(smoothing)])
+    labels = np.array([0, 1, 1, 0])
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        net = train.build_training_graph(args, steps_per_epoch=1)
+        session.run(tf.global_variables_initializer())
+        images = np.random.RandomState(0).randint(0, 256, (4, 32, 32, 3))
+        logits, loss = session.run([graph.get_tensor_by_name("logits:0"), net.loss],
+                                   {net.images: images, net.labels: labels})
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    targets = np.eye(2)[labels] * (1 - smoothing) + smoothing / 2
+    assert loss == pytest.approx(-(targets * log_softmax).sum(axis=1).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("options", [
     ("--image-size", "100"), ("--batch-size", "7"), ("--max-lr", "1e-9"), ("--epochs", "0"),
     ("--average-decay", "2"), ("--policy", "cosine")])
