@@ -10,7 +10,12 @@ import cv2
 import imgaug.augmenters as iaa
 import numpy as np
 
+from images import resize
+
 FACE, NON_FACE = 0, 1
+
+# What an Augmenter can be told to do; the parts serve to weigh them against each other.
+KINDS = ("all", "framing", "distortion", "none")
 
 # Where an aligned CelebA picture shows the face with its hair line and chin, as shares of the
 # picture: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
@@ -24,20 +29,24 @@ class Augmenter:
     ----------
     image_size : int
         Height and width of the result.
+    kind : str
+        One of KINDS: ``framing`` moves, zooms and sets into backgrounds, ``distortion`` does the
+        rest, ``none`` only resizes.
     hidden_face_share : float
         Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
-        shoulders and the portraits' backgrounds must not say FACE by themselves.
+        shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
     """
 
-    def __init__(self, image_size, hidden_face_share=0.08):
+    def __init__(self, image_size, kind="all", hidden_face_share=0.08):
         self.image_size = image_size
+        self.kind = kind
         self.hidden_face_share = hidden_face_share
         self._frame = _framing(image_size)
         self._distort = _distortion(image_size)
 
     def __reduce__(self):
         # Made anew in a worker process: imgaug keeps its hue tables on the class, unpickled.
-        return type(self), (self.image_size, self.hidden_face_share)
+        return type(self), (self.image_size, self.kind, self.hidden_face_share)
 
     def __call__(self, images, labels, seed):
         """Augment a batch.
@@ -56,10 +65,21 @@ class Augmenter:
         numpy.ndarray
             uint8, [batch, image_size, image_size, 3].
         """
+        size = self.image_size
+        if self.kind == "none":
+            return np.stack([resize(image, size, size) for image in images])
         rng = np.random.RandomState(seed)
-        self._frame.seed_(seed)
-        self._distort.seed_(seed + 1)
-        squares = [_resize(image, self.image_size, rng) for image in images]
+        batch = [_stretch(image, size, rng) for image in images]
+        if self.kind != "distortion":
+            self._frame.seed_(seed)
+            batch = self._reframe(batch, labels, rng)
+        if self.kind != "framing":
+            self._distort.seed_(seed + 1)
+            batch = self._distort(images=batch)
+        return np.stack(batch)
+
+    def _reframe(self, squares, labels, rng):
+        """Move and zoom pictures over backgrounds; hide some portraits' faces behind non-faces."""
         backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
         portraits = [square for square, label in zip(squares, labels) if label == FACE]
         cutouts = np.stack([np.dstack([square, _mask(self.image_size, rng)]) for square in squares])
@@ -69,10 +89,10 @@ class Augmenter:
                 batch.append(_hide_face(_pick(portraits, rng), framed[..., :3], rng))
             else:
                 batch.append(_lay_over(framed, _background(backdrops, self.image_size, rng)))
-        return np.stack(self._distort(images=batch))
+        return batch
 
 
-def _resize(image, size, rng):
+def _stretch(image, size, rng):
     """Stretch to a square; the interpolation is drawn, since its traces must not tell sources."""
     shrinks = min(image.shape[:2]) >= size
     choices = (cv2.INTER_AREA, cv2.INTER_LINEAR) if shrinks else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)

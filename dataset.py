@@ -22,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 import numpy as np
 
-from augment import FACE, NON_FACE, Augmenter
+from augment import FACE, KINDS, NON_FACE, Augmenter
 from images import BadImage, read_image, resize
 from pictures import BLUE, RED, contact_sheet, save_picture
 from utils import UserError, cli, load_list, number_type, progress, resolve, warn
@@ -132,11 +132,11 @@ class TrainingBatches:
         Even.
     image_size : int
     seed : int
-    augment : bool
-        False only resizes.
+    augment : str
+        Which part of the augmentation; one of :data:`augment.KINDS`.
     """
 
-    def __init__(self, split, batch_size, image_size, seed=0, augment=True):
+    def __init__(self, split, batch_size, image_size, seed=0, augment="all"):
         if batch_size < 2 or batch_size % 2:
             raise ValueError("the batch size must be even and at least 2")
         self.split = split
@@ -144,7 +144,7 @@ class TrainingBatches:
         self.image_size = image_size
         self.seed = seed
         self.steps_per_epoch = -(-max(len(split.faces), len(split.negatives)) // self.half)
-        self._augmenter = Augmenter(image_size) if augment else None
+        self._augmenter = Augmenter(image_size, augment)
         self._orders = {}
 
     def batch(self, step):
@@ -171,10 +171,7 @@ class TrainingBatches:
             start = position * self.half
             pictures += [self._read(paths, order, start + k, bad) for k in range(self.half)]
         labels = np.repeat(np.array([FACE, NON_FACE], np.int32), self.half)
-        if self._augmenter:
-            return self._augmenter(pictures, labels, _seed(self.seed, 2, step)), labels, bad
-        size = self.image_size
-        return np.stack([resize(picture, size, size) for picture in pictures]), labels, bad
+        return self._augmenter(pictures, labels, _seed(self.seed, 2, step)), labels, bad
 
     def _order(self, epoch, label, count):
         """Indices of one class for a whole epoch, as many as the epoch's batches take."""
@@ -383,11 +380,12 @@ def main():
     parser.add_argument("--seed", type=number_type(int, 0), default=0, help="of the augmentation")
     parser.add_argument("--step", type=number_type(int, 0), default=0,
                         help="show the batch of this training step")
-    parser.add_argument("--no-augment", action="store_true", help="only resize")
+    parser.add_argument("--augment", choices=KINDS, default="all",
+                        help="the whole augmentation or a part of it")
     args = parser.parse_args()
     batches = TrainingBatches(
         load_split(args.data_dir, "train"), args.images // 2 * 2, args.image_size, args.seed,
-        not args.no_augment)
+        args.augment)
     images, labels, bad = batches.batch(args.step)
     for path, cause in bad:
         warn("{}: {}; skipped".format(path, cause))

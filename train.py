@@ -23,7 +23,7 @@ import time
 import numpy as np
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
-from augment import FACE
+from augment import FACE, KINDS
 from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
 from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
 from dataset import (
@@ -604,8 +604,8 @@ def _parser():
                              "validated and frozen; 0 uses the weights as they are")
     parser.add_argument("--label-smoothing", type=share, default=0.0,
                         help="how much of a label is spread evenly over both classes")
-    parser.add_argument("--no-augment", dest="augment", action="store_false",
-                        help="train on the images as they are")
+    parser.add_argument("--augment", choices=KINDS, default="all",
+                        help="the whole augmentation or a part of it, to see what the part gives")
     parser.add_argument("--best-by", choices=("disturbed_loss", "val_loss"),
                         default="disturbed_loss",
                         help="choose the best epoch by the loss on validation images disturbed "

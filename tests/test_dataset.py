@@ -39,7 +39,7 @@ def identities(images, labels):
 
 
 def test_every_batch_is_half_faces(plain):
-    batches = TrainingBatches(plain, 4, SIZE, augment=False)
+    batches = TrainingBatches(plain, 4, SIZE, augment="none")
     for step in range(12):
         images, labels, bad = batches.batch(step)
         assert labels.tolist() == [0, 0, 1, 1] and not bad
@@ -48,7 +48,7 @@ def test_every_batch_is_half_faces(plain):
 
 
 def test_an_epoch_shows_each_of_the_larger_class_once_and_is_reshuffled(plain):
-    batches = TrainingBatches(plain, 4, SIZE, augment=False)
+    batches = TrainingBatches(plain, 4, SIZE, augment="none")
     assert batches.steps_per_epoch == 5
     epochs = []
     for epoch in range(3):
@@ -126,7 +126,7 @@ def test_bad_pictures_are_replaced_and_reported_once(plain, capsys, tmp_path):
         pass
     missing = str(tmp_path / "gone.png")
     split = Split(plain.faces, plain.negatives[:5] + (missing,))
-    source = TrainingBatches(split, 4, SIZE, augment=False)
+    source = TrainingBatches(split, 4, SIZE, augment="none")
     with BatchLoader({"train": source}, 1) as loader:
         batches = list(loader.stream("train", 0, 15))
         assert loader.bad_files == 2
@@ -241,6 +241,23 @@ class TestAugmentation:
                 areas.append(len(bright))
         assert np.std(centres, axis=0).min() > 3
         assert np.percentile(areas, 90) > 2 * np.percentile(areas, 10)
+
+    def test_parts(self):
+        """Framing leaves a plain picture's colour, distortion its left and right, none all."""
+        picture = np.full((96, 96, 3), (200, 30, 90), np.uint8)
+        picture[:, :48] = (190, 40, 80)
+        batch, labels = [picture] * 32, [0] * 16 + [1] * 16
+        framed, distorted, plain = (
+            Augmenter(96, kind)(batch, labels, 1) for kind in ("framing", "distortion", "none"))
+        np.testing.assert_array_equal(plain, batch)
+        # Between the two colours only, where the picture is: in the middle of nearly every one.
+        off = np.abs(framed[:, 48, 48].astype(int) - (195, 35, 85)).max(axis=1)
+        assert (off <= 5).mean() > 0.7
+        assert (np.abs(distorted[:, 48, 48].astype(int) - (195, 35, 85)).max(axis=1) > 5).any()
+        red = distorted[..., 0].astype(float)
+        assert (red[:, :, 52:].mean(axis=(1, 2)) >= red[:, :, :44].mean(axis=(1, 2)) - 1).all()
+        assert (framed[:, :, 52:, 0].mean(axis=(1, 2)) < framed[:, :, :44, 0].mean(
+            axis=(1, 2))).any()
 
     def test_labels_get_the_same_distortions(self, sample_dir):
         """Grey pictures stay three equal channels or become coloured at the same rate."""

@@ -61,7 +61,7 @@ def model(sample_dir, pictures, tmp_path_factory):
     # The moving averages of so few steps are those of the last batch.
     args = train._parse(["--image-size", "32", "--batch-size", "32", "--momentum", "0",
                          "--average-decay", "0"])
-    batches = TrainingBatches(load_split(sample_dir, "train"), 32, 32, augment=False)
+    batches = TrainingBatches(load_split(sample_dir, "train"), 32, 32, augment="none")
     with tf.Graph().as_default():
         net = train.build_training_graph(args, batches.steps_per_epoch)
         with tf.Session() as session:
