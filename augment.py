@@ -155,8 +155,9 @@ def _distortion(size):
             iaa.AddToHueAndSaturation((-30, 30)),
         ])),
         _sometimes(0.3, iaa.Grayscale((0.7, 1.0))),
-        _sometimes(0.3, iaa.OneOf([
-            iaa.GaussianBlur((0.3, size / 45.0)),
+        _sometimes(0.4, iaa.OneOf([
+            iaa.GaussianBlur((0.3, size / 32.0)),
+            iaa.GaussianBlur((size / 100.0, size / 32.0)),
             iaa.AverageBlur((2, max(3, size // 28))),
             iaa.MotionBlur(k=(3, max(5, size // 14))),
         ])),
