@@ -82,14 +82,21 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
     end_points = OrderedDict()
     net = images
     index = 0
-    for layer in LAYERS:
+    for layer, following in zip(LAYERS, LAYERS[1:] + (None,)):
         if layer == MAX_POOL:
-            net = tf.layers.max_pooling2d(net, 2, 2, padding="valid")
-            continue
+            continue  # done with the convolution before it
         name = "conv_{}".format(index)
         fixed = index < fixed_layers
-        net = end_points[name] = _convolution(
+        net = _convolution(
             net, layer, name, training and not fixed, momentum, trainable=not fixed)
+        end_points[name] = tf.nn.leaky_relu(net, LEAKY_SLOPE)
+        if following == MAX_POOL:
+            # The activation never falls, so the maximum may be taken before it: the same numbers
+            # to the bit from a quarter of the work. The end point is computed if asked for.
+            net = tf.nn.leaky_relu(
+                tf.layers.max_pooling2d(net, 2, 2, padding="valid"), LEAKY_SLOPE)
+        else:
+            net = end_points[name]
         index += 1
     class_map = tf.layers.conv2d(
         net, num_classes, 1, name=CLASSIFIER, kernel_initializer=_initializer())
@@ -100,15 +107,14 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
 
 
 def _convolution(net, layer, name, training, momentum, trainable):
-    """Convolution without bias, batch norm, leaky ReLU; the variables share the scope ``name``."""
+    """Convolution without bias, then batch norm; the variables share the scope ``name``."""
     filters, kernel_size = layer
     net = tf.layers.conv2d(
         net, filters, kernel_size, padding="same", use_bias=False,
         kernel_initializer=_initializer(), trainable=trainable, name=name)
-    net = tf.layers.batch_normalization(
+    return tf.layers.batch_normalization(
         net, momentum=momentum, epsilon=BATCH_NORM_EPSILON, training=training, fused=True,
         trainable=trainable, name=name)
-    return tf.nn.leaky_relu(net, LEAKY_SLOPE)
 
 
 def _initializer():
