@@ -9,7 +9,7 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, a
 import argparse
 from collections import OrderedDict
 
-from session import tf
+from session import is_mkl_build, tf
 from utils import cli, number_type
 
 CLASS_NAMES = ("FACE", "NON_FACE")
@@ -30,6 +30,7 @@ LAYERS = (
 CONVOLUTIONS = tuple(layer for layer in LAYERS if layer != MAX_POOL)
 NUM_CONVOLUTIONS = len(CONVOLUTIONS) + 1
 CLASSIFIER = "conv_{}".format(NUM_CONVOLUTIONS - 1)
+LARGE_MAP = 20  # height from which on TensorFlow's own gradient of a kernel is the faster one
 STRIDE = 32  # of the whole network: inputs are multiples of it
 PASS_THROUGH = "conv_12"  # the last layer before the fifth max-pool
 TRUNK = "conv_17"  # the last layer before the classifier
@@ -79,6 +80,11 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
     for size in images.shape.as_list()[1:3]:
         if size is not None and (size <= 0 or size % STRIDE):
             raise ValueError("input sizes are multiples of {}, not {}".format(STRIDE, size))
+    with tf.get_default_graph().gradient_override_map(fast_gradients(training)):
+        return _layers(images, num_classes, training, momentum, fixed_layers)
+
+
+def _layers(images, num_classes, training, momentum, fixed_layers):
     end_points = OrderedDict()
     net = images
     index = 0
@@ -115,6 +121,38 @@ def _convolution(net, layer, name, training, momentum, trainable):
     return tf.layers.batch_normalization(
         net, momentum=momentum, epsilon=BATCH_NORM_EPSILON, training=training, fused=True,
         trainable=trainable, name=name)
+
+
+def fast_gradients(training):
+    """Which operations' gradients to replace, as ``tf.Graph.gradient_override_map`` takes them.
+
+    TensorFlow's own gradient of a convolution's input is slow on CPUs unless MKL computes it.
+    """
+    on_plain_cpu = not is_mkl_build() and not tf.config.experimental.list_physical_devices("GPU")
+    return {"Conv2D": "Conv2DByConv2D"} if training and on_plain_cpu else {}
+
+
+@tf.RegisterGradient("Conv2DByConv2D")
+def _convolution_gradient(convolution, gradient):
+    """The gradients of a convolution of stride 1 that pads to its input's size.
+
+    That of the input is itself such a convolution, with the kernel turned by 180 degrees and its
+    channels exchanged. That of the kernel is one matrix product over all places of all images,
+    which on small maps is faster than TensorFlow's sum over the images.
+    """
+    images, kernel = convolution.inputs
+    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+    of_images = tf.nn.conv2d(gradient, turned, strides=1, padding="SAME")
+    size, _, channels, filters = kernel.shape.as_list()
+    if (images.shape.as_list()[1] or LARGE_MAP) >= LARGE_MAP:
+        return of_images, tf.nn.conv2d_backprop_filter(
+            images, kernel.shape, gradient, strides=[1, 1, 1, 1], padding="SAME")
+    if size > 1:
+        images = tf.image.extract_image_patches(
+            images, [1, size, size, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME")
+    product = tf.matmul(tf.reshape(images, [-1, size * size * channels]),
+                        tf.reshape(gradient, [-1, filters]), transpose_a=True)
+    return of_images, tf.reshape(product, kernel.shape)
 
 
 def _initializer():

@@ -158,3 +158,23 @@ def test_pooling_before_the_activation_changes_no_bit(tiny_model):
     for one, other in zip(found, expected):
         assert (other < 0).any() and (other > 0).any()
         np.testing.assert_array_equal(one, block_reduce(other, (1, 2, 2, 1), np.max))
+
+
+def test_gradients_are_tensorflows(monkeypatch):
+    """Those of a plain CPU's own way of computing them, against TensorFlow's, in one graph."""
+    rng = np.random.RandomState(0)
+    pictures = rng.rand(2, 32, 32, 3).astype(np.float32)
+    gradients = {}
+    for name, override in (("own", {"Conv2D": "Conv2DByConv2D"}), ("tensorflow", {})):
+        monkeypatch.setattr(darknet19, "fast_gradients", lambda _, override=override: override)
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.set_random_seed(0)
+            images = tf.constant(pictures)
+            logits, _ = darknet19.build(images, training=True)
+            targets = [images] + tf.trainable_variables()
+            wanted = tf.gradients(tf.reduce_sum(logits ** 2), targets)
+            session.run(tf.global_variables_initializer())
+            gradients[name] = session.run(wanted)
+    assert len(gradients["own"]) == 57
+    for one, other in zip(gradients["own"], gradients["tensorflow"]):
+        np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max(), rtol=0)
