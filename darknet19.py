@@ -30,7 +30,6 @@ LAYERS = (
 CONVOLUTIONS = tuple(layer for layer in LAYERS if layer != MAX_POOL)
 NUM_CONVOLUTIONS = len(CONVOLUTIONS) + 1
 CLASSIFIER = "conv_{}".format(NUM_CONVOLUTIONS - 1)
-LARGE_MAP = 20  # height from which on TensorFlow's own gradient of a kernel is the faster one
 STRIDE = 32  # of the whole network: inputs are multiples of it
 PASS_THROUGH = "conv_12"  # the last layer before the fifth max-pool
 TRUNK = "conv_17"  # the last layer before the classifier
@@ -137,22 +136,13 @@ def _convolution_gradient(convolution, gradient):
     """The gradients of a convolution of stride 1 that pads to its input's size.
 
     That of the input is itself such a convolution, with the kernel turned by 180 degrees and its
-    channels exchanged. That of the kernel is one matrix product over all places of all images,
-    which on small maps is faster than TensorFlow's sum over the images.
+    channels exchanged.
     """
     images, kernel = convolution.inputs
     turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-    of_images = tf.nn.conv2d(gradient, turned, strides=1, padding="SAME")
-    size, _, channels, filters = kernel.shape.as_list()
-    if (images.shape.as_list()[1] or LARGE_MAP) >= LARGE_MAP:
-        return of_images, tf.nn.conv2d_backprop_filter(
-            images, kernel.shape, gradient, strides=[1, 1, 1, 1], padding="SAME")
-    if size > 1:
-        images = tf.image.extract_image_patches(
-            images, [1, size, size, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME")
-    product = tf.matmul(tf.reshape(images, [-1, size * size * channels]),
-                        tf.reshape(gradient, [-1, filters]), transpose_a=True)
-    return of_images, tf.reshape(product, kernel.shape)
+    return (tf.nn.conv2d(gradient, turned, strides=1, padding="SAME"),
+            tf.nn.conv2d_backprop_filter(
+                images, kernel.shape, gradient, strides=[1, 1, 1, 1], padding="SAME"))
 
 
 def _initializer():

@@ -37,7 +37,6 @@ VARIANTS = collections.OrderedDict([
     ("NCHW", {"nchw": True}),
     ("batch norm not folded", {"fold": False}),
     ("TensorFlow's own gradients", {"own_gradients": True}),
-    ("its own kernel gradients", {"own_kernel_gradients": True}),
     ("XLA", {"xla": True, "TF_XLA_FLAGS": "--tf_xla_cpu_global_jit"}),
 ])
 
@@ -87,11 +86,7 @@ def to_nchw(graph_def):
 
 def serve_variant(args, variant):
     """Be the process of a variant."""
-    import numpy as np
-
-    import darknet19
     import frozen
-    import train
     from session import is_mkl_build, tf
     from weights import read_npz
 
@@ -103,10 +98,21 @@ def serve_variant(args, variant):
     if variant.get("nchw"):
         classifier = frozen._import(to_nchw(classifier.session.graph.as_graph_def()), None)
     tasks = worker.inference_tasks(classifier, pictures)
+    if folded and not variant.get("nchw") and "training" in args.tasks:
+        tasks["training"] = _training(args, variant, pictures)
+    worker.serve("MKL" if is_mkl_build() else "stock", tasks)
+
+
+def _training(args, variant, pictures):
+    """Training steps on pictures in memory, as a task of worker.serve()."""
+    import numpy as np
+
+    import darknet19
+    import train
+    from session import tf
+
     if variant.get("own_gradients"):
         darknet19.fast_gradients = lambda training: {}
-    if variant.get("own_kernel_gradients"):
-        darknet19.LARGE_MAP = 1
     options = train._parse(["--image-size", str(args.image_size)])
     graph = tf.Graph()
     with graph.as_default():
@@ -121,9 +127,7 @@ def serve_variant(args, variant):
             session.run([net.train_op, net.loss], feed)
         return steps * len(pictures)
 
-    if folded and not variant.get("nchw"):
-        tasks["training"] = training
-    worker.serve("MKL" if is_mkl_build() else "stock", tasks)
+    return training
 
 
 class Variant:
@@ -134,7 +138,8 @@ class Variant:
             key: value for key, value in VARIANTS[name].items() if key.isupper()})
         self.process = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), "--serve", name, "--folder", folder,
-             "--image-size", str(args.image_size), "--batch-size", str(args.batch_size)],
+             "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
+             "--tasks"] + args.tasks,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         hello = json.loads(self.process.stdout.readline())
         self.name, self.build, self.tasks = name, hello["version"], hello["tasks"]
@@ -144,12 +149,12 @@ class Variant:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def rate(self, task, seconds):
-        """Images/s over about so many seconds."""
+    def rate(self, task, seconds, clock="seconds"):
+        """Images/s over about so many seconds, by the wall's clock or the processors'."""
         reply = self.run(task, 2)
         steps = max(2, int(round(2 * seconds / reply["seconds"])))
         reply = self.run(task, steps)
-        return reply["result"] / reply["seconds"]
+        return reply["result"] / reply[clock]
 
 
 def main():
@@ -165,6 +170,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="about how long each time")
     parser.add_argument("--image-size", type=int, default=224, help="height and width")
     parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument("--cpu-time", action="store_true",
+                        help="count seconds of the processors, not of the clock: for a machine "
+                             "with other work, best with OMP_NUM_THREADS=1")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -178,7 +186,8 @@ def main():
         for _ in range(args.rounds):
             for variant in variants:
                 for task in set(args.tasks) & set(variant.tasks):
-                    rates[task, variant.name].append(variant.rate(task, args.seconds))
+                    rates[task, variant.name].append(variant.rate(
+                        task, args.seconds, "cpu_seconds" if args.cpu_time else "seconds"))
         for variant in variants:
             variant.process.stdin.close()
             variant.process.wait()

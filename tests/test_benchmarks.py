@@ -90,7 +90,7 @@ def test_a_run(run_script, tmp_path):
     assert Image.open(str(tmp_path / "results.png")).width > 400
 
 
-def test_an_engine_that_ends_is_one_line(run_script, tmp_path, capfd):
+def test_an_engine_that_ends_is_one_line(run_script, tmp_path):
     outcome = run_script(run, "--engines", "pytorch", "--python", "pytorch=/bin/false",
                          "--image-size", 32, "--pictures", 16, "--out", tmp_path)
     assert outcome.code == 1
