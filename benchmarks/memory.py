@@ -4,10 +4,11 @@ import collections
 import glob
 import os
 import subprocess
-import sys
 import time
 
 from environments import ROOT
+
+from utils import UserError
 
 LENGTHS = (2000, 20000)  # entries of the lists that inference.py is given
 
@@ -33,27 +34,34 @@ def peak_memory(python, folder):
         return peaks
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), "pictures", "*.jpg")))
     for length in LENGTHS:
-        names = "".join(paths[k % len(paths)] + "\n" for k in range(length))
+        names = os.path.join(folder, "names-{}.txt".format(length))
+        with open(names, "w") as stream:
+            stream.writelines(paths[k % len(paths)] + "\n" for k in range(length))
         # A small input keeps this short; what could grow with the list does not depend on it.
-        peaks["inference.py at 32 x 32, {:,} files".format(length)] = _peak(
+        peaks["inference.py at 32 x 32, {:,} files".format(length)] = peak_of(
             [python, "inference.py", "-", "--image-size", "32",
              "--csv", os.path.join(folder, "memory-{}.csv".format(length))], names)
-    sample = os.path.join(folder, "sample")
-    subprocess.run([python, "preprocess_celeba.py", "--sample", "--data-dir", sample], cwd=ROOT,
+    subprocess.run([python, "preprocess_celeba.py", "--sample", "--data-dir", folder], cwd=ROOT,
                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peaks["train.py at 224 x 224, batch 32, with its workers"] = _peak(
-        [python, "train.py", "--data-dir", sample, "--epochs", "1", "--batch-size", "32",
-         "--model-dir", os.path.join(folder, "model"), "--log-dir", os.path.join(folder, "log")])
+    peaks["train.py at 224 x 224, batch 32, with its workers"] = peak_of(
+        [python, "train.py", "--data-dir", os.path.join(folder, "sample"), "--epochs", "1",
+         "--batch-size", "32", "--model-dir", os.path.join(folder, "model"),
+         "--log-dir", os.path.join(folder, "log")])
     return peaks
 
 
-def _peak(command, names=""):
+def peak_of(command, standard_input=os.devnull):
     """The most bytes that a command and its descendants held at a time, looked at 5 times a
-    second."""
-    list_file = os.path.join(os.path.dirname(command[-1]), "names.txt")
-    with open(list_file, "w") as stream:
-        stream.write(names)
-    with open(list_file) as stream:
+    second.
+
+    Parameters
+    ----------
+    command : list of str
+        Run in the project's folder.
+    standard_input : str
+        The file that it reads there.
+    """
+    with open(standard_input) as stream:
         process = subprocess.Popen(command, cwd=ROOT, stdin=stream, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, start_new_session=True)
     peak = 0
@@ -61,8 +69,8 @@ def _peak(command, names=""):
         peak = max(peak, sum(map(_proportional_size, _session_members(process.pid))))
         time.sleep(0.2)
     if process.returncode:
-        print("{} failed with exit code {}".format(" ".join(command), process.returncode),
-              file=sys.stderr)
+        raise UserError("{} failed with exit code {}; run it to see why".format(
+            " ".join(command), process.returncode), exit_code=1)
     return peak
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 sys.path.insert(1, os.path.join(ROOT, "benchmarks"))
 
+import memory  # noqa: E402
 import prepare  # noqa: E402
 import run  # noqa: E402
 
@@ -71,6 +72,14 @@ def test_pictures_are_jpegs_of_unequal_sizes(tmp_path):
     again.mkdir()
     for one, other in zip(paths, prepare.make_pictures(str(again), 24)):
         np.testing.assert_array_equal(Image.open(one), Image.open(other))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
+def test_peak_memory_is_that_of_all_processes_together():
+    hold = "import time; content = b'x' * 100000000; time.sleep({})"
+    program = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {!r}]); {}"
+    command = [sys.executable, "-c", program.format(hold.format(3), hold.format(2))]
+    assert 200e6 < memory.peak_of(command) < 300e6
 
 
 def test_a_run(run_script, tmp_path):
