@@ -1,6 +1,7 @@
 # make demo   set up and run the whole job on embedded real data
 # make test   set up and run the tests
 # make lint   set up and check the style
+# make bench  measure beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow; BENCH="--help"
 # make clean  remove what these made
 #
 # REQUIREMENTS=requirements-mkl.txt installs Intel's build of TensorFlow instead of the stock one.
@@ -14,7 +15,7 @@ STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 REQUIREMENT_FILES := $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
 
 
-.PHONY: demo test lint clean setup
+.PHONY: demo test lint bench clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -25,6 +26,9 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
+
+bench: $(STAMP)
+	$(PYTHON) benchmarks/run.py $(BENCH)
 
 setup: $(STAMP)
 
@@ -40,4 +44,5 @@ $(STAMP): $(REQUIREMENT_FILES)
 
 clean:
 	rm -rf $(VENV) data/sample saved_models/sample logs/sample
+	rm -rf benchmarks/.venv-* benchmarks/out
 	rm -rf .pytest_cache .ruff_cache __pycache__ tests/__pycache__

@@ -9,7 +9,7 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, a
 import argparse
 from collections import OrderedDict
 
-from session import tf
+from session import is_mkl_build, tf
 from utils import cli, number_type
 
 CLASS_NAMES = ("FACE", "NON_FACE")
@@ -79,17 +79,29 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
     for size in images.shape.as_list()[1:3]:
         if size is not None and (size <= 0 or size % STRIDE):
             raise ValueError("input sizes are multiples of {}, not {}".format(STRIDE, size))
+    with tf.get_default_graph().gradient_override_map(fast_gradients(training)):
+        return _layers(images, num_classes, training, momentum, fixed_layers)
+
+
+def _layers(images, num_classes, training, momentum, fixed_layers):
     end_points = OrderedDict()
     net = images
     index = 0
-    for layer in LAYERS:
+    for layer, following in zip(LAYERS, LAYERS[1:] + (None,)):
         if layer == MAX_POOL:
-            net = tf.layers.max_pooling2d(net, 2, 2, padding="valid")
-            continue
+            continue  # done with the convolution before it
         name = "conv_{}".format(index)
         fixed = index < fixed_layers
-        net = end_points[name] = _convolution(
+        net = _convolution(
             net, layer, name, training and not fixed, momentum, trainable=not fixed)
+        end_points[name] = tf.nn.leaky_relu(net, LEAKY_SLOPE)
+        if following == MAX_POOL:
+            # The activation never falls, so the maximum may be taken before it: the same numbers
+            # to the bit from a quarter of the work. The end point is computed if asked for.
+            net = tf.nn.leaky_relu(
+                tf.layers.max_pooling2d(net, 2, 2, padding="valid"), LEAKY_SLOPE)
+        else:
+            net = end_points[name]
         index += 1
     class_map = tf.layers.conv2d(
         net, num_classes, 1, name=CLASSIFIER, kernel_initializer=_initializer())
@@ -100,15 +112,37 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
 
 
 def _convolution(net, layer, name, training, momentum, trainable):
-    """Convolution without bias, batch norm, leaky ReLU; the variables share the scope ``name``."""
+    """Convolution without bias, then batch norm; the variables share the scope ``name``."""
     filters, kernel_size = layer
     net = tf.layers.conv2d(
         net, filters, kernel_size, padding="same", use_bias=False,
         kernel_initializer=_initializer(), trainable=trainable, name=name)
-    net = tf.layers.batch_normalization(
+    return tf.layers.batch_normalization(
         net, momentum=momentum, epsilon=BATCH_NORM_EPSILON, training=training, fused=True,
         trainable=trainable, name=name)
-    return tf.nn.leaky_relu(net, LEAKY_SLOPE)
+
+
+def fast_gradients(training):
+    """Which operations' gradients to replace, as ``tf.Graph.gradient_override_map`` takes them.
+
+    TensorFlow's own gradient of a convolution's input is slow on CPUs unless MKL computes it.
+    """
+    on_plain_cpu = not is_mkl_build() and not tf.config.experimental.list_physical_devices("GPU")
+    return {"Conv2D": "Conv2DByConv2D"} if training and on_plain_cpu else {}
+
+
+@tf.RegisterGradient("Conv2DByConv2D")
+def _convolution_gradient(convolution, gradient):
+    """The gradients of a convolution of stride 1 that pads to its input's size.
+
+    That of the input is itself such a convolution, with the kernel turned by 180 degrees and its
+    channels exchanged.
+    """
+    images, kernel = convolution.inputs
+    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+    return (tf.nn.conv2d(gradient, turned, strides=1, padding="SAME"),
+            tf.nn.conv2d_backprop_filter(
+                images, kernel.shape, gradient, strides=[1, 1, 1, 1], padding="SAME"))
 
 
 def _initializer():

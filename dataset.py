@@ -306,7 +306,12 @@ class BatchLoader:
         return len(self._reported)
 
 
-def read_batches(paths, batch_size, image_size, threads=2, read=read_image):
+def read_for_inference(path, least_size):
+    """Read a picture that will be shrunk to no less than ``least_size``; raises BadImage."""
+    return read_image(path, least_size=least_size)
+
+
+def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inference):
     """Read pictures for inference, a few batches ahead in threads, in the order given.
 
     Parameters
@@ -318,8 +323,8 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_image):
     threads : int
         Decoding threads (the decoders release Python's lock).
     read : callable
-        Turns one of ``paths`` (which then need not be strings) into an RGB image, or raises
-        BadImage.
+        Turns one of ``paths`` (which then need not be strings) and the size below which it must
+        not be shrunk into an RGB image, or raises BadImage.
 
     Yields
     ------
@@ -347,7 +352,9 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_image):
 
 
 def _read_resized(path, size, read):
-    return resize(read(path), size, size)
+    # Twice the size leaves the averaging of pixels to resize(), so that large pictures look like
+    # small ones to the network.
+    return resize(read(path, 2 * size), size, size)
 
 
 def _gather(results, size):

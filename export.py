@@ -552,14 +552,14 @@ def _run_frozen(network, args):
     own = os.path.join(args.model_dir, "darknet19_frozen.pb")
     path = network.source if network.source.endswith(".pb") else own
     if os.path.exists(path) and _same_weights(read_frozen(path), network.weights):
-        classifier = load(path)
+        classifier = load(path, fold=False)
         if classifier.image_size == network.image_size:
             with classifier.session:
                 return run_batches(classifier, network.images, "frozen graph"), path
     with tempfile.TemporaryDirectory() as folder:
         temporary = os.path.join(folder, "frozen.pb")
         freeze(network.classifier, temporary, network.images[:2], {})
-        classifier = load(temporary)
+        classifier = load(temporary, fold=False)
     with classifier.session:
         return run_batches(classifier, network.images, "frozen graph"), "frozen for the comparison"
 

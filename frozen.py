@@ -3,8 +3,11 @@
 In the graph: placeholder ``input`` (float32, [None, H, W, 3], RGB 0..1) and the tensors ``logits``
 and ``probabilities`` ([None, 2], FACE first). It holds no training nodes: it is made from a graph
 that was built for inference, never cut out of the training graph.
+
+For speed, batch norm is folded into the convolutions when a graph is loaded; the file keeps it.
 """
 
+import collections
 import hashlib
 import os
 
@@ -16,6 +19,7 @@ from session import new_session, tf
 from utils import UserError, read_json, temporary_path, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
+OUTPUTS = ["logits", "probabilities"]
 
 
 class Classifier:
@@ -83,13 +87,94 @@ def classifier_from_weights(weights, image_size, threads=None):
     return classifier
 
 
-def load(path, threads=None):
+def folded_classifier(weights, image_size, threads=None):
+    """A fresh inference graph with the given weights, made fast: see :func:`fold_batch_norm`."""
+    classifier = classifier_from_weights(weights, image_size, threads)
+    with classifier.session:
+        graph_def = _with_constants(classifier)
+    return _import(fold_batch_norm(graph_def), threads)
+
+
+def _with_constants(classifier):
+    """The classifier's graph with constants in place of its variables."""
+    session = classifier.session
+    return tf.graph_util.convert_variables_to_constants(
+        session, session.graph.as_graph_def(), OUTPUTS)
+
+
+def _import(graph_def, threads):
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    return Classifier(new_session(graph, threads))
+
+
+def fold_batch_norm(graph_def):
+    """Fold each batch norm that follows a convolution into the convolution's kernel and a bias.
+
+    With the statistics fixed, ``gamma (k * x - mean) / sqrt(variance + epsilon) + beta`` is the
+    convolution with ``k gamma / sqrt(variance + epsilon)``, plus a bias: the same answers but for
+    rounding, and one pass less over every layer's output.
+
+    Parameters
+    ----------
+    graph_def : tf.GraphDef
+        For inference, with constants for weights; not changed.
+
+    Returns
+    -------
+    tf.GraphDef
+        With the same input and outputs. Batch norms that don't follow a convolution stay.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    uses = collections.Counter(name for node in graph_def.node for name in node.input)
+    folded = tf.GraphDef()
+    folded.CopyFrom(graph_def)
+    for node in list(folded.node):
+        convolution = nodes.get(node.input[0]) if node.op.startswith("FusedBatchNorm") else None
+        if (convolution is None or convolution.op != "Conv2D" or uses[convolution.name] != 1
+                or node.attr["is_training"].b):
+            continue
+        gamma, beta, mean, variance = (
+            _constant(nodes, name).astype(np.float64) for name in node.input[1:])
+        scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
+        kernel, bias = node.name + "/folded_kernel", node.name + "/folded_bias"
+        _add_constant(folded, kernel, _constant(nodes, convolution.input[1]) * scale)
+        _add_constant(folded, bias, beta - mean * scale)
+        data_format = convolution.attr["data_format"]
+        folded.node.add(op="Conv2D", name=node.name + "/folded", attr=convolution.attr,
+                        input=[convolution.input[0], kernel])
+        node.CopyFrom(tf.NodeDef(
+            op="BiasAdd", name=node.name, input=[node.name + "/folded", bias],
+            attr={"T": convolution.attr["T"], "data_format": data_format}))
+    return tf.graph_util.extract_sub_graph(folded, OUTPUTS)  # without what was replaced
+
+
+def _constant(nodes, name):
+    """The value of a constant, through the identities that stood between it and its readers."""
+    node = nodes[name]
+    while node.op == "Identity":
+        node = nodes[node.input[0]]
+    return tf.make_ndarray(node.attr["value"].tensor)
+
+
+def _add_constant(graph_def, name, value):
+    tensor = tf.make_tensor_proto(value.astype(np.float32))
+    graph_def.node.add(op="Const", name=name, attr={
+        "dtype": tf.AttrValue(type=tensor.dtype), "value": tf.AttrValue(tensor=tensor)})
+
+
+def load(path, threads=None, fold=True):
     """Load a frozen graph.
 
     Parameters
     ----------
     path : str
         The ``.pb``; its ``.json`` is checked against it where there is one.
+    threads : int, optional
+        See :func:`session.new_session`.
+    fold : bool
+        Fold batch norm into the convolutions, for speed; False runs the file as it is.
 
     Returns
     -------
@@ -108,12 +193,10 @@ def load(path, threads=None):
         if expected != sha256(path):
             raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
                             "to write both anew".format(path, metadata_path))
-    graph = tf.Graph()
     try:
-        with graph.as_default():
-            tf.import_graph_def(graph_def, name="")
-        return Classifier(new_session(graph, threads))
-    except (ValueError, KeyError, tf.errors.OpError) as error:
+        return _import(fold_batch_norm(graph_def) if fold else graph_def, threads)
+    except (ValueError, KeyError, IndexError, TypeError, AssertionError,
+            tf.errors.OpError) as error:
         raise UserError("{}: not a frozen graph of this project ({}); run train.py anew".format(
             path, error))
 
@@ -142,13 +225,12 @@ def freeze(classifier, path, images, metadata):
         When the frozen graph's probabilities differ by more than :data:`TOLERANCE`; an older file
         then stays in place.
     """
-    graph_def = tf.graph_util.convert_variables_to_constants(
-        classifier.session, classifier.session.graph.as_graph_def(), ["logits", "probabilities"])
+    graph_def = _with_constants(classifier)
     expected = classifier(images)
     with temporary_path(path) as temporary:
         with open(temporary, "wb") as stream:
             stream.write(graph_def.SerializeToString())
-        frozen = load(temporary)
+        frozen = load(temporary, fold=False)
         difference = float(np.abs(frozen(images) - expected).max())
         frozen.session.close()
         if not difference <= TOLERANCE:

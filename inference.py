@@ -28,11 +28,11 @@ import heatmaps
 from augment import FACE
 from darknet19 import CLASS_NAMES, STRIDE
 from dataset import add_data_arguments, load_split, read_batches
-from frozen import classifier_from_weights
+from frozen import folded_classifier
 from images import BadImage
 from pictures import GREEN, RED, contact_sheet, fit, save_picture
 from report import add_evaluation_arguments, evaluate_and_report
-from sources import camera, check_names, digest, find_pictures, photographs
+from sources import Picture, camera, check_names, digest, find_pictures, photographs
 from utils import (
     UserError,
     cli,
@@ -202,7 +202,7 @@ def classify(classifier, pictures, batch_size, threshold=0.5):
         The batch's pictures that did not decode, each with the cause.
     """
     for good, images, bad in read_batches(
-            pictures, batch_size, classifier.image_size, read=lambda picture: picture.read()):
+            pictures, batch_size, classifier.image_size, read=Picture.read):
         results = []
         for picture, probabilities in zip(good, classifier(images) if good else ()):
             index = FACE if float(probabilities[FACE]) >= threshold else 1 - FACE
@@ -503,7 +503,7 @@ def main():
         check_names(args.images)
     path, image_size = choose_model(args)
     weights = read_npz(path)
-    classifier = classifier_from_weights(weights, image_size)
+    classifier = folded_classifier(weights, image_size)
     print("model: {}{}, input {} x {}".format(
         path, " (the released one)" if path == RELEASED else "", image_size, image_size),
         file=sys.stderr)

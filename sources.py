@@ -45,11 +45,16 @@ class Picture(collections.namedtuple("Picture", "name place content")):
         BadImage: why there is none.
     """
 
-    def read(self):
-        """The picture: uint8, [height, width, 3], RGB; raises BadImage."""
+    def read(self, least_size=None):
+        """The picture: uint8, [height, width, 3], RGB; raises BadImage.
+
+        For ``least_size`` see :func:`images.read_image`.
+        """
         if isinstance(self.content, BadImage):
             raise self.content
-        return read_image(self.name) if self.content is None else self.content
+        if self.content is None:
+            return read_image(self.name, least_size=least_size)
+        return self.content
 
 
 def photographs():

@@ -141,3 +141,40 @@ def test_command_prints_the_totals(run_script):
     assert "20,842,376" in outcome.out
     assert "5,58" in outcome.out.splitlines()[-1].split()[-1]
     assert run_script(darknet19, "--image-size", 100).code == 2
+
+
+def test_pooling_before_the_activation_changes_no_bit(tiny_model):
+    """Each pool's output against NumPy's maximum over the activation before it."""
+    rng = np.random.RandomState(0)
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        images = tf.placeholder(tf.float32, [None, 64, 64, 3])
+        _, end_points = darknet19.build(images)
+        assign(session, tiny_model.weights)
+        pooled = [graph.get_operation_by_name("conv_{}/Conv2D".format(index)).inputs[0]
+                  for index in (1, 2, 5, 8, 13)]
+        activated = [end_points["conv_{}".format(index)] for index in (0, 1, 4, 7, 12)]
+        found, expected = session.run(
+            [pooled, activated], {images: rng.rand(2, 64, 64, 3).astype(np.float32)})
+    for one, other in zip(found, expected):
+        assert (other < 0).any() and (other > 0).any()
+        np.testing.assert_array_equal(one, block_reduce(other, (1, 2, 2, 1), np.max))
+
+
+def test_gradients_are_tensorflows(monkeypatch):
+    """Those of a plain CPU's own way of computing them, against TensorFlow's, in one graph."""
+    rng = np.random.RandomState(0)
+    pictures = rng.rand(2, 32, 32, 3).astype(np.float32)
+    gradients = {}
+    for name, override in (("own", {"Conv2D": "Conv2DByConv2D"}), ("tensorflow", {})):
+        monkeypatch.setattr(darknet19, "fast_gradients", lambda _, override=override: override)
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.set_random_seed(0)
+            images = tf.constant(pictures)
+            logits, _ = darknet19.build(images, training=True)
+            targets = [images] + tf.trainable_variables()
+            wanted = tf.gradients(tf.reduce_sum(logits ** 2), targets)
+            session.run(tf.global_variables_initializer())
+            gradients[name] = session.run(wanted)
+    assert len(gradients["own"]) == 57
+    for one, other in zip(gradients["own"], gradients["tensorflow"]):
+        np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max(), rtol=0)

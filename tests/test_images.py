@@ -205,6 +205,22 @@ def test_oversized_images_are_not_decoded():
         read_image(encode(Image.new("RGB", (20, 10)), "PNG"), max_pixels=100)
 
 
+def test_large_jpegs_are_decoded_at_reduced_scale():
+    """To nearly the same picture, never below the size asked for, and whole or not at all."""
+    waves = np.sin(np.linspace(0, 12, 640))[:, np.newaxis] + np.cos(np.linspace(0, 9, 960))
+    image = Image.fromarray(np.uint8(255 * (waves - waves.min()) / np.ptp(waves))).convert("RGB")
+    content = encode(image, "JPEG", quality=95)
+    for least_size, shape in ((64, (80, 120, 3)), (128, (160, 240, 3)), (320, (320, 480, 3)),
+                              (321, (640, 960, 3)), (None, (640, 960, 3))):
+        assert read_image(content, least_size=least_size).shape == shape
+    close(resize(read_image(content, least_size=128), 64, 64), resize(np.asarray(image), 64, 64), 3)
+    assert read_image(encode(image, "PNG"), least_size=64).shape == (640, 960, 3)
+    with pytest.raises(BadImage):
+        read_image(content[:-200], least_size=64)
+    with pytest.raises(BadImage, match="more than 1,000"):
+        read_image(content, max_pixels=1000, least_size=64)
+
+
 def test_resize_averages_when_it_shrinks():
     stripes = np.tile(np.array([0, 255], np.uint8), (8, 4))[..., None].repeat(3, axis=2)
     assert set(resize(stripes, 4, 4).ravel()) <= {127, 128}

@@ -37,7 +37,7 @@ def classifier(tiny_model):
 def infer(run_script, tiny_model, classifier, monkeypatch):
     """inference.py with the tiny model, whose graph is built once for the whole module."""
     monkeypatch.setattr(inference, "read_npz", lambda path: tiny_model.weights)
-    monkeypatch.setattr(inference, "classifier_from_weights", lambda *_: classifier)
+    monkeypatch.setattr(inference, "folded_classifier", lambda *_: classifier)
     return lambda *arguments: run_script(
         inference, "--model-dir", tiny_model.folder, *arguments)
 

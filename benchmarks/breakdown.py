@@ -1,0 +1,75 @@
+"""Where a step's time goes, by kind of operation, on whichever build runs this.
+
+    python benchmarks/breakdown.py training --batch-size 16
+    python benchmarks/breakdown.py inference
+"""
+
+import argparse
+import collections
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(1, os.path.dirname(HERE))
+
+import numpy as np  # noqa: E402
+from prepare import RELEASED  # noqa: E402
+
+import frozen  # noqa: E402
+import train  # noqa: E402
+from session import new_session, tf  # noqa: E402
+from weights import read_npz  # noqa: E402
+
+
+def inference(args):
+    """A session with what to fetch and feed for a step of inference."""
+    classifier = frozen.folded_classifier(read_npz(RELEASED), args.image_size)
+    shape = args.batch_size, args.image_size, args.image_size, 3
+    return classifier.session, classifier.probabilities, {
+        classifier.input: np.random.RandomState(0).rand(*shape)}
+
+
+def training(args):
+    """A session with what to fetch and feed for a step of training."""
+    with tf.Graph().as_default() as graph:
+        net = train.build_training_graph(
+            train._parse(["--image-size", str(args.image_size)]), steps_per_epoch=1000)
+        session = new_session(graph)
+        session.run(tf.global_variables_initializer())
+    shape = args.batch_size, args.image_size, args.image_size, 3
+    return session, [net.train_op, net.loss], {
+        net.images: np.random.RandomState(0).randint(0, 256, shape),
+        net.labels: np.arange(args.batch_size) % 2}
+
+
+def milliseconds_by_operation(session, fetch, feed, steps):
+    """Mean milliseconds of a step that each kind of operation took, a collections.Counter."""
+    options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+    totals = collections.Counter()
+    for number in range(steps + 2):
+        metadata = tf.RunMetadata()
+        session.run(fetch, feed, options=options, run_metadata=metadata)
+        for device in metadata.step_stats.dev_stats if number > 1 else ():
+            for node in device.node_stats:  # labelled "name = Operation(inputs)"
+                name = node.timeline_label.split(" = ")[-1].split("(")[0]
+                totals[name] += (node.op_end_rel_micros - node.op_start_rel_micros) / 1e3 / steps
+    return totals
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description="Tell where a step's time goes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("work", choices=("training", "inference"))
+    parser.add_argument("--image-size", type=int, default=224, help="height and width")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument("--steps", type=int, default=3, help="steps to average over")
+    args = parser.parse_args()
+    work = training if args.work == "training" else inference
+    totals = milliseconds_by_operation(*work(args), args.steps)
+    for name, value in totals.most_common(16):
+        print("{:<32} {:9.1f} ms {:6.1%}".format(name, value, value / sum(totals.values())))
+
+
+if __name__ == "__main__":
+    main()

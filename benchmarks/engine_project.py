@@ -1,0 +1,110 @@
+"""This project, on whichever build of TensorFlow 1.15 the environment has: run by run.py."""
+
+import os
+import sys
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+import worker
+
+import frozen
+import train
+from dataset import BatchLoader, Split, TrainingBatches
+from inference import classify
+from session import is_mkl_build, new_session, tf  # before the other modules of the project
+from sources import find_pictures
+from weights import read_npz
+
+
+def training_tasks(args, pictures):
+    """Training steps with the pictures in memory, and from files through the batch workers.
+
+    Returns
+    -------
+    dict of str to callable
+    """
+    options = train._parse(["--image-size", str(args.image_size), "--threads", str(args.threads)])
+    graph = tf.Graph()
+    with graph.as_default():
+        net = train.build_training_graph(options, steps_per_epoch=1000)
+        session = new_session(graph, args.threads)
+        session.run(tf.global_variables_initializer())
+
+    def step(images, labels):
+        session.run([net.train_op, net.loss, net.learning_rate],
+                    {net.images: images, net.labels: labels})
+
+    labels = np.arange(len(pictures)) % 2
+    batches = training_batches(args)
+    tasks = {"training": lambda steps: sum(
+        step(pictures, labels) or len(pictures) for _ in range(steps))}
+    stream = BatchLoader({"train": batches}, options.workers).stream("train", 0, 1 << 30)
+
+    def from_files(steps):
+        for _ in range(steps):
+            step(*next(stream))
+        return steps * args.batch_size
+
+    def preparation(steps):
+        for number in range(steps):
+            batches.batch(number)
+        return steps * args.batch_size
+
+    return dict(tasks, **{"training from files": from_files,
+                          "preparation of training pictures, one core": preparation})
+
+
+def training_batches(args):
+    """Batches from the prepared picture files: which is a face does not matter here."""
+    folder = os.path.join(args.folder, "pictures")
+    paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    return TrainingBatches(Split(paths[::2], paths[1::2]), args.batch_size, args.image_size)
+
+
+def file_inference(args, classifier):
+    """Inference from files, as inference.py does it; a step is a batch."""
+    def results():
+        while True:
+            pictures = find_pictures([os.path.join(args.folder, "pictures")])
+            yield from classify(classifier, pictures, args.batch_size)
+
+    stream = results()
+
+    def from_files(steps):
+        return sum(len(next(stream)[0]) for _ in range(steps))
+
+    return from_files
+
+
+def matrix_product(args, size=4096):
+    """FLOP of ``steps`` large float32 matrix products."""
+    graph = tf.Graph()
+    with graph.as_default():
+        operand = tf.get_variable("operand", initializer=tf.random_uniform([size, size]))
+        product = tf.matmul(operand, operand).op
+        session = new_session(graph, args.threads)
+        session.run(operand.initializer)
+
+    def run(steps):
+        for _ in range(steps):
+            session.run(product)
+        return steps * 2.0 * size ** 3
+
+    return run
+
+
+def main():
+    args = worker.arguments()
+    pictures = worker.prepared_pictures(args)
+    weights = read_npz(os.path.join(args.folder, "weights.npz"))
+    classifier = frozen.folded_classifier(weights, args.image_size, args.threads)
+    tasks = worker.inference_tasks(classifier, pictures)
+    tasks.update(training_tasks(args, pictures))
+    tasks["inference from files"] = file_inference(args, classifier)
+    tasks["matrix product"] = matrix_product(args)
+    worker.serve("TensorFlow {}{}".format(tf.VERSION, " with MKL" if is_mkl_build() else ""), tasks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What settings of one build of TensorFlow 1.15 give: the variants below, interleaved.
+
+    python benchmarks/explore.py                              # whatever build runs this
+    python benchmarks/explore.py --variants shipped "inter-op 2" --tasks training --rounds 5
+
+Each variant is a process of its own (OpenMP reads its environment once) that waits for its turn, as
+in run.py. Prints images/s and the ratio to what is shipped, medians over the rounds.
+"""
+
+import argparse
+import collections
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(1, os.path.dirname(HERE))
+
+import worker  # noqa: E402
+from prepare import RELEASED, prepare  # noqa: E402
+
+# A variant: variables of the environment, in capitals, and what _config() and main_of() know.
+VARIANTS = collections.OrderedDict([
+    ("shipped", {}),
+    ("KMP_BLOCKTIME 0", {"KMP_BLOCKTIME": "0"}),
+    ("KMP_BLOCKTIME 30", {"KMP_BLOCKTIME": "30"}),
+    ("KMP_BLOCKTIME 200", {"KMP_BLOCKTIME": "200"}),
+    ("KMP_BLOCKTIME infinite", {"KMP_BLOCKTIME": "infinite"}),
+    ("KMP_AFFINITY compact", {"KMP_AFFINITY": "granularity=fine,compact,1,0"}),
+    ("inter-op 1", {"inter_op": 1}),
+    ("inter-op 2", {"inter_op": 2}),
+    ("intra-op 1", {"intra_op": 1, "OMP_NUM_THREADS": "1"}),
+    ("no graph rewriting", {"rewriting": False}),
+    ("NCHW", {"nchw": True}),
+    ("batch norm not folded", {"fold": False}),
+    ("TensorFlow's own gradients", {"own_gradients": True}),
+    ("XLA", {"xla": True, "TF_XLA_FLAGS": "--tf_xla_cpu_global_jit"}),
+])
+
+
+def _config(variant):
+    """The session's configuration: as session.new_session makes it but for the variant."""
+    from session import is_mkl_build, tf
+
+    config = tf.ConfigProto()
+    config.intra_op_parallelism_threads = variant.get("intra_op", 0)
+    config.inter_op_parallelism_threads = variant.get("inter_op", int(is_mkl_build()))
+    if not variant.get("rewriting", True):
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        config.graph_options.optimizer_options.opt_level = tf.OptimizerOptions.L0
+    if variant.get("xla"):
+        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+    return config
+
+
+def to_nchw(graph_def):
+    """A folded NHWC graph with its inner layers channels first; the input stays as it is."""
+    from session import tf
+
+    first = tf.GraphDef()
+    for node in graph_def.node:
+        copy = first.node.add()
+        copy.CopyFrom(node)
+        if "data_format" in node.attr:
+            copy.attr["data_format"].s = b"NCHW"
+        for name in ("strides", "ksize", "dilations"):
+            if name in node.attr:
+                sizes = copy.attr[name].list.i
+                sizes[:] = [sizes[0], sizes[3], sizes[1], sizes[2]]
+        if node.op == "Conv2D" and node.input[0] == "input":
+            copy.input[0] = "channels_first"
+        if node.op == "Mean":
+            copy.input[1] = "height_and_width"
+    for name, value in (("permutation", [0, 3, 1, 2]), ("height_and_width", [2, 3])):
+        tensor = tf.make_tensor_proto(value, tf.int32)
+        first.node.add(op="Const", name=name, attr={
+            "dtype": tf.AttrValue(type=tensor.dtype), "value": tf.AttrValue(tensor=tensor)})
+    first.node.add(op="Transpose", name="channels_first", input=["input", "permutation"], attr={
+        "T": tf.AttrValue(type=tf.float32.as_datatype_enum),
+        "Tperm": tf.AttrValue(type=tf.int32.as_datatype_enum)})
+    return first
+
+
+def serve_variant(args, variant):
+    """Be the process of a variant."""
+    import frozen
+    from session import is_mkl_build, tf
+    from weights import read_npz
+
+    frozen.new_session = lambda graph, threads: tf.Session(graph=graph, config=_config(variant))
+    pictures = worker.prepared_pictures(args)
+    folded = variant.get("fold", True)
+    classifier = (frozen.folded_classifier if folded else frozen.classifier_from_weights)(
+        read_npz(RELEASED), args.image_size)
+    if variant.get("nchw"):
+        classifier = frozen._import(to_nchw(classifier.session.graph.as_graph_def()), None)
+    tasks = worker.inference_tasks(classifier, pictures)
+    if folded and not variant.get("nchw") and "training" in args.tasks:
+        tasks["training"] = _training(args, variant, pictures)
+    worker.serve("MKL" if is_mkl_build() else "stock", tasks)
+
+
+def _training(args, variant, pictures):
+    """Training steps on pictures in memory, as a task of worker.serve()."""
+    import numpy as np
+
+    import darknet19
+    import train
+    from session import tf
+
+    if variant.get("own_gradients"):
+        darknet19.fast_gradients = lambda training: {}
+    options = train._parse(["--image-size", str(args.image_size)])
+    graph = tf.Graph()
+    with graph.as_default():
+        net = train.build_training_graph(options, steps_per_epoch=1000)
+    session = tf.Session(graph=graph, config=_config(variant))
+    with graph.as_default():
+        session.run(tf.global_variables_initializer())
+    feed = {net.images: pictures, net.labels: np.arange(len(pictures)) % 2}
+
+    def training(steps):
+        for _ in range(steps):
+            session.run([net.train_op, net.loss], feed)
+        return steps * len(pictures)
+
+    return training
+
+
+class Variant:
+    """The process of one variant, seen from outside."""
+
+    def __init__(self, name, folder, args):
+        environment = dict(os.environ, **{
+            key: value for key, value in VARIANTS[name].items() if key.isupper()})
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "--serve", name, "--folder", folder,
+             "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
+             "--tasks"] + args.tasks,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        hello = json.loads(self.process.stdout.readline())
+        self.name, self.build, self.tasks = name, hello["version"], hello["tasks"]
+
+    def run(self, task, steps):
+        self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def rate(self, task, seconds, clock="seconds"):
+        """Images/s over about so many seconds, by the wall's clock or the processors'."""
+        reply = self.run(task, 2)
+        steps = max(2, int(round(2 * seconds / reply["seconds"])))
+        reply = self.run(task, steps)
+        return reply["result"] / reply[clock]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description="Measure what settings of TensorFlow give.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS),
+                        metavar="NAME", help="which to measure: " + ", ".join(VARIANTS))
+    parser.add_argument("--tasks", nargs="+", default=["training", "inference, batch 16",
+                                                       "inference, batch 1"], metavar="TASK",
+                        help="what to measure")
+    parser.add_argument("--rounds", type=int, default=3, help="how often")
+    parser.add_argument("--seconds", type=float, default=3, help="about how long each time")
+    parser.add_argument("--image-size", type=int, default=224, help="height and width")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument("--cpu-time", action="store_true",
+                        help="count seconds of the processors, not of the clock: for a machine "
+                             "with other work, best with OMP_NUM_THREADS=1")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve_variant(args, VARIANTS[args.serve])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder, 2 * args.batch_size, args.image_size, args.batch_size, exports=False)
+        variants = [Variant(name, folder, args) for name in args.variants]
+        rates = collections.defaultdict(list)
+        for _ in range(args.rounds):
+            for variant in variants:
+                for task in set(args.tasks) & set(variant.tasks):
+                    rates[task, variant.name].append(variant.rate(
+                        task, args.seconds, "cpu_seconds" if args.cpu_time else "seconds"))
+        for variant in variants:
+            variant.process.stdin.close()
+            variant.process.wait()
+    print("{} build, {} pixels".format(variants[0].build, args.image_size))
+    for task in args.tasks:
+        base = rates.get((task, "shipped"))
+        for variant in variants:
+            values = rates.get((task, variant.name))
+            if values:
+                ratio = "" if not base else "  {:5.2f} of shipped".format(
+                    statistics.median(a / b for a, b in zip(values, base)))
+                print("{:<20} {:<28} {:7.2f} images/s ({:.2f} to {:.2f}){}".format(
+                    task, variant.name, statistics.median(values), min(values), max(values),
+                    ratio), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the engines work on: pictures that scikit-image brings, and the released weights exported.
+
+Nothing is fetched: JPEGs of unequal sizes are cut from the photographs in the scikit-image package.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from environments import ROOT
+from PIL import Image
+
+from darknet19 import LAYERS
+from dataset import read_batches
+from images import read_image
+from sources import photographs
+from utils import UserError, progress
+
+RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
+
+
+def prepare(folder, count, image_size, batch_size, exports=True):
+    """Put all that the engines read into a folder.
+
+    Parameters
+    ----------
+    folder : str
+    count : int
+        How many JPEGs to make.
+    image_size, batch_size : int
+        Of the pictures that are kept in memory.
+    exports : bool
+        Write the weights for ONNX Runtime and OpenCV too.
+    """
+    pictures = os.path.join(folder, "pictures")
+    os.mkdir(pictures)
+    paths = make_pictures(pictures, count)
+    _, images, _ = next(read_batches(paths, batch_size, image_size))
+    np.save(os.path.join(folder, "pictures.npy"), images)
+    with open(os.path.join(folder, "layers.json"), "w") as stream:
+        json.dump(LAYERS, stream)
+    shutil.copy(RELEASED, os.path.join(folder, "weights.npz"))
+    for kind in ("onnx", "darknet") if exports else ():
+        _export(kind, os.path.join(folder, "exports"), image_size)
+
+
+def make_pictures(folder, count, seed=0):
+    """Cut JPEGs out of photographs, sized like what is found on disks and in the web.
+
+    Longer sides are spread from 180 to 640 pixels; one picture in twenty is 2000 wide, as cameras
+    make them.
+
+    Returns
+    -------
+    list of str
+        Their paths.
+    """
+    sources = [read_image(path) for path in photographs()]
+    rng = np.random.RandomState(seed)
+    paths = []
+    for number in progress(range(count), desc="making pictures", unit="image", leave=False):
+        source = sources[rng.randint(len(sources))]
+        height, width = (int(side * rng.uniform(0.5, 1)) for side in source.shape[:2])
+        top, left = (rng.randint(whole - part + 1)
+                     for whole, part in zip(source.shape, (height, width)))
+        longer = 2000 if number % 20 == 0 else 180 * (640 / 180.0) ** rng.rand()
+        scale = longer / max(height, width)
+        crop = Image.fromarray(source[top:top + height, left:left + width]).resize(
+            (max(1, int(width * scale)), max(1, int(height * scale))), Image.BILINEAR)
+        paths.append(os.path.join(folder, "{:05d}.jpg".format(number)))
+        crop.save(paths[-1], quality=int(rng.randint(70, 95)))
+    return paths
+
+
+def _export(kind, folder, image_size):
+    command = [sys.executable, os.path.join(ROOT, "export.py"), kind, "--from", RELEASED,
+               "--image-size", str(image_size), "--images", "8", "--out", folder]
+    outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, cwd=ROOT)
+    if outcome.returncode:
+        raise UserError("export.py {}: {}".format(kind, outcome.stdout), exit_code=1)

@@ -1,0 +1,368 @@
+"""Measure this project beside what a user would pick instead, in one interleaved run.
+
+    make bench                                # the environments, then all of it: about 12 minutes
+    make bench BENCH="--rounds 2 --seconds 2" # rougher
+    python benchmarks/run.py --help
+
+Engines are processes that take turns: each round measures every task of every engine once, so that
+a drift of the machine's speed meets all of them. What is told is the median over the rounds, with
+the lowest and the highest. Before anything is timed, the engines' answers are compared on real
+pictures. Writes results.json and results.png.
+"""
+
+import argparse
+import collections
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(1, os.path.dirname(HERE))
+
+import numpy as np  # noqa: E402
+from environments import python_of  # noqa: E402
+from memory import peak_memory  # noqa: E402
+from prepare import prepare  # noqa: E402
+
+from darknet19 import STRIDE, layer_table  # noqa: E402
+from utils import UserError, cli, number_type, progress, temporary_path, write_json  # noqa: E402
+
+# In memory: only training and inference on pictures in memory are measured; else all the tasks.
+Engine = collections.namedtuple("Engine", "name title environment script in_memory")
+ENGINES = (
+    Engine("mkl", "this project, MKL build", "mkl", "engine_project.py", False),
+    Engine("stock", "this project, stock build", "stock", "engine_project.py", True),
+    Engine("plain-mkl", "plain TensorFlow, MKL build", "mkl", "engine_plain.py", False),
+    Engine("plain-stock", "plain TensorFlow, stock build", "stock", "engine_plain.py", True),
+    Engine("pytorch", "PyTorch", "pytorch", "engine_pytorch.py", False),
+    Engine("onnxruntime", "ONNX Runtime", "onnxruntime", "engine_onnxruntime.py", False),
+    Engine("opencv", "OpenCV DNN", "opencv", "engine_opencv.py", False),
+)
+PRODUCT = "matrix product"
+PREPARATION = "preparation of training pictures, one core"
+LARGEST_DIFFERENCE = 1e-4  # in probability, between engines that hold the same weights
+
+
+class EngineProcess:
+    """An engine at work in its own environment; see worker.py for what is said to it."""
+
+    def __init__(self, engine, python, args, folder):
+        self.engine = engine
+        command = [python, os.path.join(HERE, engine.script), "--threads", str(args.threads),
+                   "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
+                   "--folder", folder]
+        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        universal_newlines=True, env=environment)
+        hello = self._reply()
+        self.version = hello["version"]
+        self.tasks = [name for name in hello["tasks"] if name != "answers" and not (
+            engine.in_memory and name != "training" and "batch " not in name)]
+        self.answers = "answers" in hello["tasks"]
+
+    def _reply(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError("{} ended with exit code {}; what it said is above".format(
+                self.engine.title, self.process.wait()), exit_code=1)
+        return json.loads(line)
+
+    def run(self, task, steps=1):
+        """The engine's reply: a dict with ``result``, ``seconds`` and others."""
+        time.sleep(0.2)  # lets what others have still read ahead come to its end
+        self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
+        self.process.stdin.flush()
+        return self._reply()
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def check_answers(processes):
+    """Make sure that all engines that hold the project's weights say the same.
+
+    Returns
+    -------
+    dict of str to float
+        The largest difference in probability from the project's own answer, by engine.
+
+    Raises
+    ------
+    UserError
+        When one differs by more than :data:`LARGEST_DIFFERENCE`.
+    """
+    answers = {each.engine.name: np.array(each.run("answers")["result"])
+               for each in processes if each.answers}
+    reference = next(iter(answers.values()))
+    differences = {name: float(np.abs(each - reference).max()) for name, each in answers.items()}
+    for name, difference in differences.items():
+        if not difference <= LARGEST_DIFFERENCE:
+            raise UserError("{} answers otherwise than {}: a probability differs by {:.2g}".format(
+                name, next(iter(answers)), difference), exit_code=1)
+    return differences
+
+
+def measure(processes, args):
+    """Measure every task of every engine in each round.
+
+    Returns
+    -------
+    dict of (str, str) to list of float
+        Images/s, or FLOP/s for a matrix product, by task and engine, one number a round.
+    peaks : dict of str to int
+        The engines' peak memory in bytes.
+    """
+    jobs = [(process, task) for process in processes for task in process.tasks]
+    steps, rates, peaks = {}, collections.defaultdict(list), {}
+    with progress(total=len(jobs) * (args.rounds + 1), desc="measuring", unit="task") as bar:
+        for round_number in range(args.rounds + 1):
+            for process, task in jobs:
+                key = task, process.engine.name
+                if round_number == 0:
+                    steps[key] = _calibrate(process, task, args.seconds)
+                else:
+                    reply = process.run(task, steps[key])
+                    rates[key].append(reply["result"] / reply["seconds"])
+                    peaks[process.engine.name] = reply["peak_memory"] * _memory_unit()
+                bar.update()
+    return rates, peaks
+
+
+def _calibrate(process, task, seconds):
+    """How many steps take so many seconds, found by doing them, which warms the engine up too."""
+    process.run(task, 2)
+    reply = process.run(task, 2)
+    return max(2, int(round(2 * seconds / reply["seconds"])))
+
+
+def _memory_unit():
+    """Bytes in a unit of ru_maxrss."""
+    return 1 if platform.system() == "Darwin" else 1024
+
+
+def summarise(rates, image_size):
+    """Medians with spread, and what share of the machine's matrix-product peak they reach.
+
+    Parameters
+    ----------
+    rates : dict of (str, str) to list of float
+        See :func:`measure`.
+    image_size : int
+
+    Returns
+    -------
+    rows : list of dict
+        ``task``, ``engine``, ``median``, ``lowest``, ``highest``, ``rounds`` and, where the work
+        is convolutions, ``share_of_peak``.
+    peak : float
+        FLOP/s: the highest median among the engines' matrix products.
+    """
+    products = [statistics.median(values) for (task, _), values in rates.items()
+                if task == PRODUCT]
+    peak = max(products) if products else float("nan")
+    rows = []
+    for (task, engine), values in sorted(rates.items(), key=lambda item: item[0][0]):
+        row = dict(task=task, engine=engine, median=statistics.median(values),
+                   lowest=min(values), highest=max(values), rounds=values)
+        operations = operations_per_image(task, image_size)
+        if operations:
+            row["share_of_peak"] = row["median"] * operations / peak
+        rows.append(row)
+    return rows, peak
+
+
+def operations_per_image(task, size):
+    """Floating-point operations of the convolutions for one image, None for other tasks.
+
+    Training does three products a layer, for the output and for the gradients of the input and
+    of the kernel; the first layer needs no gradient of its input.
+    """
+    layers = [row["operations"] for row in layer_table(size=size)]
+    if task.startswith("training"):
+        return 3 * sum(layers) - layers[0]
+    return sum(layers) if task.startswith("inference") else None
+
+
+def ratios(batch_size):
+    """The ratios to tell, each as title, numerator and denominator, both (task, engine)."""
+    many = "inference, batch {}".format(batch_size)
+    return (
+        ("training, MKL, against PyTorch", ("training", "mkl"), ("training", "pytorch")),
+        ("training, stock, against a plain graph on it", ("training", "stock"),
+         ("training", "plain-stock")),
+        ("training, MKL, against a plain graph on it", ("training", "mkl"),
+         ("training", "plain-mkl")),
+        ("training from files, MKL, against feed_dict", ("training from files", "mkl"),
+         ("training from files", "plain-mkl")),
+        ("training from files against in memory, MKL", ("training from files", "mkl"),
+         ("training", "mkl")),
+        ("inference batch {}, MKL, against ONNX Runtime".format(batch_size), (many, "mkl"),
+         (many, "onnxruntime")),
+        ("inference batch 1, MKL, against ONNX Runtime", ("inference, batch 1", "mkl"),
+         ("inference, batch 1", "onnxruntime")),
+        ("inference from files against in memory, MKL", ("inference from files", "mkl"),
+         (many, "mkl")),
+    )
+
+
+def compare(rates, batch_size):
+    """The ratios, round by round, so that both sides met the same machine.
+
+    Returns
+    -------
+    list of dict
+        ``title``, ``median``, ``lowest``, ``highest``; those whose engines ran.
+    """
+    rows = []
+    for title, above, below in ratios(batch_size):
+        if above in rates and below in rates:
+            values = [a / b for a, b in zip(rates[above], rates[below])]
+            rows.append(dict(title=title, median=statistics.median(values),
+                             lowest=min(values), highest=max(values)))
+    return rows
+
+
+def format_results(results):
+    """The results as text."""
+    titles = {engine.name: engine.title for engine in ENGINES}
+    width = max(len(title) for title in titles.values())
+    lines = ["{0} x {0} pixels, batch {1}, {2} threads; median (lowest to highest) of {3} rounds"
+             .format(results["image_size"], results["batch_size"], results["threads"],
+                     results["rounds"])]
+    task = None
+    for row in results["rows"]:
+        if row["task"] != task:
+            task = row["task"]
+            lines += ["", "{} ({})".format(task, "GFLOP/s" if task == PRODUCT else "images/s")]
+        scale = 1e-9 if task == PRODUCT else 1
+        lines.append("  {:<{width}} {:8.1f}  ({:.1f} to {:.1f}){}".format(
+            titles[row["engine"]], *(scale * row[name] for name in ("median", "lowest", "highest")),
+            "  {:.0%} of the peak".format(row["share_of_peak"]) if "share_of_peak" in row else "",
+            width=width))
+    lines += ["", "ratios"]
+    lines += ["  {title:<48} {median:5.2f}  ({lowest:.2f} to {highest:.2f})".format(**row)
+              for row in results["ratios"]]
+    if results["memory"]:
+        lines += ["", "peak memory (MB)"]
+        lines += ["  {:<48} {:6,.0f}".format(title, size / 1e6)
+                  for title, size in results["memory"].items()]
+    return "\n".join(lines)
+
+
+def draw(path, results):
+    """A bar chart: a panel a task, a bar an engine, whiskers from the lowest to the highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    titles = {engine.name: engine.title for engine in ENGINES}
+    tasks = list(collections.OrderedDict.fromkeys(
+        row["task"] for row in results["rows"] if row["task"] not in (PRODUCT, PREPARATION)))
+    counts = [sum(row["task"] == task for row in results["rows"]) for task in tasks]
+    figure, axes = plt.subplots(
+        len(tasks), squeeze=False, figsize=(8, 0.6 * len(tasks) + 0.34 * sum(counts)),
+        gridspec_kw={"height_ratios": counts})
+    for axis, task in zip(axes[:, 0], tasks):
+        rows = [row for row in results["rows"] if row["task"] == task]
+        rows.sort(key=lambda row: row["median"])
+        medians = [row["median"] for row in rows]
+        spread = [[row["median"] - row["lowest"] for row in rows],
+                  [row["highest"] - row["median"] for row in rows]]
+        colours = ["#1f77b4" if "this project" in titles[row["engine"]] else "#b0b7bf"
+                   for row in rows]
+        axis.barh([titles[row["engine"]] for row in rows], medians, xerr=spread, color=colours,
+                  error_kw=dict(lw=1, capsize=3, ecolor="#444444"))
+        for place, row in enumerate(rows):
+            axis.annotate(" {:.1f}".format(row["median"]), (row["highest"], place), va="center",
+                          fontsize=8)
+        axis.set_title("{}, images/s".format(task), loc="left", fontsize=10)
+        axis.margins(x=0.1)
+        axis.spines["top"].set_visible(False)
+        axis.spines["right"].set_visible(False)
+    figure.tight_layout()
+    with temporary_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Measure this project beside plain TensorFlow, PyTorch, ONNX Runtime and "
+                    "OpenCV on the same work.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=number_type(int, 1), default=5,
+                        help="how often everything is measured")
+    parser.add_argument("--seconds", type=number_type(float, 0), default=3.0,
+                        help="about how long one measurement takes")
+    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+                        help="height and width of the input, a multiple of 32")
+    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
+                        help="images a step, even")
+    parser.add_argument("--threads", type=number_type(int, 1), default=os.cpu_count(),
+                        help="threads of every engine")
+    parser.add_argument("--pictures", type=number_type(int, 16), default=2000,
+                        help="JPEGs to make from scikit-image's photographs")
+    parser.add_argument("--engines", nargs="+", choices=[engine.name for engine in ENGINES],
+                        default=[engine.name for engine in ENGINES], metavar="NAME",
+                        help="which to measure: " + ", ".join(engine.name for engine in ENGINES))
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
+                        help="use this interpreter for an environment (stock, mkl, pytorch, "
+                             "onnxruntime, opencv) instead of making one")
+    parser.add_argument("--no-memory", action="store_true",
+                        help="leave out the peak memory of training and of inference")
+    parser.add_argument("--out", default=os.path.join(HERE, "out"), metavar="DIR",
+                        help="folder for results.json and results.png")
+    return parser
+
+
+@cli
+def main():
+    parser = _parser()
+    args = parser.parse_args()
+    if args.image_size % STRIDE or args.batch_size % 2:
+        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
+    given = dict(each.partition("=")[::2] for each in args.python)
+    engines = [engine for engine in ENGINES if engine.name in args.engines]
+    try:
+        pythons = {name: given.get(name) or python_of(name)
+                   for name in {engine.environment for engine in engines}}
+    except subprocess.CalledProcessError as error:
+        raise UserError("an environment could not be made: {} failed; see above".format(
+            error.cmd[0]), exit_code=1)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder, args.pictures, args.image_size, args.batch_size,
+                exports=bool({"onnxruntime", "opencv"} & set(pythons)))
+        processes = []
+        try:
+            for engine in engines:
+                processes.append(EngineProcess(engine, pythons[engine.environment], args, folder))
+            differences = check_answers(processes)
+            rates, peaks = measure(processes, args)
+            versions = {process.engine.name: process.version for process in processes}
+        finally:
+            for process in processes:
+                process.stop()
+        memory = {} if args.no_memory else peak_memory(
+            pythons.get("mkl") or sys.executable, folder)
+    rows, peak = summarise(rates, args.image_size)
+    results = dict(
+        image_size=args.image_size, batch_size=args.batch_size, threads=args.threads,
+        rounds=args.rounds, machine=platform.processor() or platform.machine(),
+        versions=versions, largest_differences=differences, peak_flops=peak, rows=rows,
+        ratios=compare(rates, args.batch_size), memory=memory, engines_peak_memory=peaks)
+    print(format_results(results))
+    write_json(os.path.join(args.out, "results.json"), results)
+    draw(os.path.join(args.out, "results.png"), results)
+    print("\nwrote results.json and results.png in {}".format(
+        os.path.relpath(args.out, os.getcwd())))
+
+
+if __name__ == "__main__":
+    main()

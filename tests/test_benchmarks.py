@@ -1,0 +1,106 @@
+"""The benchmark's arithmetic, its pictures, and a run of it with two engines at a tiny size."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+sys.path.insert(1, os.path.join(ROOT, "benchmarks"))
+
+import memory  # noqa: E402
+import prepare  # noqa: E402
+import run  # noqa: E402
+
+from utils import UserError  # noqa: E402
+
+RATES = {
+    ("training", "mkl"): [30.0, 10.0, 20.0],
+    ("training", "pytorch"): [10.0, 10.0, 10.0],
+    ("matrix product", "mkl"): [1e12, 3e12, 2e12],
+    ("matrix product", "pytorch"): [1e12, 1e12, 1e12],
+    ("inference, batch 1", "opencv"): [5.0, 5.0, 5.0],
+}
+
+
+def test_operations_are_those_of_the_table():
+    """The paper counts 5.58 billion with 1,000 classes, that is 5.48 with two."""
+    assert run.operations_per_image("inference, batch 1", 224) == pytest.approx(5.48e9, rel=1e-3)
+    first = 2 * 224 * 224 * 3 * 3 * 3 * 32
+    assert run.operations_per_image("training from files", 224) == (
+        3 * run.operations_per_image("inference from files", 224) - first)
+    assert run.operations_per_image("matrix product", 224) is None
+
+
+def test_medians_and_shares_of_the_peak():
+    rows, peak = run.summarise(RATES, 224)
+    assert peak == 2e12
+    row = next(row for row in rows if (row["task"], row["engine"]) == ("training", "mkl"))
+    assert (row["median"], row["lowest"], row["highest"]) == (20, 10, 30)
+    assert row["share_of_peak"] == pytest.approx(
+        20 * run.operations_per_image("training", 224) / 2e12)
+    assert not any("share_of_peak" in row for row in rows if row["task"] == "matrix product")
+
+
+def test_ratios_are_taken_round_by_round():
+    rows = run.compare(RATES, 16)
+    assert [row["title"] for row in rows] == ["training, MKL, against PyTorch"]
+    assert (rows[0]["median"], rows[0]["lowest"], rows[0]["highest"]) == (2, 1, 3)
+
+
+def test_differing_answers_stop_the_run():
+    class Said:
+        def __init__(self, name, *answers):
+            self.engine, self.answers = run.Engine(name, name, name, "", False), True
+            self.run = lambda task: {"result": [list(answers)]}
+
+    assert run.check_answers([Said("a", 0.25, 0.75), Said("b", 0.25, 0.75)]) == {"a": 0, "b": 0}
+    for wrong in (0.251, float("nan")):
+        with pytest.raises(UserError, match="b answers otherwise than a"):
+            run.check_answers([Said("a", 0.25, 0.75), Said("b", wrong, 0.75)])
+
+
+def test_pictures_are_jpegs_of_unequal_sizes(tmp_path):
+    paths = prepare.make_pictures(str(tmp_path), 24)
+    sizes = [Image.open(path).size for path in paths]
+    assert len(set(sizes)) == 24 and max(map(max, sizes)) == 2000
+    assert {Image.open(path).format for path in paths} == {"JPEG"}
+    again = tmp_path / "again"
+    again.mkdir()
+    for one, other in zip(paths, prepare.make_pictures(str(again), 24)):
+        np.testing.assert_array_equal(Image.open(one), Image.open(other))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
+def test_peak_memory_is_that_of_all_processes_together():
+    hold = "import time; content = b'x' * 100000000; time.sleep({})"
+    program = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {!r}]); {}"
+    command = [sys.executable, "-c", program.format(hold.format(3), hold.format(2))]
+    assert 200e6 < memory.peak_of(command) < 300e6
+
+
+def test_a_run(run_script, tmp_path):
+    outcome = run_script(
+        run, "--engines", "stock", "plain-stock", "--python", "stock=" + sys.executable,
+        "--rounds", 2, "--seconds", 0, "--image-size", 32, "--batch-size", 2, "--pictures", 16,
+        "--no-memory", "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    with open(str(tmp_path / "results.json")) as stream:
+        results = json.load(stream)
+    found = {(row["task"], row["engine"]) for row in results["rows"]}
+    assert found == {("training", "stock"), ("training", "plain-stock"),
+                     ("inference, batch 2", "stock"), ("inference, batch 1", "stock")}
+    assert all(len(row["rounds"]) == 2 and row["lowest"] > 0 for row in results["rows"])
+    assert results["largest_differences"] == {"stock": 0}
+    assert "training, stock, against a plain graph on it" in outcome.out
+    assert Image.open(str(tmp_path / "results.png")).width > 400
+
+
+def test_an_engine_that_ends_is_one_line(run_script, tmp_path):
+    outcome = run_script(run, "--engines", "pytorch", "--python", "pytorch=/bin/false",
+                         "--image-size", 32, "--pictures", 16, "--out", tmp_path)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1].startswith("error: PyTorch ended with exit code 1")
