@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -22,7 +23,7 @@ from utils import UserError, cli, number_type, print_error
 # Where launchers say how many processes they started: Open MPI's mpirun, those of other MPIs,
 # horovodrun, Slurm's srun.
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
-PATIENCE = 2  # seconds that other ranks leave to rank 0 to tell of a failure that all share
+PATIENCE = 5  # seconds that other ranks leave to rank 0 to tell of a failure that all share
 
 _horovod = None  # horovod.tensorflow, once it runs
 _exchange = None
@@ -98,6 +99,7 @@ def _leave(error):
     elif "Horovod" in str(error):  # what it says is long; the failure itself is told elsewhere
         line = "another rank has ended"
     if rank():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher's, if rank 0 has told it all
         time.sleep(PATIENCE)
     if line:
         print_error("rank {} on {}: {}".format(rank(), socket.gethostname(), line))

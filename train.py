@@ -386,8 +386,10 @@ class Trainer:
                 if self._is_to_stop():
                     return
         except UserError:
-            if not self._is_to_stop():  # else the signal has ended the workers too
+            if not self.stop.number:  # else the signal has ended the workers too
                 raise
+            if self.net.joint:  # the launcher's: it ends a job of which another rank has failed
+                self.stop.exit()
 
     def _is_to_stop(self):
         """Whether to stop after this step; several ranks do at the same one."""
