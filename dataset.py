@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from augment import FACE, KINDS, NON_FACE, Augmenter
+from course import Course
 from images import BadImage, read_image, resize
 from pictures import BLUE, RED, contact_sheet, save_picture
 from utils import UserError, cli, load_list, number_type, progress, resolve, warn
@@ -134,16 +135,22 @@ class TrainingBatches:
     seed : int
     augment : str
         Which part of the augmentation; one of :data:`augment.KINDS`.
+    course : Course, optional
+        Which pictures a step takes; that of one process, from the start, if absent.
+    rank : int
+        The batches are this rank's part of the course.
     """
 
-    def __init__(self, split, batch_size, image_size, seed=0, augment="all"):
+    def __init__(self, split, batch_size, image_size, seed=0, augment="all", course=None, rank=0):
         if batch_size < 2 or batch_size % 2:
             raise ValueError("the batch size must be even and at least 2")
         self.split = split
         self.half = batch_size // 2
         self.image_size = image_size
         self.seed = seed
-        self.steps_per_epoch = -(-max(len(split.faces), len(split.negatives)) // self.half)
+        self.course = course or Course(max(len(split.faces), len(split.negatives)), self.half)
+        self.rank = rank
+        self.steps_per_epoch = self.course.steps_per_epoch
         self._augmenter = Augmenter(image_size, augment)
         self._orders = {}
 
@@ -165,13 +172,14 @@ class TrainingBatches:
             When file after file fails to decode.
         """
         bad, pictures = [], []
-        epoch, position = divmod(step, self.steps_per_epoch)
+        share = self.course.share(step, self.rank)
         for label, paths in enumerate(self.split):
-            order = self._order(epoch, label, len(paths))
-            start = position * self.half
-            pictures += [self._read(paths, order, start + k, bad) for k in range(self.half)]
-        labels = np.repeat(np.array([FACE, NON_FACE], np.int32), self.half)
-        return self._augmenter(pictures, labels, _seed(self.seed, 2, step)), labels, bad
+            order = self._order(share.epoch, label, len(paths))
+            pictures += [self._read(paths, order, share.start + k, bad)
+                         for k in range(share.count)]
+        labels = np.repeat(np.array([FACE, NON_FACE], np.int32), share.count)
+        seed = _seed(self.seed, 2, step, *([self.rank] if self.rank else []))
+        return self._augmenter(pictures, labels, seed), labels, bad
 
     def _order(self, epoch, label, count):
         """Indices of one class for a whole epoch, as many as the epoch's batches take."""
@@ -179,7 +187,7 @@ class TrainingBatches:
         if key not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if abs(k[1] - epoch) <= 1}
             rng = np.random.RandomState(_seed(self.seed, label, epoch))
-            rounds = -(-self.steps_per_epoch * self.half // count)
+            rounds = -(-self.course.clock_of_epoch * self.half // count)
             self._orders[key] = np.concatenate([rng.permutation(count) for _ in range(rounds)])
         return self._orders[key]
 
@@ -264,10 +272,10 @@ class BatchLoader:
         while self._pending:
             self._pending.popleft().cancel()
 
-    def stream(self, name, first_step, last_step):
+    def stream(self, name, first_step, last_step, stride=1):
         """Yield ``(images, labels)`` of the source ``name``, steps ``first_step .. last_step - 1``.
 
-        Only one stream runs at a time.
+        Only one stream runs at a time. With a stride of n it takes every n-th step.
 
         Files that don't decode are reported once each on stderr.
 
@@ -278,13 +286,13 @@ class BatchLoader:
         """
         submitted = first_step
         try:
-            for step in range(first_step, last_step):
+            for step in range(first_step, last_step, stride):
                 if not self._pool:
                     yield self._report(self.sources[name].batch(step))
                     continue
                 while submitted < last_step and len(self._pending) < self._ahead:
                     self._pending.append(self._pool.submit(_work, name, submitted))
-                    submitted += 1
+                    submitted += stride
                 yield self._report(self._pending.popleft().result())
         except BrokenProcessPool:
             raise UserError("a batch worker died, most likely for want of memory; use fewer "

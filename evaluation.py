@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
+import distributed
 from augment import FACE, NON_FACE
 from darknet19 import CLASS_NAMES
 from dataset import read_batches
@@ -45,6 +46,9 @@ class Scores(collections.namedtuple("Scores", "paths labels face_probabilities s
 def predict(classifier, paths, batch_size=16, description="classifying"):
     """Classify files, skipping and reporting those that do not decode.
 
+    Several ranks share them out by whole batches, so that each batch is what it is for one process,
+    and all get all answers.
+
     Parameters
     ----------
     classifier : frozen.Classifier
@@ -56,16 +60,21 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
     Returns
     -------
     dict of str to float
-        The probability of FACE by path, in order, without the bad files.
+        The probability of FACE by path, without the bad files.
     """
     scores = {}
-    with progress(total=len(paths), desc=description, unit="image", leave=False) as bar:
-        for good, images, bad in read_batches(paths, batch_size, classifier.image_size):
+    mine = [path for start in range(distributed.rank() * batch_size, len(paths),
+                                    distributed.size() * batch_size)
+            for path in paths[start:start + batch_size]]
+    with progress(total=len(mine), desc=description, unit="image", leave=False) as bar:
+        for good, images, bad in read_batches(mine, batch_size, classifier.image_size):
             for path, cause in bad:
                 warn("{}: {}; skipped".format(path, cause))
             if good:
                 scores.update(zip(good, classifier(images)[:, FACE].astype(float)))
             bar.update(len(good) + len(bad))
+    for others in distributed.gather(scores):
+        scores.update(others)
     return scores
 
 

@@ -7,6 +7,7 @@
     find / -name '*.jpg' | python inference.py -   # a list on standard input
     python inference.py film.mp4 --montage film.png --heatmap maps
     python inference.py --camera 0
+    mpirun -np 2 python inference.py pictures/ --csv out.csv   # shared out, the same table
 
 Without weights of your own (extract_weights.py makes them) the released model is used. Results come
 as they are found; Ctrl-C keeps them. Exit code 0 if any picture was classified, 1 if none.
@@ -17,6 +18,7 @@ import collections
 import contextlib
 import csv
 import filecmp
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +26,7 @@ import sys
 
 from tqdm import tqdm
 
+import distributed
 import heatmaps
 from augment import FACE
 from darknet19 import CLASS_NAMES, STRIDE
@@ -46,6 +49,7 @@ from utils import (
 from weights import read_npz
 
 COLUMNS = ("file", "class", "probability", "face_probability")
+BATCHES_AT_ONCE = 4  # that each of several ranks takes before they put their answers together
 TILE = 160  # height and width of a picture in the montage, in pixels
 RELEASED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
                         "darknet19_face.npz")
@@ -213,6 +217,30 @@ def classify(classifier, pictures, batch_size, threshold=0.5):
         yield results, bad
 
 
+def classify_together(classifier, pictures, batch_size, threshold=0.5):
+    """Classify pictures by all ranks: rank 0 deals them out, round by round, and gets the answers.
+
+    Parameters are those of :func:`classify`; ``pictures`` counts on rank 0 only, so that each is
+    taken once, whatever the other ranks' folders hold meanwhile.
+
+    Yields
+    ------
+    results, bad
+        As :func:`classify`, in the order of ``pictures``; on the other ranks nothing.
+    """
+    hand = batch_size * BATCHES_AT_ONCE
+    pictures = iter(pictures if distributed.rank() == 0 else ())
+    while True:
+        hands = distributed.from_first(
+            [list(itertools.islice(pictures, hand)) for _ in range(distributed.size())])
+        if not hands[0]:
+            return
+        mine = list(classify(classifier, hands[distributed.rank()], batch_size, threshold))
+        for results in distributed.gather(mine):
+            if distributed.rank() == 0:
+                yield from results
+
+
 def keep_whole_rows(path, kind, only=None):
     """Prepare a table for more rows: what is damaged at its end is removed.
 
@@ -328,6 +356,10 @@ def _image_size(metadata):
 
 def classify_and_write(classifier, weights, args):
     """Classify what the command line names, and write what its options ask for."""
+    run = classify if distributed.size() == 1 else classify_together
+    if distributed.rank():
+        collections.deque(run(classifier, (), args.batch_size, args.threshold), maxlen=0)
+        return
     done = keep_whole_rows(args.csv, "csv") if args.resume else set()
     if args.resume and args.json and args.json != "-":
         keep_whole_rows(args.json, "json", done)
@@ -349,8 +381,7 @@ def classify_and_write(classifier, weights, args):
         for writer in writers:  # on Ctrl-C too: the montage then shows what there is
             stack.callback(getattr(writer, "close", lambda: None))
         with contextlib.suppress(*([KeyboardInterrupt] if args.camera is not None else [])):
-            for results, bad in classify(classifier, new_pictures(), args.batch_size,
-                                         args.threshold):
+            for results, bad in run(classifier, new_pictures(), args.batch_size, args.threshold):
                 _write(results, bad, writers, counts)
                 bar.update(len(results) + len(bad))
     if not sum(counts[name] for name in CLASS_NAMES) and not counts["done before"]:
@@ -486,6 +517,8 @@ def _parse_arguments():
     if args.camera is not None:
         if args.images or args.photographs:
             parser.error("--camera takes no names of pictures")
+        if distributed.size() > 1:
+            parser.error("--camera is for one process")
         args.batch_size = 1  # a frame's answer is not to wait for later frames
     if args.resume and args.csv in (None, "-"):
         parser.error("--resume goes on with a --csv FILE: name it")
@@ -497,16 +530,18 @@ def _parse_arguments():
 
 
 @cli
+@distributed.job
 def main():
     args = _parse_arguments()
-    if args.images and not args.photographs:
+    if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images)
     path, image_size = choose_model(args)
     weights = read_npz(path)
     classifier = folded_classifier(weights, image_size)
-    print("model: {}{}, input {} x {}".format(
-        path, " (the released one)" if path == RELEASED else "", image_size, image_size),
-        file=sys.stderr)
+    if distributed.rank() == 0:
+        print("model: {}{}, input {} x {}".format(
+            path, " (the released one)" if path == RELEASED else "", image_size, image_size),
+            file=sys.stderr)
     if args.named:
         classify_and_write(classifier, weights, args)
         return

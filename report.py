@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+import distributed
 import heatmaps
 from augment import FACE, NON_FACE
 from darknet19 import CLASS_NAMES
@@ -53,6 +54,8 @@ def add_evaluation_arguments(parser):
 def evaluate_and_report(classifier, split, args, model, weights, metrics_path):
     """Measure over a split's lists, print the tables, and write what the options ask for.
 
+    Several ranks share the classifying; the rest is rank 0's.
+
     Parameters
     ----------
     classifier : frozen.Classifier
@@ -67,6 +70,8 @@ def evaluate_and_report(classifier, split, args, model, weights, metrics_path):
         The JSON file that gets the figures.
     """
     scores = score_split(classifier, split, args.batch_size)
+    if distributed.rank():
+        return
     figures = figures_of(scores, args.threshold)
     if args.at_fpr is not None:
         figures["at_false_positive_rate"] = threshold_at(

@@ -3,6 +3,7 @@
     python test.py                                # saved_models/darknet19_frozen.pb
     python test.py --model my.pb --at-fpr 0.01    # and the threshold for 1 % false positives
     python test.py --report report --robustness   # and report/index.html with all of it
+    mpirun -np 2 python test.py                   # the lists shared out, the same figures
 
 Loads the frozen graph and nothing else of the model, prints a table and writes
 ``test_metrics.json`` in the model directory.
@@ -11,6 +12,7 @@ Loads the frozen graph and nothing else of the model, prints a table and writes
 import argparse
 import os
 
+import distributed
 import frozen
 from dataset import add_data_arguments, load_split
 from report import add_evaluation_arguments, evaluate_and_report
@@ -39,6 +41,7 @@ def _parser():
 
 
 @cli
+@distributed.job
 def main():
     args = _parser().parse_args()
     split = load_split(args.data_dir, "test")

@@ -4,6 +4,7 @@
     python train.py --image-size 96 --epochs 4   # smaller and faster
     python train.py --lr-range-test              # where to put --base-lr and --max-lr
     tensorboard --logdir logs                    # watch
+    mpirun -np 2 python train.py                 # by several processes, after make distributed
 
 Run again after an interruption, it goes on where the last checkpoint stands: step, epoch,
 optimiser, learning rate and data order. The training graph and the inference graph are two graphs:
@@ -13,6 +14,7 @@ frozen.
 
 import argparse
 import collections
+import contextlib
 import csv
 import glob
 import os
@@ -23,8 +25,10 @@ import time
 import numpy as np
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
+import distributed
 from augment import FACE, KINDS
 from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
+from course import START, Course, Leg
 from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
 from dataset import (
     BatchLoader,
@@ -58,9 +62,13 @@ RUN_SETTINGS = (
     "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until",
 )  # fmt: skip
 
+# The same where several ranks had a part in them, and the file that then says which.
+RANK_SETTINGS = ("lr_scaling", "warmup_epochs")
+COURSE = "course.json"
+
 TrainingGraph = collections.namedtuple(
     "TrainingGraph", "images labels step train_op loss learning_rate running reset summaries "
-                     "histograms saver finite")
+                     "histograms saver finite joint")
 
 
 def build_training_graph(args, steps_per_epoch, learning_rate=None):
@@ -78,7 +86,9 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     -------
     TrainingGraph
         ``running`` holds the epoch's mean loss and accuracy so far; they are variables, so that a
-        resumed epoch reports what an uninterrupted one would.
+        resumed epoch reports what an uninterrupted one would. With several ranks, loss and
+        accuracy are those of all ranks' batches together; ``joint`` is a
+        :class:`distributed.JointStep` then, else None.
     """
     tf.set_random_seed(args.seed)
     images = tf.placeholder(tf.uint8, [None, args.image_size, args.image_size, 3], "images")
@@ -88,6 +98,10 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     loss = tf.losses.softmax_cross_entropy(
         tf.one_hot(labels, NUM_CLASSES), logits, label_smoothing=args.label_smoothing)
     correct = tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32))
+    joint, objective = None, loss
+    if distributed.size() > 1:
+        joint = distributed.JointStep(loss, correct)
+        objective, loss, correct = joint.objective, joint.loss, joint.accuracy
 
     step = tf.train.get_or_create_global_step()
     if learning_rate is None:
@@ -96,7 +110,7 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     else:
         rate = learning_rate(step)
     running, reset, update_running = _running_means({"loss": loss, "accuracy": correct})
-    train_op = _training_operation(loss, rate, step, args.average_decay)
+    train_op = _training_operation(objective, rate, step, args, joint)
     with tf.control_dependencies([train_op, update_running]):
         train_op = tf.no_op("train")
 
@@ -110,17 +124,25 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
                             if each.dtype.base_dtype == tf.float32])
     return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
                          summaries, histograms,
-                         tf.train.Saver(max_to_keep=2, save_relative_paths=True), finite)
+                         tf.train.Saver(max_to_keep=2, save_relative_paths=True), finite, joint)
 
 
-def _training_operation(loss, rate, step, average_decay):
+def _training_operation(loss, rate, step, args, joint):
     """Adam's step, the batch norms' moving averages and the weights' own averages, in order."""
-    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-        train_op = tf.train.AdamOptimizer(rate).minimize(loss, step)
-    if not average_decay:
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+    optimizer = tf.train.AdamOptimizer(rate)
+    if joint:
+        trained = {each.op.name.split("/")[0] for each in tf.trainable_variables()}
+        moving = [each for each in tf.global_variables("conv_")
+                  if "/moving_" in each.op.name and each.op.name.split("/")[0] in trained]
+        updates = joint.average_after(updates, moving)
+        optimizer = distributed.averaging(optimizer, args.fp16_compression)
+    with tf.control_dependencies(updates):
+        train_op = optimizer.minimize(loss, step)
+    if not args.average_decay:
         return train_op
     averaged = [each for each in tf.global_variables("conv_") if "/Adam" not in each.op.name]
-    averages = tf.train.ExponentialMovingAverage(average_decay, num_updates=step)
+    averages = tf.train.ExponentialMovingAverage(args.average_decay, num_updates=step)
     with tf.control_dependencies([train_op]):
         return averages.apply(averaged)
 
@@ -178,8 +200,9 @@ class Validator:
             self.saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
 
     def __call__(self, checkpoint):
-        """The validation columns of the history for a checkpoint."""
-        assign(self.classifier.session, read_checkpoint(checkpoint))
+        """The validation columns of the history for a checkpoint, which rank 0 reads."""
+        assign(self.classifier.session, distributed.from_first(
+            read_checkpoint(checkpoint) if distributed.rank() == 0 else None))
         scores = score_split(self.classifier, self.split, self.batch_size, "validating")
         self.scored = {"val": (scores.labels, scores.face_probabilities),
                        "disturbed": self._disturbed()}
@@ -194,13 +217,15 @@ class Validator:
     def _disturbed(self):
         """Labels and probabilities of FACE of the validation pictures, augmented the same way at
         every call."""
-        labels, scores = [], []
-        steps = self.loader.sources["val"].steps_per_epoch
-        for images, truth in progress(self.loader.stream("val", 0, steps), total=steps,
-                                      desc="validating, disturbed", unit="batch", leave=False):
-            labels.extend(truth)
-            scores.extend(self.classifier(images)[:, 0].astype(float))
-        return np.array(labels), np.array(scores)
+        steps, rank, ranks = (self.loader.sources["val"].steps_per_epoch, distributed.rank(),
+                              distributed.size())
+        mine = progress(self.loader.stream("val", rank, steps, ranks),
+                        total=len(range(rank, steps, ranks)), desc="validating, disturbed",
+                        unit="batch", leave=False)
+        shares = distributed.gather([
+            (truth, self.classifier(images)[:, FACE].astype(float)) for images, truth in mine])
+        batches = [shares[step % ranks][step // ranks] for step in range(steps)]
+        return tuple(np.concatenate(column) for column in zip(*batches))
 
     def keep_if_best(self, row):
         """Save the weights just validated if they are the best so far.
@@ -251,34 +276,61 @@ class Trainer:
         self.loader = loader
         self.validator = validator
         self.stop = stop
-        self.steps_per_epoch = loader.sources["train"].steps_per_epoch
+        self.course = loader.sources["train"].course
+        self.steps_per_epoch = self.course.steps_per_epoch
         self.checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
         self.history_path = os.path.join(args.log_dir, "history.csv")
         graph = tf.Graph()
         with graph.as_default():
-            self.net = build_training_graph(args, self.steps_per_epoch)
+            self.net = build_training_graph(args, self.steps_per_epoch, self._learning_rate)
             self.session = new_session(graph, args.threads)
             self.session.run(tf.global_variables_initializer())
         self.step = 0
+        self.all_stop = False  # of several ranks: all know that one was asked to stop
+
+    def _learning_rate(self, step):
+        args, course = self.args, self.course
+        return course.scale(step) * cyclical_learning_rate(
+            course.clock(step), args.base_lr, args.max_lr,
+            args.step_epochs * course.clock_of_epoch, args.policy, args.gamma)
 
     def run(self):
         """Train from wherever the newest checkpoint stands to the last epoch."""
-        self._restore_or_start()
-        rows = [row for row in read_history(self.history_path) if row["step"] <= self.step]
-        write_history(self.history_path, rows)
-        with tf.summary.FileWriter(self.args.log_dir, self.session.graph) as writer:
-            # Tells TensorBoard to drop what a killed run logged beyond its last checkpoint.
-            writer.add_session_log(
-                tf.SessionLog(status=tf.SessionLog.START), global_step=self.step)
-            last_step = self.args.epochs * self.steps_per_epoch
+        if distributed.rank() == 0:
+            self._restore_or_start()
+        distributed.share_variables(self.session)
+        self.step = int(self.session.run(self.net.step))
+        rows = distributed.from_first(self._history_so_far())
+        with self._log() as writer:
+            last_step = self.course.first_step(self.args.epochs)
             while True:
-                finished, position = divmod(self.step, self.steps_per_epoch)
+                finished, position = self.course.place(self.step)
                 if not position and self._validates_after(finished) and (
                         not rows or rows[-1]["step"] < self.step):
                     self._finish_epoch(finished, rows, writer)
                 if self.step >= last_step:
                     return
                 self._train_epoch(finished, writer)
+
+    def _history_so_far(self):
+        """The history up to the checkpoint; the file is cut there too."""
+        if distributed.rank():
+            return None
+        rows = [row for row in read_history(self.history_path) if row["step"] <= self.step]
+        write_history(self.history_path, rows)
+        return rows
+
+    @contextlib.contextmanager
+    def _log(self):
+        """TensorBoard's log; None on ranks other than 0."""
+        if distributed.rank():
+            yield None
+            return
+        with tf.summary.FileWriter(self.args.log_dir, self.session.graph) as writer:
+            # Tells TensorBoard to drop what a killed run logged beyond its last checkpoint.
+            writer.add_session_log(
+                tf.SessionLog(status=tf.SessionLog.START), global_step=self.step)
+            yield writer
 
     def _validates_after(self, epoch):
         """Whether a validation pass follows epoch number ``epoch`` (from 1)."""
@@ -287,11 +339,12 @@ class Trainer:
     def _restore_or_start(self):
         checkpoint = tf.train.latest_checkpoint(self.checkpoint_dir)
         settings = {name: getattr(self.args, name) for name in RUN_SETTINGS}
-        settings["steps_per_epoch"] = self.steps_per_epoch
+        settings["steps_per_epoch"] = self.course.clock_of_epoch  # of one process
         settings_path = os.path.join(self.checkpoint_dir, "settings.json")
         if not checkpoint:
             warm_start(self.session, self.args)
             write_json(settings_path, settings)
+            write_course(self.args, self.course)
             return
         _check_settings(read_json(settings_path, "train anew with --restart"), settings,
                         self.checkpoint_dir)
@@ -301,17 +354,19 @@ class Trainer:
             raise UserError("{}: does not restore ({}); remove its files to use the one before, or "
                             "start anew with --restart".format(
                                 checkpoint, getattr(error, "message", error)))
-        self.step = int(self.session.run(self.net.step))
+        write_course(self.args, self.course)
+        step = int(self.session.run(self.net.step))
         print("resuming at step {} (epoch {}) from {}".format(
-            self.step, self.step // self.steps_per_epoch + 1, checkpoint))
+            step, self.course.place(step)[0] + 1, checkpoint))
 
     def _train_epoch(self, epoch, writer):
         """Train to the end of epoch number ``epoch`` (from 0), saving on the way."""
-        end = (epoch + 1) * self.steps_per_epoch
-        if self.step == epoch * self.steps_per_epoch:
+        end = self.course.first_step(epoch + 1)
+        if self.course.place(self.step)[1] == 0:
             self.session.run(self.net.reset)
         self.started, self.trained = time.time(), 0
-        bar = progress(total=self.steps_per_epoch, initial=self.step % self.steps_per_epoch,
+        bar = progress(total=self.steps_per_epoch,
+                       initial=self.steps_per_epoch - (end - self.step),
                        desc="epoch {}/{}".format(epoch + 1, self.args.epochs), unit="step")
         with bar:
             for images, labels in self._batches(end):
@@ -319,7 +374,7 @@ class Trainer:
                 if self.step % self.args.save_every == 0 or (
                         self.step == end and self._validates_after(epoch + 1)):
                     self._save()
-        if self.stop.number:
+        if self._is_to_stop():
             print("stopping: saved {}".format(self._save()))
             self.stop.exit()
 
@@ -328,20 +383,33 @@ class Trainer:
         try:
             for batch in self.loader.stream("train", self.step, end):
                 yield batch
-                if self.stop.number:
+                if self._is_to_stop():
                     return
         except UserError:
             if not self.stop.number:  # else the signal has ended the workers too
                 raise
+            if self.net.joint:  # the launcher's: it ends a job of which another rank has failed
+                self.stop.exit()
+
+    def _is_to_stop(self):
+        """Whether to stop after this step; several ranks do at the same one."""
+        return self.all_stop if self.net.joint else bool(self.stop.number)
 
     def _train_step(self, images, labels, bar, writer):
-        if self.step == 0:
+        if self.step == 0 and writer:
             writer.add_summary(batch_summary(images, labels), 0)
         wanted = [self.net.train_op, self.net.loss, self.net.learning_rate]
-        logs = self.step % self.args.log_every == 0
+        logs = writer and self.step % self.args.log_every == 0
         if logs:
             wanted.append(self.net.summaries)
-        results = self.session.run(wanted, {self.net.images: images, self.net.labels: labels})
+        feed = {self.net.images: images, self.net.labels: labels}
+        if self.net.joint:
+            feed[self.net.joint.weight] = self.course.share(self.step, distributed.rank()).weight
+            feed[self.net.joint.stop] = bool(self.stop.number)
+            wanted.append(self.net.joint.stopping)
+        results = self.session.run(wanted, feed)
+        if self.net.joint and results[-1]:
+            self.all_stop, self.stop.number = True, self.stop.number or signal.SIGTERM
         if not np.isfinite(results[1]):
             raise UserError("the loss at step {} is {}; the last good checkpoint is in {}: lower "
                             "--max-lr and run again".format(
@@ -349,7 +417,7 @@ class Trainer:
         if logs:
             writer.add_summary(results[3], self.step)
         self.step += 1
-        self.trained += len(images)
+        self.trained += len(images) * distributed.size()
         bar.update()
         if not bar.disable:
             means = self.session.run(self.net.running)
@@ -365,13 +433,17 @@ class Trainer:
             raise UserError("a weight is not finite at step {}; the last good checkpoint is in {}: "
                             "lower --max-lr and run again".format(
                                 self.step, self.checkpoint_dir), exit_code=1)
+        prefix = os.path.join(self.checkpoint_dir, "model")
         try:
-            return self.net.saver.save(self.session, os.path.join(self.checkpoint_dir, "model"),
-                                       self.step, write_meta_graph=False)
+            if distributed.rank() == 0:
+                prefix = self.net.saver.save(self.session, prefix, self.step,
+                                             write_meta_graph=False)
         except tf.errors.OpError as error:
             raise UserError("{}: the checkpoint can't be written ({}); the one before is whole: "
                             "check the free disk space".format(
                                 self.checkpoint_dir, error.message), exit_code=1)
+        distributed.wait_for_all()  # else one could leave, and the launcher end rank 0 meanwhile
+        return prefix
 
     def _finish_epoch(self, epoch, rows, writer):
         """Validate, keep the best, and write the history of an epoch that is trained and saved."""
@@ -382,8 +454,10 @@ class Trainer:
                    images_per_second=speed)
         row.update(self.validator(os.path.join(
             self.checkpoint_dir, "model-{}".format(self.step))))
-        best = self.validator.keep_if_best(row)
         rows.append(row)
+        if distributed.rank():
+            return
+        best = self.validator.keep_if_best(row)
         write_history(self.history_path, rows)
         plot_history(os.path.join(self.args.log_dir, "history.png"), rows)
         summary = tf.Summary()
@@ -401,7 +475,7 @@ class Trainer:
               "{disturbed_loss:.4f}, accuracy {disturbed_accuracy:.4f}; {images_per_second:.1f} "
               "images/s{mark}".format(epochs=self.args.epochs, mark=" (best)" if best else "",
                                       **row), flush=True)
-        if self.stop.number:
+        if self._is_to_stop():
             self.stop.exit()
 
 
@@ -479,11 +553,45 @@ def _check_settings(stored, settings, checkpoint_dir):
                     checkpoint_dir, name.replace("_", "-"), stored.get(name), value))
 
 
+def plan_course(args, split):
+    """The course of this run: from the start, or from where its newest checkpoint stands.
+
+    Rank 0 looks; a run that never had more than one process keeps no record of its course.
+
+    Returns
+    -------
+    Course
+    """
+    checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
+    checkpoint = tf.train.latest_checkpoint(checkpoint_dir) if distributed.rank() == 0 else None
+    step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    path, legs = os.path.join(checkpoint_dir, COURSE), [START]
+    if step and os.path.exists(path):
+        stored = read_json(path, "train anew with --restart")
+        _check_settings(stored, {name: getattr(args, name) for name in RANK_SETTINGS},
+                        checkpoint_dir)
+        try:
+            legs = [Leg(*leg) for leg in stored["legs"]]
+        except (KeyError, TypeError):
+            raise UserError("{}: damaged; train anew with --restart".format(path))
+    course = Course(max(map(len, split)), args.batch_size // 2, legs, args.lr_scaling == "linear",
+                    args.warmup_epochs)
+    return distributed.from_first(course.go_on(step, distributed.size()))
+
+
+def write_course(args, course):
+    """Record which ranks took which steps, once there is or was more than one rank."""
+    path = os.path.join(args.model_dir, "checkpoints", COURSE)
+    if course.legs != (START,) or os.path.exists(path):
+        write_json(path, dict({name: getattr(args, name) for name in RANK_SETTINGS},
+                              legs=course.legs))
+
+
 def remove_old_run(args):
     """Remove what an earlier run left, by the names that this script gives, and nothing else."""
     paths = [os.path.join(args.log_dir, name)
              for name in ("history.csv", "history.png", "training_summary.png")]
-    for folder, names in (("checkpoints", ("settings.json",)), ("best", ("best.json",))):
+    for folder, names in (("checkpoints", ("settings.json", COURSE)), ("best", ("best.json",))):
         folder = os.path.join(args.model_dir, folder)
         paths += glob.glob(os.path.join(glob.escape(folder), "model-*.index"))
         paths += glob.glob(os.path.join(glob.escape(folder), "model-*.data-*"))
@@ -586,7 +694,7 @@ def _parser():
     parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
                         help="input height and width, a multiple of 32")
     parser.add_argument("--batch-size", type=number_type(int, 2), default=32,
-                        help="images a step, half of them faces; even")
+                        help="images a step, half of them faces; even; of several ranks, each's")
     parser.add_argument("--epochs", type=positive, default=8,
                         help="passes over the larger class")
     parser.add_argument("--policy", choices=POLICIES, default="triangular",
@@ -635,6 +743,14 @@ def _parser():
     parser.add_argument("--lr-range-test", action="store_true",
                         help="raise the rate from 0 to --max-lr over --epochs and plot the "
                              "accuracy, without checkpoints")
+    group = parser.add_argument_group("for several ranks, started by mpirun")
+    group.add_argument("--lr-scaling", choices=("linear", "none"), default="linear",
+                       help="multiply the learning rates by the number of ranks, as the images a "
+                            "step are")
+    group.add_argument("--warmup-epochs", type=number_type(float, 0), default=1.0,
+                       metavar="EPOCHS", help="reach this multiple gradually over so many epochs")
+    group.add_argument("--fp16-compression", action="store_true",
+                       help="send gradients as float16: half the traffic, less precise")
     return parser
 
 
@@ -647,20 +763,29 @@ def _parse(argv=None):
         parser.error("--batch-size is even: half of a batch are faces")
     if args.max_lr < args.base_lr:
         parser.error("--max-lr is below --base-lr")
+    if args.lr_range_test and distributed.size() > 1:
+        parser.error("--lr-range-test is for one process")
     return args
 
 
 @cli
+@distributed.job
 def main():
     args = _parse()
     splits = {name: load_split(args.data_dir, name) for name in ("train", "val", "test")}
     check_disjoint(splits)
+    distributed.check_same(
+        [[os.path.relpath(path, args.data_dir) for path in split.paths]
+         for split in splits.values()], "the file lists in {}".format(args.data_dir))
     if not is_mkl_build():
         print("this TensorFlow is built without MKL; requirements-mkl.txt trains about 3 times as "
               "fast on a CPU")
+    if args.restart and not args.lr_range_test and distributed.rank() == 0:
+        remove_old_run(args)
+    course = None if args.lr_range_test else plan_course(args, splits["train"])
     sources = {
         "train": TrainingBatches(splits["train"], args.batch_size, args.image_size, args.seed,
-                                 args.augment),
+                                 args.augment, course, distributed.rank()),
         "val": TrainingBatches(splits["val"], args.batch_size, args.image_size, seed=0),
     }
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
@@ -669,12 +794,11 @@ def main():
         if args.lr_range_test:
             lr_range_test(args, loader)
             return
-        if args.restart:
-            remove_old_run(args)
         stop = StopSignal()
         validator = Validator(args, splits["val"], loader)
         Trainer(args, loader, validator, stop).run()
-        freeze_best(args, validator)
+        if distributed.rank() == 0:
+            freeze_best(args, validator)
 
 
 if __name__ == "__main__":

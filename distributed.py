@@ -1,0 +1,309 @@
+"""Several processes, on one machine or many, that work as one: Horovod's, started by MPI.
+
+    make distributed
+    mpirun -np 2 python distributed.py      # times the averaging of gradients alone
+    mpirun -np 2 python train.py
+
+Every script whose ``main`` is decorated by :func:`job` may be started so. A script that was started
+alone never imports Horovod: it is rank 0 of 1, and each function here gives the plain answer.
+"""
+
+import argparse
+import functools
+import hashlib
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+
+from utils import UserError, cli, number_type, print_error
+
+# Where launchers say how many processes they started: Open MPI's mpirun, those of other MPIs,
+# horovodrun, Slurm's srun.
+SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
+PATIENCE = 5  # seconds that other ranks leave to rank 0 to tell of a failure that all share
+
+_horovod = None  # horovod.tensorflow, once it runs
+_exchange = None
+
+
+def launched_size():
+    """How many processes the launcher started together with this one; 1 without a launcher."""
+    sizes = [os.environ.get(name, "") for name in SIZE_VARIABLES]
+    return max([1] + [int(size) for size in sizes if size.isdigit()])
+
+
+def size():
+    """The number of ranks."""
+    return _horovod.size() if _horovod else 1
+
+
+def rank():
+    """This process's number, from 0. Rank 0 alone writes and prints."""
+    return _horovod.rank() if _horovod else 0
+
+
+def job(main):
+    """Decorate a script's ``main``, inside ``cli``, to run as one of several ranks if started so.
+
+    A rank that fails leaves at once and with its exit code, without a farewell to the others that
+    they could wait on; the launcher then ends them. Ranks other than 0 print errors and warnings
+    only.
+    """
+
+    @functools.wraps(main)
+    def wrapper():
+        if launched_size() == 1:
+            return main()
+        _start()
+        if rank():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+        try:
+            return main()
+        except BaseException as error:
+            if isinstance(error, SystemExit) and not error.code:
+                raise
+            _leave(error)
+
+    return wrapper
+
+
+def _start():
+    global _horovod
+    try:
+        import horovod.tensorflow as horovod
+    except ImportError as error:
+        raise UserError("started as one of {} processes, but Horovod does not load ({}): run make "
+                        "distributed, or start one process".format(launched_size(), error))
+    horovod.init()
+    if horovod.size() == 1:
+        raise UserError("the launcher started {} processes, but they do not find each other: "
+                        "start them by the mpirun that Horovod was built with, or by srun "
+                        "--mpi=pmix".format(launched_size()))
+    _horovod = horovod
+
+
+def _leave(error):
+    """End this process now, with one line that says why and where."""
+    code, line = 1, "{}: {}".format(type(error).__name__, error)
+    if isinstance(error, SystemExit):
+        code, line = error.code, None  # whoever raised it has told why
+    elif isinstance(error, KeyboardInterrupt):
+        code, line = 130, "interrupted"
+    elif isinstance(error, UserError):
+        code, line = error.exit_code, error
+    elif isinstance(error, OSError):
+        code, line = 2, "{}; check the path, its permissions and the free disk space".format(error)
+    elif "Horovod" in str(error):  # what it says is long; the failure itself is told elsewhere
+        line = "another rank has ended"
+    if rank():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher's, if rank 0 has told it all
+        time.sleep(PATIENCE)
+    if line:
+        print_error("rank {} on {}: {}".format(rank(), socket.gethostname(), line))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def average(tensor):
+    """The mean of a float tensor over the ranks, a graph operation that all must run together."""
+    return _horovod.allreduce(tensor, op=_horovod.Average) if _horovod else tensor
+
+
+class JointStep:
+    """What a training step of several ranks has besides that of one, in the default graph.
+
+    Parameters
+    ----------
+    loss, accuracy : tf.Tensor
+        Means over this rank's batch, scalars.
+
+    Attributes
+    ----------
+    weight : tf.Tensor
+        To be fed: how much this rank's batch counts; see :class:`course.Share`.
+    stop : tf.Tensor
+        To be fed: whether this rank is asked to stop.
+    objective : tf.Tensor
+        What this rank is to minimise, its gradients being averaged over the ranks.
+    loss, accuracy : tf.Tensor
+        Means over all ranks' images.
+    stopping : tf.Tensor
+        Whether any rank is asked to stop: the same on all.
+    """
+
+    def __init__(self, loss, accuracy):
+        from session import tf
+
+        self.weight, self.stop = tf.placeholder(tf.float32, []), tf.placeholder(tf.bool, [])
+        self.objective = self.weight * loss
+        self.loss, self.accuracy, stopping = tf.unstack(average(tf.stack(
+            [self.objective, self.weight * accuracy, tf.cast(self.stop, tf.float32)])))
+        self.stopping = stopping > 0
+
+    def average_after(self, updates, variables):
+        """Operations that run ``updates``, then give ``variables`` their mean over all images.
+
+        For the moving averages of batch norms, each rank's being drawn from its own batches.
+        """
+        from session import tf
+
+        with tf.control_dependencies(updates):
+            return [each.assign(average(self.weight * each.read_value())) for each in variables]
+
+
+def averaging(optimizer, compress=False):
+    """An optimiser that averages its gradients over the ranks before it applies them.
+
+    Parameters
+    ----------
+    optimizer : tf.train.Optimizer
+    compress : bool
+        Send the gradients as float16.
+    """
+    if not _horovod:
+        return optimizer
+    compression = _horovod.Compression.fp16 if compress else _horovod.Compression.none
+    return _horovod.DistributedOptimizer(optimizer, compression=compression)
+
+
+def share_variables(session):
+    """Give the variables of the session's graph, on every rank, the values they have on rank 0."""
+    if _horovod:
+        with session.graph.as_default():
+            session.run(_horovod.broadcast_global_variables(0))
+
+
+def gather(value):
+    """What each rank has to say, as a list by rank, on every rank.
+
+    Parameters
+    ----------
+    value : object
+        Anything that pickles.
+
+    Returns
+    -------
+    list
+    """
+    if not _horovod:
+        return [value]
+    global _exchange
+    _exchange = _exchange or _Exchange()
+    return _exchange(value)
+
+
+def from_first(value):
+    """What rank 0 has to say, on every rank."""
+    return gather(value if rank() == 0 else None)[0]
+
+
+def wait_for_all():
+    """Return once every rank is here."""
+    gather(None)
+
+
+def check_same(value, what):
+    """Make sure that all ranks have the same before they work on it.
+
+    Parameters
+    ----------
+    value : object
+        With the same ``repr`` on every rank.
+    what : str
+        What it is, in the plural, for the error.
+
+    Raises
+    ------
+    UserError
+        On every rank, naming the first that differs.
+    """
+    digest = hashlib.sha256(repr(value).encode()).hexdigest()
+    hosts, digests = zip(*gather((socket.gethostname(), digest)))
+    for number, (host, other) in enumerate(zip(hosts, digests)):
+        if other != digests[0]:
+            raise UserError("{}: those of rank {} on {} are others; copy them anew".format(
+                what, number, host))
+
+
+class _Exchange:
+    """A graph and session that pass bytes between the ranks."""
+
+    def __init__(self):
+        from session import new_session, tf
+
+        with tf.Graph().as_default():
+            self.content = tf.placeholder(tf.uint8, [None])
+            self.length = tf.placeholder(tf.int64, [1])
+            self.gathered = (_horovod.allgather(self.content, name="exchange_content"),
+                             _horovod.allgather(self.length, name="exchange_length"))
+            self.session = new_session(threads=1)
+
+    def __call__(self, value):
+        import numpy as np
+
+        content = np.frombuffer(pickle.dumps(value, protocol=4), np.uint8)
+        joined, lengths = self.session.run(
+            self.gathered, {self.content: content, self.length: [len(content)]})
+        parts = np.split(joined, np.cumsum(lengths)[:-1])
+        return [pickle.loads(part.tobytes()) for part in parts]
+
+
+def measure(megabytes, rounds, compress=False):
+    """Seconds that averaging so much takes, the median over rounds; graph and session included.
+
+    Parameters
+    ----------
+    megabytes : float
+        Of float32, in tensors of 4 MB.
+    rounds : int
+    compress : bool
+        Send float16.
+
+    Returns
+    -------
+    float
+    """
+    import numpy as np
+
+    from session import new_session, tf
+
+    with tf.Graph().as_default():
+        parts = [tf.ones([int(min(4, megabytes - start) * 250000)])
+                 for start in np.arange(0, megabytes, 4)]
+        if compress:
+            parts = [tf.cast(part, tf.float16) for part in parts]
+        averaging_all = tf.group(*map(average, parts))
+        with new_session(threads=1) as session:
+            seconds = []
+            for _ in range(rounds + 3):  # the first rounds set up connections
+                wait_for_all()
+                started = time.perf_counter()
+                session.run(averaging_all)
+                seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[3:]))
+
+
+@cli
+@job
+def main():
+    parser = argparse.ArgumentParser(
+        description="Time how long ranks take to average gradients.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--megabytes", type=number_type(float, 0.1), default=79.3,
+                        help="of float32; the default is this network's gradients")
+    parser.add_argument("--rounds", type=number_type(int, 1), default=20, help="to take")
+    parser.add_argument("--fp16-compression", action="store_true", help="send float16")
+    args = parser.parse_args()
+    if size() == 1:
+        raise UserError("one process has nobody to average with: start it by mpirun -np 2")
+    seconds = measure(args.megabytes, args.rounds, args.fp16_compression)
+    print("{} ranks average {:g} MB in {:.4f} s (median of {}), {:.2f} GB/s".format(
+        size(), args.megabytes, seconds, args.rounds, args.megabytes / 1000 / seconds))
+
+
+if __name__ == "__main__":
+    main()
