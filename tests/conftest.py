@@ -2,6 +2,7 @@
 
 import collections
 import os
+import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -81,6 +82,11 @@ def tiny_model(tmp_path_factory, sample_dir):
     frozen.freeze(classifier, pb, pictures, {"step": 0})
     classifier.session.close()
     return TinyModel(folder, npz, pb, weights)
+
+
+def heed_sigint():
+    """For Popen's preexec_fn: shells start what runs in the background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

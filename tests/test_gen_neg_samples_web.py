@@ -17,6 +17,7 @@ import zlib
 import numpy as np
 import pytest
 import requests
+from conftest import heed_sigint
 from negatives_server import PictureServer, encode, texture
 from PIL import Image
 from skimage import data as photographs
@@ -657,7 +658,8 @@ def test_ctrl_c_ends_with_one_line_and_loses_nothing(server, tmp_path):
     fill(server, "dog", [20], "stall once")
     arguments = command(server, tmp_path, "dog")
     process = subprocess.Popen(arguments + ["--read-timeout", "60", "--time-limit", "60"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               preexec_fn=heed_sigint)
     assert server.wait_for(lambda: server.hits["20.jpg"] and len(server.served) == 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -14,7 +14,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_sigint
 from PIL import Image
 
 import frozen
@@ -284,7 +284,8 @@ def test_results_stream_and_survive_a_signal(tiny_model, pictures, tmp_path):
     process = subprocess.Popen(
         [sys.executable, os.path.join(ROOT, "inference.py"), "-", "--csv", table, "--batch-size",
          "2", "--model-dir", tiny_model.folder],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_sigint)
     try:
         for _ in range(6):
             process.stdin.write(os.fsencode(pictures) + b"/00.png\n")
