@@ -24,7 +24,7 @@ import numpy as np
 
 from augment import FACE, KINDS, NON_FACE, Augmenter
 from course import Course
-from images import BadImage, read_image, resize
+from images import OVERSAMPLING, BadImage, read_image, resize
 from pictures import BLUE, RED, contact_sheet, save_picture
 from utils import UserError, cli, load_list, number_type, progress, resolve, warn
 
@@ -360,9 +360,7 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inferen
 
 
 def _read_resized(path, size, read):
-    # Twice the size leaves the averaging of pixels to resize(), so that large pictures look like
-    # small ones to the network.
-    return resize(read(path, 2 * size), size, size)
+    return resize(read(path, OVERSAMPLING * size), size, size)
 
 
 def _gather(results, size):

@@ -8,7 +8,7 @@ export.py puts it in front of the network in the SavedModel.
 
 import numpy as np
 
-from images import ORIENTATION_TAG
+from images import ORIENTATION_TAG, OVERSAMPLING
 from session import tf
 
 EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is looked for
@@ -34,13 +34,14 @@ def decode_batch(contents, image_size):
     tf.Tensor
         uint8, [batch, image_size, image_size, 3], RGB.
     """
-    pictures = tf.map_fn(lambda content: resize(decode(content), image_size, image_size),
-                         contents, dtype=tf.uint8, back_prop=False, name="pictures")
+    pictures = tf.map_fn(
+        lambda content: resize(decode(content, OVERSAMPLING * image_size), image_size, image_size),
+        contents, dtype=tf.uint8, back_prop=False, name="pictures")
     pictures.set_shape([None, image_size, image_size, 3])
     return pictures
 
 
-def decode(content):
+def decode(content, least_size=None):
     """Decode a picture as :func:`images.read_image` does.
 
     A sixteen-bit PNG can differ by one level of 255: its lower bytes are dropped, not rounded.
@@ -49,6 +50,8 @@ def decode(content):
     ----------
     content : tf.Tensor
         string, a scalar: a JPEG or PNG file.
+    least_size : int, optional
+        Decode large JPEGs at reduced scale, both sides staying at least this.
 
     Returns
     -------
@@ -56,13 +59,21 @@ def decode(content):
         uint8, [height, width, 3], RGB, upright.
     """
     return tf.cond(tf.image.is_jpeg(content),
-                   lambda: _upright(_decode_jpeg(content), _orientation(content, JPEG_EXIF)),
+                   lambda: _upright(_decode_jpeg(content, least_size),
+                                    _orientation(content, JPEG_EXIF)),
                    lambda: _upright(_decode_png(content), _orientation(content, PNG_EXIF)))
 
 
-def _decode_jpeg(content):
+def _decode_jpeg(content, least_size):
     # The accurate transform is Pillow's; TensorFlow's own choice is off by several levels.
-    return tf.image.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE")
+    def at(ratio):
+        return lambda: tf.image.decode_jpeg(
+            content, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    if not least_size:
+        return at(1)()
+    shrinks_by = tf.reduce_min(tf.image.extract_jpeg_shape(content)[:2]) // least_size
+    return tf.case([(shrinks_by >= ratio, at(ratio)) for ratio in (8, 4, 2)], default=at(1))
 
 
 def _decode_png(content):

@@ -53,6 +53,18 @@ def test_resize_to_the_same_integers(run, height, width):
     np.testing.assert_array_equal(run("resize", noise), images.resize(noise, SIZE, SIZE))
 
 
+@pytest.mark.parametrize("height, width", [
+    (255, 300), (256, 300), (511, 700), (513, 512), (1030, 1100), (2050, 2100)])
+def test_large_jpegs_to_the_same_integers(run, height, width):
+    """Decoded at 1/1, 1/2, 1/4 or 1/8 of their size, by the same rule and to the same pixels."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = np.dstack([255 * (1 + np.sin(rows / 9 + columns / k)) / 2 for k in (7, 11, 23)])
+    content = encode(waves.astype(np.uint8), "JPEG", quality=90)
+    expected = images.resize(
+        images.read_image(content, least_size=images.OVERSAMPLING * SIZE), SIZE, SIZE)
+    np.testing.assert_array_equal(run("batch", [content])[0], expected)
+
+
 def forms(picture):
     grey = picture[..., 0]
     palette = Image.fromarray(picture).quantize(16)
