@@ -564,19 +564,34 @@ def plan_course(args, split):
     """
     checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
     checkpoint = tf.train.latest_checkpoint(checkpoint_dir) if distributed.rank() == 0 else None
-    step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    path, legs = os.path.join(checkpoint_dir, COURSE), [START]
+    number = checkpoint.rpartition("-")[2] if checkpoint else "0"
+    if not number.isdecimal():
+        raise UserError("{}: not named as train.py names its checkpoints; remove it, or begin anew "
+                        "with --restart".format(checkpoint))
+    step, path, legs = int(number), os.path.join(checkpoint_dir, COURSE), [START]
     if step and os.path.exists(path):
         stored = read_json(path, "train anew with --restart")
         _check_settings(stored, {name: getattr(args, name) for name in RANK_SETTINGS},
                         checkpoint_dir)
-        try:
-            legs = [Leg(*leg) for leg in stored["legs"]]
-        except (KeyError, TypeError):
-            raise UserError("{}: damaged; train anew with --restart".format(path))
+        legs = _stored_legs(stored, path)
     course = Course(max(map(len, split)), args.batch_size // 2, legs, args.lr_scaling == "linear",
                     args.warmup_epochs)
     return distributed.from_first(course.go_on(step, distributed.size()))
+
+
+def _stored_legs(stored, path):
+    """The legs in a course's record, each number of which is checked."""
+    try:
+        legs = [Leg(*leg) for leg in stored["legs"]]
+        whole = legs and all(
+            all(type(number) is int and number >= 0 for number in leg[:4])
+            and leg.ranks and type(leg.scale) in (int, float) and 0 < leg.scale < float("inf")
+            for leg in legs)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError("{}: damaged; train anew with --restart".format(path))
+    return legs
 
 
 def write_course(args, course):

@@ -10,12 +10,14 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+COMMON = os.path.join(ROOT, "requirements-common.txt")
+# What pip is given, then what that reads.
 REQUIREMENTS = {
-    "stock": os.path.join(ROOT, "requirements.txt"),
-    "mkl": os.path.join(ROOT, "requirements-mkl.txt"),
-    "pytorch": os.path.join(HERE, "requirements-pytorch.txt"),
-    "onnxruntime": os.path.join(HERE, "requirements-onnxruntime.txt"),
-    "opencv": os.path.join(HERE, "requirements-opencv.txt"),
+    "stock": (os.path.join(ROOT, "requirements.txt"), COMMON),
+    "mkl": (os.path.join(ROOT, "requirements-mkl.txt"), COMMON),
+    "pytorch": (os.path.join(HERE, "requirements-pytorch.txt"),),
+    "onnxruntime": (os.path.join(HERE, "requirements-onnxruntime.txt"),),
+    "opencv": (os.path.join(HERE, "requirements-opencv.txt"),),
 }
 
 
@@ -30,7 +32,7 @@ def python_of(name):
     folder = os.path.join(HERE, ".venv-" + name)
     python = os.path.join(folder, "bin", "python")
     stamp = os.path.join(folder, "installed")
-    requirements = _contents(REQUIREMENTS[name])
+    requirements = "".join(map(_contents, REQUIREMENTS[name]))
     if os.path.exists(stamp) and _contents(stamp) == requirements:
         return python
     print("making the environment {}".format(name), file=sys.stderr, flush=True)
@@ -41,7 +43,7 @@ def python_of(name):
     else:
         interpreter = os.environ.get("PEER_PYTHON", "python3")
         subprocess.run([interpreter, "-m", "venv", folder], check=True)
-    _pip(python, "-r", REQUIREMENTS[name])
+    _pip(python, "-r", REQUIREMENTS[name][0])
     with open(stamp, "w") as stream:
         stream.write(requirements)
     return python

@@ -57,8 +57,12 @@ class EngineProcess:
                    "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
                    "--folder", folder]
         environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        universal_newlines=True, env=environment)
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment,
+                                            stdout=subprocess.PIPE, universal_newlines=True)
+        except OSError as error:
+            raise UserError("{}: {}; name a working interpreter by --python".format(
+                python, error.strerror))
         hello = self._reply()
         self.version = hello["version"]
         self.tasks = [name for name in hello["tasks"] if name != "answers" and not (
@@ -99,6 +103,8 @@ def check_answers(processes):
     """
     answers = {each.engine.name: np.array(each.run("answers")["result"])
                for each in processes if each.answers}
+    if not answers:
+        return {}
     reference = next(iter(answers.values()))
     differences = {name: float(np.abs(each - reference).max()) for name, each in answers.items()}
     for name, difference in differences.items():
@@ -336,6 +342,9 @@ def main():
     except subprocess.CalledProcessError as error:
         raise UserError("an environment could not be made: {} failed; see above".format(
             error.cmd[0]), exit_code=1)
+    except OSError as error:
+        raise UserError("{}: {}; name a python3 by PEER_PYTHON".format(
+            error.filename, error.strerror))
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder, args.pictures, args.image_size, args.batch_size,
                 exports=bool({"onnxruntime", "opencv"} & set(pythons)))

@@ -16,7 +16,7 @@ from conftest import ROOT
 import train
 from dataset import LISTS, load_split
 from session import tf
-from utils import save_list
+from utils import UserError, save_list
 from weights import find_checkpoint, read_checkpoint
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
@@ -172,6 +172,23 @@ def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
     outcome = run_here(run_script, few, trained, "--epochs", "3")
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1 and prefix in outcome.err
+
+
+@pytest.mark.parametrize("legs", [
+    None, 5, [], [5], [[0, 0, 0, 2]], [["0", 0, 0, 2, 1.0]], [[0, 0, 0, 0, 1.0]],
+    [[0, -1, 0, 2, 1.0]], [[0, 0, 0, 2, float("nan")]], [[0, 0, 0, 2, "1"]]])
+def test_a_damaged_course_is_one_line(few, trained, legs):
+    path = os.path.join(trained, "model", "checkpoints", "course.json")
+    args = train._parse(["--model-dir", os.path.join(trained, "model"), "--batch-size", "8"])
+    split = load_split(few, "train")
+    good = {"lr_scaling": "linear", "warmup_epochs": 1.0, "legs": [[0, 0, 0, 2, 1.0]]}
+    with open(path, "w") as stream:
+        json.dump(good, stream)
+    assert train.plan_course(args, split).leg.ranks == 1
+    with open(path, "w") as stream:
+        json.dump(dict(good, legs=legs), stream)
+    with pytest.raises(UserError, match="course.json: damaged"):
+        train.plan_course(args, split)
 
 
 def test_restart_removes_only_its_own(run_script, few, trained):
