@@ -177,16 +177,17 @@ def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
 @pytest.mark.parametrize("legs", [
     None, 5, [], [5], [[0, 0, 0, 2]], [["0", 0, 0, 2, 1.0]], [[0, 0, 0, 0, 1.0]],
     [[0, -1, 0, 2, 1.0]], [[0, 0, 0, 2, float("nan")]], [[0, 0, 0, 2, "1"]]])
-def test_a_damaged_course_is_one_line(few, trained, legs):
-    path = os.path.join(trained, "model", "checkpoints", "course.json")
-    args = train._parse(["--model-dir", os.path.join(trained, "model"), "--batch-size", "8"])
+def test_a_damaged_course_is_one_line(few, uninterrupted, tmp_path, legs):
+    checkpoints = tmp_path / "model" / "checkpoints"
+    shutil.copytree(os.path.join(uninterrupted[0], "model", "checkpoints"), str(checkpoints),
+                    copy_function=os.link)  # read only, so not worth hundreds of megabytes each
+    args = train._parse(["--model-dir", str(tmp_path / "model"), "--batch-size", "8"])
     split = load_split(few, "train")
     good = {"lr_scaling": "linear", "warmup_epochs": 1.0, "legs": [[0, 0, 0, 2, 1.0]]}
-    with open(path, "w") as stream:
-        json.dump(good, stream)
+    path = checkpoints / "course.json"
+    path.write_text(json.dumps(good))
     assert train.plan_course(args, split).leg.ranks == 1
-    with open(path, "w") as stream:
-        json.dump(dict(good, legs=legs), stream)
+    path.write_text(json.dumps(dict(good, legs=legs)))
     with pytest.raises(UserError, match="course.json: damaged"):
         train.plan_course(args, split)
 
