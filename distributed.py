@@ -72,6 +72,8 @@ def job(main):
 
 def _start():
     global _horovod
+    # Open MPI's waiting would else spin on the cores that the ranks compute with.
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     try:
         import horovod.tensorflow as horovod
     except ImportError as error:
@@ -108,9 +110,18 @@ def _leave(error):
     os._exit(code)
 
 
-def average(tensor):
-    """The mean of a float tensor over the ranks, a graph operation that all must run together."""
-    return _horovod.allreduce(tensor, op=_horovod.Average) if _horovod else tensor
+def average(tensor, compress=False):
+    """The mean of a float tensor over the ranks, a graph operation that all must run together.
+
+    ``compress`` sends float16; the result has the tensor's type.
+    """
+    if not _horovod:
+        return tensor
+    return _horovod.allreduce(tensor, op=_horovod.Average, compression=_compression(compress))
+
+
+def _compression(compress):
+    return _horovod.Compression.fp16 if compress else _horovod.Compression.none
 
 
 class JointStep:
@@ -166,8 +177,7 @@ def averaging(optimizer, compress=False):
     """
     if not _horovod:
         return optimizer
-    compression = _horovod.Compression.fp16 if compress else _horovod.Compression.none
-    return _horovod.DistributedOptimizer(optimizer, compression=compression)
+    return _horovod.DistributedOptimizer(optimizer, compression=_compression(compress))
 
 
 def share_variables(session):
@@ -272,17 +282,18 @@ def measure(megabytes, rounds, compress=False):
     from session import new_session, tf
 
     with tf.Graph().as_default():
-        parts = [tf.ones([int(min(4, megabytes - start) * 250000)])
+        # Of variables, each fetched: TensorFlow computes the average of a constant only once, and
+        # drops operations that nothing but a tf.group() asks for.
+        parts = [tf.Variable(tf.ones([int(min(4, megabytes - start) * 250000)]))
                  for start in np.arange(0, megabytes, 4)]
-        if compress:
-            parts = [tf.cast(part, tf.float16) for part in parts]
-        averaging_all = tf.group(*map(average, parts))
+        averages = [average(part, compress).op for part in parts]
         with new_session(threads=1) as session:
+            session.run(tf.global_variables_initializer())
             seconds = []
             for _ in range(rounds + 3):  # the first rounds set up connections
                 wait_for_all()
                 started = time.perf_counter()
-                session.run(averaging_all)
+                session.run(averages)
                 seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[3:]))
 
