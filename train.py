@@ -59,7 +59,7 @@ from weights import assign, read_checkpoint, read_weights, set_variables, weight
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
     "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr", "step_epochs",
-    "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until",
+    "gamma", "momentum", "average_decay", "label_smoothing", "hard_negatives", "freeze_until",
 )  # fmt: skip
 
 # The same where several ranks had a part in them, and the file that then says which.
@@ -95,8 +95,10 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     labels = tf.placeholder(tf.int32, [None], "labels")
     logits, _ = build(tf.cast(images, tf.float32) / 255.0, training=True,
                       momentum=args.momentum, fixed_layers=args.freeze_until)
-    loss = tf.losses.softmax_cross_entropy(
-        tf.one_hot(labels, NUM_CLASSES), logits, label_smoothing=args.label_smoothing)
+    losses = tf.losses.softmax_cross_entropy(
+        tf.one_hot(labels, NUM_CLASSES), logits, label_smoothing=args.label_smoothing,
+        reduction=tf.losses.Reduction.NONE)
+    loss = mean_over_hardest(losses, labels, args.hard_negatives)
     correct = tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32))
     joint, objective = None, loss
     if distributed.size() > 1:
@@ -125,6 +127,36 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
     return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
                          summaries, histograms,
                          tf.train.Saver(max_to_keep=2, save_relative_paths=True), finite, joint)
+
+
+def mean_over_hardest(losses, labels, share):
+    """The mean loss of a batch, over the hardest of its non-faces alone.
+
+    Most non-faces are soon told from faces and teach no more; those with the largest losses, picked
+    anew at each step by the model as it then is, are the ones that it takes for faces. Online hard
+    example mining: Shrivastava, Gupta, Girshick, CVPR 2016, here for one class.
+
+    Parameters
+    ----------
+    losses : tf.Tensor
+        float32, [batch].
+    labels : tf.Tensor
+        int32, [batch], with at least one of each class.
+    share : float
+        Of the non-faces, 0 .. 1; at least one is taken, and with 1 all are.
+
+    Returns
+    -------
+    tf.Tensor
+        Scalar. Faces and the non-faces that are taken weigh as much as each other.
+    """
+    if share == 1:
+        return tf.reduce_mean(losses)
+    is_face = tf.equal(labels, FACE)
+    others = tf.boolean_mask(losses, tf.logical_not(is_face))
+    count = tf.ceil(share * tf.cast(tf.size(others), tf.float32))
+    hardest, _ = tf.nn.top_k(others, tf.maximum(tf.cast(count, tf.int32), 1))
+    return (tf.reduce_mean(tf.boolean_mask(losses, is_face)) + tf.reduce_mean(hardest)) / 2
 
 
 def _training_operation(loss, rate, step, args, joint):
@@ -727,6 +759,9 @@ def _parser():
                              "validated and frozen; 0 uses the weights as they are")
     parser.add_argument("--label-smoothing", type=share, default=0.0,
                         help="how much of a label is spread evenly over both classes")
+    parser.add_argument("--hard-negatives", type=share, default=1.0, metavar="SHARE",
+                        help="learn from this share of a batch's non-faces alone, those that the "
+                             "model finds hardest")
     parser.add_argument("--augment", choices=KINDS, default="all",
                         help="the whole augmentation or a part of it, to see what the part gives")
     parser.add_argument("--best-by", choices=("disturbed_loss", "val_loss"),

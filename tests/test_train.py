@@ -229,19 +229,25 @@ def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_p
     assert not os.path.exists(str(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_cross_entropy_with_smoothed_labels(smoothing):
-    args = train._parse(["--image-size", "32", "--label-smoothing", str(smoothing)])
-    labels = np.array([0, 1, 1, 0])
+@pytest.mark.parametrize("smoothing, hard_share, hardest", [
+    (0.0, 1.0, 4), (0.2, 1.0, 4), (0.0, 0.5, 2), (0.2, 0.3, 2), (0.0, 0.0, 1)])
+def test_the_loss_is_cross_entropy_of_faces_and_the_hardest_non_faces(
+        smoothing, hard_share, hardest):
+    args = train._parse(["--image-size", "32", "--label-smoothing", str(smoothing),
+                         "--hard-negatives", str(hard_share)])
+    labels = np.array([0, 1, 1, 0, 1, 0, 1, 0])
     with tf.Graph().as_default() as graph, tf.Session() as session:
         net = train.build_training_graph(args, steps_per_epoch=1)
         session.run(tf.global_variables_initializer())
-        images = np.random.RandomState(0).randint(0, 256, (4, 32, 32, 3))
+        images = np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3))
         logits, loss = session.run([graph.get_tensor_by_name("logits:0"), net.loss],
                                    {net.images: images, net.labels: labels})
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     targets = np.eye(2)[labels] * (1 - smoothing) + smoothing / 2
-    assert loss == pytest.approx(-(targets * log_softmax).sum(axis=1).mean(), rel=1e-5)
+    losses = -(targets * log_softmax).sum(axis=1)
+    others = np.sort(losses[labels == 1])[::-1]
+    expected = (losses[labels == 0].mean() + others[:hardest].mean()) / 2
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [
