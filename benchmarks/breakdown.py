@@ -17,7 +17,9 @@ from prepare import RELEASED  # noqa: E402
 
 import frozen  # noqa: E402
 import train  # noqa: E402
+from darknet19 import STRIDE  # noqa: E402
 from session import new_session, tf  # noqa: E402
+from utils import cli, number_type  # noqa: E402
 from weights import read_npz  # noqa: E402
 
 
@@ -56,15 +58,21 @@ def milliseconds_by_operation(session, fetch, feed, steps):
     return totals
 
 
+@cli
 def main():
     parser = argparse.ArgumentParser(
         description="Tell where a step's time goes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("work", choices=("training", "inference"))
-    parser.add_argument("--image-size", type=int, default=224, help="height and width")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
-    parser.add_argument("--steps", type=int, default=3, help="steps to average over")
+    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+                        help="height and width, a multiple of 32")
+    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
+                        help="images a step, even")
+    parser.add_argument("--steps", type=number_type(int, 1), default=3,
+                        help="steps to average over")
     args = parser.parse_args()
+    if args.image_size % STRIDE or args.batch_size % 2:
+        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
     work = training if args.work == "training" else inference
     totals = milliseconds_by_operation(*work(args), args.steps)
     for name, value in totals.most_common(16):

@@ -9,6 +9,7 @@ in run.py. Prints images/s and the ratio to what is shipped, medians over the ro
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import statistics
@@ -21,6 +22,9 @@ sys.path.insert(1, os.path.dirname(HERE))
 
 import worker  # noqa: E402
 from prepare import RELEASED, prepare  # noqa: E402
+
+from darknet19 import STRIDE  # noqa: E402
+from utils import UserError, cli, number_type  # noqa: E402
 
 # A variant: variables of the environment, in capitals, and what _config() and main_of() know.
 VARIANTS = collections.OrderedDict([
@@ -141,13 +145,22 @@ class Variant:
              "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
              "--tasks"] + args.tasks,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        hello = json.loads(self.process.stdout.readline())
-        self.name, self.build, self.tasks = name, hello["version"], hello["tasks"]
+        self.name = name
+        hello = self._reply()
+        self.build, self.tasks = hello["version"], hello["tasks"]
+
+    def _reply(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError("the variant {} ended with exit code {}; what it said is above".format(
+                self.name, self.process.wait()), exit_code=1)
+        return json.loads(line)
 
     def run(self, task, steps):
-        self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which _reply() tells
+            self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
+            self.process.stdin.flush()
+        return self._reply()
 
     def rate(self, task, seconds, clock="seconds"):
         """Images/s over about so many seconds, by the wall's clock or the processors'."""
@@ -157,6 +170,7 @@ class Variant:
         return reply["result"] / reply[clock]
 
 
+@cli
 def main():
     parser = argparse.ArgumentParser(
         description="Measure what settings of TensorFlow give.",
@@ -166,16 +180,21 @@ def main():
     parser.add_argument("--tasks", nargs="+", default=["training", "inference, batch 16",
                                                        "inference, batch 1"], metavar="TASK",
                         help="what to measure")
-    parser.add_argument("--rounds", type=int, default=3, help="how often")
-    parser.add_argument("--seconds", type=float, default=3, help="about how long each time")
-    parser.add_argument("--image-size", type=int, default=224, help="height and width")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument("--rounds", type=number_type(int, 1), default=3, help="how often")
+    parser.add_argument("--seconds", type=number_type(float, 0), default=3,
+                        help="about how long each time")
+    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+                        help="height and width, a multiple of 32")
+    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
+                        help="images a step, even")
     parser.add_argument("--cpu-time", action="store_true",
                         help="count seconds of the processors, not of the clock: for a machine "
                              "with other work, best with OMP_NUM_THREADS=1")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.image_size % STRIDE or args.batch_size % 2:
+        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
     if args.serve:
         serve_variant(args, VARIANTS[args.serve])
         return

@@ -12,6 +12,7 @@ pictures. Writes results.json and results.png.
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import platform
@@ -79,12 +80,14 @@ class EngineProcess:
     def run(self, task, steps=1):
         """The engine's reply: a dict with ``result``, ``seconds`` and others."""
         time.sleep(0.2)  # lets what others have still read ahead come to its end
-        self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which _reply() tells
+            self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
+            self.process.stdin.flush()
         return self._reply()
 
     def stop(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
