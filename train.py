@@ -828,7 +828,7 @@ def main():
         [[os.path.relpath(path, args.data_dir) for path in split.paths]
          for split in splits.values()], "the file lists in {}".format(args.data_dir))
     if not is_mkl_build():
-        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about 3 times as "
+        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
               "fast on a CPU")
     if args.restart and not args.lr_range_test and distributed.rank() == 0:
         remove_old_run(args)
