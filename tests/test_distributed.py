@@ -145,6 +145,12 @@ def test_all_ranks_hold_the_same_after_a_run(two_ranks):
     assert any("moving_variance" in name for name in digests(work, 0))
 
 
+def test_compressed_gradients_leave_all_ranks_the_same(few, tmp_path):
+    work = str(tmp_path)
+    train(2, few, work, "--epochs", "1", "--fp16-compression")
+    assert digests(work, 0) == digests(work, 1)
+
+
 def test_each_picture_once_and_the_rate_warms_up(two_ranks, few):
     work, _ = two_ranks
     lines = records(work)
