@@ -9,11 +9,8 @@ in run.py. Prints images/s and the ratio to what is shipped, medians over the ro
 
 import argparse
 import collections
-import contextlib
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -21,10 +18,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.dirname(HERE))
 
 import worker  # noqa: E402
-from prepare import RELEASED, prepare  # noqa: E402
+from prepare import RELEASED, add_size_arguments, check_sizes, prepare  # noqa: E402
+from processes import WorkerProcess  # noqa: E402
 
-from darknet19 import STRIDE  # noqa: E402
-from utils import UserError, cli, number_type  # noqa: E402
+from utils import cli, number_type  # noqa: E402
 
 # A variant: variables of the environment, in capitals, and what _config() and _training() know.
 # KMP_BLOCKTIME=infinite can't be among them: its threads spin while the others are measured.
@@ -132,33 +129,16 @@ def _training(args, variant, pictures):
     return training
 
 
-class Variant:
-    """The process of one variant, seen from outside."""
+class Variant(WorkerProcess):
+    """The process of one variant."""
 
     def __init__(self, name, folder, args):
-        environment = dict(os.environ, **{
-            key: value for key, value in VARIANTS[name].items() if key.isupper()})
-        self.process = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), "--serve", name, "--folder", folder,
-             "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
-             "--tasks"] + args.tasks,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.name = name
-        hello = self._reply()
-        self.build, self.tasks = hello["version"], hello["tasks"]
-
-    def _reply(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise UserError("the variant {} ended with exit code {}; what it said is above".format(
-                self.name, self.process.wait()), exit_code=1)
-        return json.loads(line)
-
-    def run(self, task, steps):
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which _reply() tells
-            self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
-            self.process.stdin.flush()
-        return self._reply()
+        command = [sys.executable, os.path.abspath(__file__), "--serve", name, "--folder", folder,
+                   "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
+                   "--tasks"] + args.tasks
+        super().__init__("the variant " + name, command, dict(os.environ, **{
+            key: value for key, value in VARIANTS[name].items() if key.isupper()}))
 
     def rate(self, task, seconds, clock="seconds"):
         """Images/s over about so many seconds, by the wall's clock or the processors'."""
@@ -175,24 +155,24 @@ def main():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS),
                         metavar="NAME", help="which to measure: " + ", ".join(VARIANTS))
-    parser.add_argument("--tasks", nargs="+", default=["training", "inference, batch 16",
-                                                       "inference, batch 1"], metavar="TASK",
-                        help="what to measure")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK",
+                        help='what to measure: training, "inference, batch 16" (or whatever the '
+                             'batch size is), "inference, batch 1" (default: all)')
     parser.add_argument("--rounds", type=number_type(int, 1), default=3, help="how often")
     parser.add_argument("--seconds", type=number_type(float, 0), default=3,
                         help="about how long each time")
-    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
-                        help="height and width, a multiple of 32")
-    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
-                        help="images a step, even")
+    add_size_arguments(parser)
     parser.add_argument("--cpu-time", action="store_true",
                         help="count seconds of the processors, not of the clock: for a machine "
                              "with other work, best with OMP_NUM_THREADS=1")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.image_size % STRIDE or args.batch_size % 2:
-        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
+    check_sizes(parser, args)
+    known = ["training", "inference, batch {}".format(args.batch_size), "inference, batch 1"]
+    args.tasks = args.tasks or known
+    if not set(args.tasks) <= set(known):
+        parser.error("--tasks are among: " + "; ".join(known))
     if args.serve:
         serve_variant(args, VARIANTS[args.serve])
         return
@@ -206,9 +186,8 @@ def main():
                     rates[task, variant.name].append(variant.rate(
                         task, args.seconds, "cpu_seconds" if args.cpu_time else "seconds"))
         for variant in variants:
-            variant.process.stdin.close()
-            variant.process.wait()
-    print("{} build, {} pixels".format(variants[0].build, args.image_size))
+            variant.stop()
+    print("{} build, {} pixels".format(variants[0].version, args.image_size))
     for task in args.tasks:
         base = rates.get((task, "shipped"))
         for variant in variants:

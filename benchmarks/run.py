@@ -12,8 +12,6 @@ pictures. Writes results.json and results.png.
 
 import argparse
 import collections
-import contextlib
-import json
 import os
 import platform
 import statistics
@@ -28,9 +26,10 @@ sys.path.insert(1, os.path.dirname(HERE))
 import numpy as np  # noqa: E402
 from environments import python_of  # noqa: E402
 from memory import peak_memory  # noqa: E402
-from prepare import prepare  # noqa: E402
+from prepare import add_size_arguments, check_sizes, prepare  # noqa: E402
+from processes import WorkerProcess  # noqa: E402
 
-from darknet19 import STRIDE, layer_table  # noqa: E402
+from darknet19 import layer_table  # noqa: E402
 from utils import UserError, cli, number_type, progress, temporary_path, write_json  # noqa: E402
 
 # In memory: only training and inference on pictures in memory are measured; else all the tasks.
@@ -49,46 +48,23 @@ PREPARATION = "preparation of training pictures, one core"
 LARGEST_DIFFERENCE = 1e-4  # in probability, between engines that hold the same weights
 
 
-class EngineProcess:
-    """An engine at work in its own environment; see worker.py for what is said to it."""
+class EngineProcess(WorkerProcess):
+    """An engine at work in its own environment."""
 
     def __init__(self, engine, python, args, folder):
         self.engine = engine
         command = [python, os.path.join(HERE, engine.script), "--threads", str(args.threads),
                    "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
                    "--folder", folder]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
-        try:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment,
-                                            stdout=subprocess.PIPE, universal_newlines=True)
-        except OSError as error:
-            raise UserError("{}: {}; name a working interpreter by --python".format(
-                python, error.strerror))
-        hello = self._reply()
-        self.version = hello["version"]
-        self.tasks = [name for name in hello["tasks"] if name != "answers" and not (
+        super().__init__(engine.title, command,
+                         dict(os.environ, OMP_NUM_THREADS=str(args.threads)))
+        self.answers = "answers" in self.tasks
+        self.tasks = [name for name in self.tasks if name != "answers" and not (
             engine.in_memory and name != "training" and "batch " not in name)]
-        self.answers = "answers" in hello["tasks"]
-
-    def _reply(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise UserError("{} ended with exit code {}; what it said is above".format(
-                self.engine.title, self.process.wait()), exit_code=1)
-        return json.loads(line)
 
     def run(self, task, steps=1):
-        """The engine's reply: a dict with ``result``, ``seconds`` and others."""
         time.sleep(0.2)  # lets what others have still read ahead come to its end
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which _reply() tells
-            self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
-            self.process.stdin.flush()
-        return self._reply()
-
-    def stop(self):
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait()
+        return super().run(task, steps)
 
 
 def check_answers(processes):
@@ -310,10 +286,7 @@ def _parser():
                         help="how often everything is measured")
     parser.add_argument("--seconds", type=number_type(float, 0), default=3.0,
                         help="about how long one measurement takes")
-    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
-                        help="height and width of the input, a multiple of 32")
-    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
-                        help="images a step, even")
+    add_size_arguments(parser)
     parser.add_argument("--threads", type=number_type(int, 1), default=os.cpu_count(),
                         help="threads of every engine")
     parser.add_argument("--pictures", type=number_type(int, 16), default=2000,
@@ -335,8 +308,7 @@ def _parser():
 def main():
     parser = _parser()
     args = parser.parse_args()
-    if args.image_size % STRIDE or args.batch_size % 2:
-        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
+    check_sizes(parser, args)
     given = dict(each.partition("=")[::2] for each in args.python)
     engines = [engine for engine in ENGINES if engine.name in args.engines]
     try:
