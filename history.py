@@ -1,9 +1,10 @@
-"""The training history: one row an epoch in ``history.csv``, and a picture drawn from it."""
+"""The training history: one row an epoch in ``history.csv``, and the pictures of a training."""
 
 import csv
 import os
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -101,6 +102,33 @@ def plot_training_summary(path, rows, best, settings):
         for axis in (axes[0][0], axes[0][1], axes[1][0], axes[1][1]):
             axis.axvline(best["epoch"], color=hexadecimal(GREY), linestyle=":")
         _write_facts(axes[1][2], rows, best, settings)
+        _save(figure, path)
+
+
+def plot_range_test(path, rows):
+    """Draw accuracy and loss over the learning rate, each batch and a moving mean.
+
+    Parameters
+    ----------
+    path : str
+        The picture to write.
+    rows : numpy.ndarray
+        [steps, 3]: learning rate, loss and accuracy of each batch, the rates rising.
+    """
+    width = max(1, len(rows) // 20)
+    middle = (width - 1) // 2  # a mean stands where its batches do, lest the curve be read late
+    with matplotlib.rc_context(CHART_STYLE):
+        figure = Figure(figsize=(11, 8))
+        axes = figure.subplots(2, sharex=True)
+        for axis, column, title in zip(axes, (2, 1), ("accuracy", "loss")):
+            smooth = np.convolve(rows[:, column], np.ones(width) / width, "valid")
+            axis.plot(rows[:, 0], rows[:, column], alpha=0.3, linewidth=1.5, label="each batch")
+            axis.plot(rows[middle:middle + len(smooth), 0], smooth,
+                      label="mean of {} batches".format(width))
+            axis.set(title=title)
+            axis.legend()
+        axes[1].set(xlabel="learning rate")
+        axes[1].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         _save(figure, path)
 
 

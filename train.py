@@ -40,7 +40,13 @@ from dataset import (
 )
 from evaluation import measure, score_split
 from frozen import build_classifier, freeze
-from history import plot_history, plot_training_summary, read_history, write_history
+from history import (
+    plot_history,
+    plot_range_test,
+    plot_training_summary,
+    read_history,
+    write_history,
+)
 from pictures import BLUE, RED, contact_sheet, encode_png
 from session import is_mkl_build, new_session, tf
 from utils import (
@@ -49,7 +55,6 @@ from utils import (
     number_type,
     progress,
     read_json,
-    temporary_path,
     warn,
     write_atomically,
     write_json,
@@ -700,31 +705,9 @@ def lr_range_test(args, loader):
     stem = os.path.join(args.log_dir, "lr_range_test")
     with write_atomically(stem + ".csv", "w", newline="") as stream:
         csv.writer(stream).writerows([("learning_rate", "loss", "accuracy")] + rows)
-    _plot_range_test(stem + ".png", np.array(rows))
+    plot_range_test(stem + ".png", np.array(rows))
     print("wrote {0}.csv and {0}.png: --base-lr is where accuracy starts to rise, --max-lr where "
           "it turns ragged or falls".format(stem))
-
-
-def _plot_range_test(path, rows):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    width = max(1, len(rows) // 20)
-    figure, axes = plt.subplots(2, sharex=True, figsize=(8, 7))
-    for axis, column, label in zip(axes, (2, 1), ("accuracy", "loss")):
-        smooth = np.convolve(rows[:, column], np.ones(width) / width, "valid")
-        axis.plot(rows[:, 0], rows[:, column], alpha=0.25, label="each batch")
-        axis.plot(rows[width - 1:, 0], smooth, label="mean of {} batches".format(width))
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    axes[1].set_xlabel("learning rate")
-    figure.tight_layout()
-    with temporary_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
 
 
 def _parser():
