@@ -44,6 +44,17 @@ def test_pictures_show_the_curves_on_light_paper(rows, tmp_path, count):
             assert (np.abs(drawn - colour).max(axis=2) < 8).sum() > 100, "each curve is there"
 
 
+def test_the_range_test_shows_a_change_of_accuracy_at_its_rate(tmp_path):
+    late = np.arange(400) >= 200
+    history.plot_range_test(
+        str(tmp_path / "range.png"), np.column_stack([np.linspace(0, 1, 400), 1.0 - late, late]))
+    drawn = np.asarray(Image.open(str(tmp_path / "range.png")).convert("RGB")).astype(int)
+    change = drawn[len(drawn) // 4]  # a line of pixels between accuracies 0 and 1
+    each_batch, mean = ((np.abs(change - colour).max(axis=1) < 40).nonzero()[0].mean()
+                        for colour in ((175, 209, 228), (213, 94, 0)))
+    assert abs(each_batch - mean) < 8
+
+
 def test_the_batch_for_tensorboard_is_a_picture():
     images = np.random.RandomState(0).randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
     (value,) = train.batch_summary(images, [0, 0, 0, 1, 1, 1]).value
