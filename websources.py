@@ -11,6 +11,8 @@ import collections
 import contextlib
 import email.utils
 import html
+import http.client
+import io
 import json
 import random
 import re
@@ -27,9 +29,12 @@ from utils import UserError
 MAX_REDIRECTS = 5
 MAX_URL = 2000  # characters; longer ones are attacks or mistakes
 MAX_JSON_BYTES = 4 * 1000 * 1000  # far more than a page of 50 results takes
+_ENVELOPE = 1000 * 1000  # bytes that an answer's headers and chunk marks may add to its body
 _CHUNK = 16 * 1024
 _PASSING = frozenset([408, 425, 429])  # and every 5xx: worth trying again
-_DENIED = frozenset([401, 403])  # a quota used up, a missing --contact: later runs ask again
+# A quota used up, a missing --contact, a proxy's password, a thumbnail that Openverse could not
+# get from where the picture lies, be it for a time-out: later runs ask again.
+_DENIED = frozenset([401, 403, 407, 424])
 
 Candidate = collections.namedtuple("Candidate", "url page creator licence")
 Candidate.__doc__ = """A search result: picture address, source page, creator and licence."""
@@ -114,7 +119,8 @@ class _Pace:
     def close(self, host, seconds):
         """Fail whoever asks ``host`` within so many seconds, rather than let them wait."""
         with self._lock:
-            self._closed_until[host] = time.monotonic() + seconds
+            self._closed_until[host] = max(
+                self._closed_until[host], time.monotonic() + seconds)
 
     def sleep(self, seconds):
         if self._stopped.wait(seconds):
@@ -125,14 +131,15 @@ class _Pace:
 
 
 class _Alarm:
-    """Cuts a connection when a request has taken its time, whatever it is waiting for.
+    """Cuts a connection when a request has taken its time or brought too much, wherever it is.
 
     The time-outs of sockets begin anew with each byte, so that a server which trickles would hold
-    a thread for days.
+    a thread for days; and urllib3 reads the lines between and after chunks without a limit.
     """
 
-    def __init__(self, seconds, active):
-        self.rang = False
+    def __init__(self, seconds, max_bytes, active):
+        self.rang = self.flooded = False
+        self._bytes_left = max_bytes
         self._active = active  # the alarms of all requests under way
         self._socket = None
         self._lock = threading.Lock()
@@ -157,6 +164,13 @@ class _Alarm:
         if self.rang:
             self._cut()
 
+    def count(self, read):
+        """Take note of bytes that came over the connection."""
+        self._bytes_left -= read
+        if self._bytes_left < 0:
+            self.flooded = True
+            raise OSError("too many bytes")
+
     def ring(self):
         """End the request now."""
         self.rang = True
@@ -173,13 +187,38 @@ class _Alarm:
 _running = threading.local()  # .alarm: that of the request which this thread is at
 
 
+class _Counted(io.RawIOBase):
+    """A socket's reading side that tells the thread's alarm of every byte."""
+
+    def __init__(self, raw):
+        self._raw = raw
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self._raw.readinto(buffer)
+        _running.alarm.count(count or 0)
+        return count
+
+    def close(self):
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fp = io.BufferedReader(_Counted(self.fp.detach()))
+
+
 class _Watched:
     """Mixed into urllib3's connections: tells the thread's alarm which socket to cut."""
 
+    response_class = _Answer
+
     def getresponse(self, *args, **kwargs):
-        alarm = getattr(_running, "alarm", None)
-        if alarm is not None:
-            alarm.watch(self.sock)
+        _running.alarm.watch(self.sock)
         return super().getresponse(*args, **kwargs)
 
 
@@ -247,6 +286,11 @@ class PoliteClient:
         Further tries after the first.
     backoff, longest_wait : float
         Seconds before the first further try, doubled each time, and their upper end.
+
+    Raises
+    ------
+    UserError
+        A proxy named in the environment that cannot be used: every address would seem bad.
     """
 
     def __init__(self, contact, rate, workers, connect_timeout, read_timeout, time_limit,
@@ -265,6 +309,7 @@ class PoliteClient:
         self._session.headers["Accept-Encoding"] = "gzip"
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter(pool_maxsize=workers + 1))
+        _check_proxies(self._session.adapters["http://"])
 
     def get_picture(self, url, max_bytes):
         """Fetch a picture file, unless its server forbids to train models on it.
@@ -333,13 +378,16 @@ class PoliteClient:
             if not is_web_address(url):
                 raise Refused("not an http(s) address", printable(url))
             self._pace.take_turn(urlsplit(url).hostname)
-            with _Alarm(self._time_limit, self._alarms) as alarm:
+            with _Alarm(self._time_limit, max_bytes + _ENVELOPE, self._alarms) as alarm:
                 try:
                     answer, body, url = self._exchange(url, max_bytes, check)
                     if alarm.rang:  # a cut in headers, or before an unknown end, looks like the end
                         raise requests.Timeout
                 except (requests.RequestException, urllib3.exceptions.HTTPError, OSError,
                         ValueError) as error:
+                    if alarm.flooded:
+                        raise Refused(
+                            "too many bytes", "more than {:,}".format(max_bytes)) from None
                     raise _as_fetch_error(error, alarm.rang) from None
             if url is None:
                 return answer, body
@@ -357,6 +405,17 @@ class PoliteClient:
             if check:
                 check(answer)
             return answer, _read_body(answer, max_bytes), None
+
+
+def _check_proxies(adapter):
+    """Make sure that the proxies which the environment names, if any, are ones to be used."""
+    for scheme, proxy in requests.utils.getproxies().items():
+        if scheme in ("http", "https", "all"):
+            try:
+                adapter.get_connection("http://localhost", {"http": proxy})
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                raise UserError("{}_proxy {}: {}; mend or unset that environment variable".format(
+                    scheme, proxy, error)) from None
 
 
 def _check_status(answer):
@@ -418,9 +477,8 @@ def _as_fetch_error(error, out_of_time):
     """Sort the exceptions of requests, urllib3 and the system by what they mean here."""
     if out_of_time or isinstance(error, requests.Timeout) or "timed out" in str(error):
         return Unavailable("time-out", type(error).__name__)
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema,
-                          requests.exceptions.MissingSchema,
-                          urllib3.exceptions.LocationValueError, UnicodeError)):
+    if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError,
+                          UnicodeError)):
         return Refused("bad address", printable(str(error), 100))
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return Refused("damaged", "its compression does not decode")
@@ -461,13 +519,20 @@ def is_web_address(url):
 
 
 def printable(value, limit=300):
-    """A server's text made harmless: no mark-up, no control characters, one line, cut to length.
-    """
+    """A stranger's text made harmless: no control characters, one line, cut to length."""
     if not isinstance(value, (str, int, float)):
         return ""
-    text = html.unescape(re.sub(r"<[^<>]*>", " ", str(value)[:20 * limit]))
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value)[:20 * limit])
     return " ".join(text.split())[:limit]
+
+
+def text_of(markup):
+    """The text of a piece of HTML, such as Wikimedia's name of an artist; "" if it is no string."""
+    if not isinstance(markup, str):
+        return ""
+    # The standard library's parser takes seconds, or raises, on what is no HTML at all.
+    text = re.sub(r"<(style|script)\b.*?</\1>|<[^<>]*>", " ", markup[:6000], flags=re.S | re.I)
+    return printable(html.unescape(text))
 
 
 class Wikimedia:
@@ -518,7 +583,11 @@ class Wikimedia:
         # The pages come keyed by number, in no order; "index" is their rank.
         found.sort(key=lambda page: page["index"] if isinstance(page.get("index"), int) else 0)
         candidates = [self._candidate(page) for page in found]
-        return ResultPage(list(filter(None, candidates)), _continuation(data.get("continue")))
+        following = _continuation(data.get("continue"))
+        if following and "iistart" in following:
+            # Of a single result MediaWiki goes on with the file's older versions instead.
+            following = None
+        return ResultPage(list(filter(None, candidates)), following)
 
     def _candidate(self, page):
         info = page.get("imageinfo")
@@ -526,8 +595,8 @@ class Wikimedia:
         about = _dict(info.get("extmetadata"))
         return _new_candidate(
             self.endpoint, [info.get("thumburl"), info.get("url")], info.get("descriptionurl"),
-            _dict(about.get("Artist")).get("value"),
-            _dict(about.get("LicenseShortName")).get("value"))
+            text_of(_dict(about.get("Artist")).get("value")),
+            text_of(_dict(about.get("LicenseShortName")).get("value")))
 
 
 class Openverse:

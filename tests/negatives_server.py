@@ -159,7 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             "thumburl": "{}/thumb/{}".format(base, name), "url": "{}/full/{}".format(base, name),
             "mime": "image/jpeg", "descriptionurl": "{}/wiki/File:{}".format(base, name),
             "extmetadata": {"LicenseShortName": {"value": "CC BY-SA 4.0"},
-                            "Artist": {"value": "<a href='#'>Ann\n &amp; Bob</a>"}},
+                            "Artist": {"value": "<style>.a {b: c}</style><div class='fn'>"
+                                                "<a href='#'>Ann\n &amp; Bob</a>"}},
         }
 
     def _openverse(self, page, number, more):
@@ -286,14 +287,39 @@ def _slow(handler, body):
 def _endless(handler, body):
     handler.start_endless(headers={"Content-Type": "image/jpeg"})
     handler.wfile.write(body)
-    for _ in range(int(1e9) // 65536):
-        handler.wfile.write(b"\0" * 65536)
+    _flood(handler, b"\0")
 
 
 def _endless_redirect(handler, body):
     handler.start_endless(302, {"Location": "/elsewhere"})
+    _flood(handler, b"\0")
+
+
+def _flood_between_chunks(handler, body):
+    """The mark of the first chunk never ends."""
+    handler.start_endless(headers={"Transfer-Encoding": "chunked"})
+    handler.wfile.write(b"5;")
+    _flood(handler, b"x")
+
+
+def _flood_after_chunks(handler, body):
+    """A whole body in one chunk, then a trailer that never ends."""
+    handler.start_endless(headers={"Transfer-Encoding": "chunked"})
+    handler.wfile.write(b"%x\r\n%s\r\n0\r\nX-Long: " % (len(body), body))
+    _flood(handler, b"x")
+
+
+def _flood(handler, letter):
     for _ in range(int(1e9) // 65536):
-        handler.wfile.write(b"\0" * 65536)
+        handler.wfile.write(65536 * letter)
+
+
+def _chunked(handler, body):
+    handler.start_endless(headers={"Transfer-Encoding": "chunked"})
+    for start in range(0, len(body), 100):
+        piece = body[start:start + 100]
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+    handler.wfile.write(b"0\r\n\r\n")
 
 
 def _reset(handler, body):
@@ -315,7 +341,9 @@ FAULTS = {
     "401": _status(401),
     "403": _status(403),
     "404": _status(404),
+    "407": _status(407),
     "410": _status(410),
+    "424": _status(424),
     "429": _status(429),
     "429 with Retry-After": _status(429, {"Retry-After": "0"}),
     "429 for a day": _status(429, {"Retry-After": "86400"}),
@@ -332,6 +360,9 @@ FAULTS = {
     "reset before the answer": _reset_before_the_answer,
     "endless": _endless,
     "endless redirect": _endless_redirect,
+    "flood between chunks": _flood_between_chunks,
+    "flood after chunks": _flood_after_chunks,
+    "chunked": _chunked,
     "length too long": _too_long,
     "length too short": lambda handler, body: handler.send_body(body, length=len(body) // 2),
     "length of a terabyte": lambda handler, body: handler.send_body(body, length=10 ** 12),
