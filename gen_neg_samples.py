@@ -57,7 +57,7 @@ from websources import (
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",
            "sun", "water", "sky")
 
-LISTS = {
+LISTS = {  # from training to test: pictures added later move one towards training only
     "train": "neg_samples.pickle",
     "val": "neg_samples_val.pickle",
     "test": "neg_samples_test.pickle",
@@ -76,7 +76,7 @@ def read_folder(folder):
     Returns
     -------
     pictures : list of Picture
-        Sorted by path, the first of each set of identical pictures.
+        Sorted by path; identical ones among them.
     rejections : list of Rejection
 
     Raises
@@ -88,7 +88,7 @@ def read_folder(folder):
         raise UserError("{}: not a folder; --from-dir wants a folder of sub-folders with "
                         "pictures".format(folder))
     paths, rejections = _choose_files(folder)
-    pictures, first_with = [], {}
+    pictures = []
     for path in progress(paths, desc="reading pictures", unit="picture"):
         category = _category(path, folder)
         try:
@@ -97,13 +97,8 @@ def read_folder(folder):
             warn("{}: {}; left out".format(path, error))
             rejections.append(Rejection(path, category, "bad picture", str(error)))
             continue
-        digest = images.pixel_digest(image)
-        if digest in first_with:
-            rejections.append(
-                Rejection(path, category, "duplicate", "same as " + first_with[digest]))
-            continue
-        first_with[digest] = path
-        pictures.append(Picture(path, category, digest, perceptual_hash(image)))
+        pictures.append(
+            Picture(path, category, images.pixel_digest(image), perceptual_hash(image)))
     if not pictures:
         raise UserError("{}: no usable picture in it; --from-dir wants sub-folders with "
                         "pictures ({})".format(folder, ", ".join(images.EXTENSIONS)))
@@ -134,39 +129,8 @@ def position(digest):
     return int(digest[:13], 16) / 16.0 ** 13
 
 
-def drop_near_duplicates(pictures):
-    """Keep one picture of each group of near duplicates: the one farthest from the test split.
-
-    Of a group the picture with the highest :func:`position` is kept. A group that grows can then
-    only move up, from test towards training: a picture that was trained on never comes back as
-    test material under another name.
-
-    Parameters
-    ----------
-    pictures : list of Picture
-
-    Returns
-    -------
-    kept : list of Picture
-    rejections : list of Rejection
-    """
-    groups = near_duplicate_groups(np.array([picture.hash for picture in pictures]))
-    best = {}
-    for picture, group in zip(pictures, groups):
-        if group not in best or position(picture.digest) > position(best[group].digest):
-            best[group] = picture
-    kept, rejections = [], []
-    for picture, group in zip(pictures, groups):
-        if picture is best[group]:
-            kept.append(picture)
-        else:
-            rejections.append(Rejection(picture.path, picture.category, "near duplicate",
-                                        "like " + best[group].path))
-    return kept, rejections
-
-
-def assign_splits(pictures, val_fraction, test_fraction):
-    """Divide pictures among the splits by content, category by category.
+def category_splits(pictures, val_fraction, test_fraction):
+    """The split that each picture has by its content and its category.
 
     A picture is test material if its :func:`position` is below ``test_fraction``, validation
     material if it is below ``test_fraction + val_fraction``, else training material. In any case
@@ -177,28 +141,69 @@ def assign_splits(pictures, val_fraction, test_fraction):
     Parameters
     ----------
     pictures : list of Picture
+        All there are, duplicates too: one that was left out could pull others down.
     val_fraction, test_fraction : float
         Above 0, their sum below 1.
 
     Returns
     -------
-    dict of str to list of Picture
-        Keys "train", "val" and "test"; the pictures in their given order.
+    list of str
+        "train", "val" or "test" for each picture.
     """
-    by_category = collections.defaultdict(list)
+    digests = collections.defaultdict(set)
     for picture in pictures:
-        by_category[picture.category].append(picture)
+        digests[picture.category].add(picture.digest)
     split_of = {}
-    for members in by_category.values():
-        members = sorted(members, key=lambda picture: picture.digest)
-        below = [position(picture.digest) < test_fraction for picture in members]
+    for category, members in digests.items():
+        members = sorted(members)
+        below = [position(digest) < test_fraction for digest in members]
         tests = max(1 if len(members) >= 3 else 0, sum(below))
-        below = [position(picture.digest) < test_fraction + val_fraction for picture in members]
+        below = [position(digest) < test_fraction + val_fraction for digest in members]
         vals = max(1, sum(below) - tests)
         names = ["test"] * tests + ["val"] * vals + ["train"] * len(members)
-        split_of.update((picture.digest, name) for picture, name in zip(members, names))
-    return {name: [picture for picture in pictures if split_of[picture.digest] == name]
-            for name in LISTS}
+        split_of.update(((category, digest), name) for digest, name in zip(members, names))
+    return [split_of[picture.category, picture.digest] for picture in pictures]
+
+
+def divide(pictures, val_fraction, test_fraction):
+    """Keep one picture of each group of duplicates and near duplicates, and divide these.
+
+    Kept is the picture with the highest :func:`position`, and its split is that of the group's
+    member farthest from test. A group that grows can then only move up, from test towards
+    training: a picture that was trained on never comes back as test material, be it under another
+    name or in another category.
+
+    Parameters
+    ----------
+    pictures : list of Picture
+    val_fraction, test_fraction : float
+        See :func:`category_splits`.
+
+    Returns
+    -------
+    splits : dict of str to list of Picture
+        Keys "train", "val" and "test"; the pictures in their given order.
+    rejections : list of Rejection
+    """
+    groups = near_duplicate_groups(np.array([picture.hash for picture in pictures]))
+    best, split_of = {}, {}
+    for picture, group, split in zip(
+            pictures, groups, category_splits(pictures, val_fraction, test_fraction)):
+        if group not in best or position(picture.digest) > position(best[group].digest):
+            best[group] = picture
+        split_of[group] = min(split, split_of.get(group, split), key=list(LISTS).index)
+    splits, rejections, first_with = {name: [] for name in LISTS}, [], {}
+    for picture, group in zip(pictures, groups):
+        first = first_with.setdefault(picture.digest, picture)
+        if picture is best[group]:
+            splits[split_of[group]].append(picture)
+        elif picture is not first:
+            rejections.append(Rejection(picture.path, picture.category, "duplicate",
+                                        "same as " + first.path))
+        else:
+            rejections.append(Rejection(picture.path, picture.category, "near duplicate",
+                                        "like " + best[group].path))
+    return splits, rejections
 
 
 def as_fraction(size, count, option):
@@ -212,41 +217,44 @@ def as_fraction(size, count, option):
 
 
 def write_splits(pictures, args):
-    """Drop near duplicates, divide the rest and write the three lists.
+    """Drop duplicates and near duplicates, divide the rest and write the three lists.
 
     Parameters
     ----------
     pictures : list of Picture
-        No two with the same digest.
     args : argparse.Namespace
         ``data_dir``, ``val_size`` and ``test_size``.
 
     Returns
     -------
     list of Rejection
-        The near duplicates.
+        The duplicates.
 
     Raises
     ------
     UserError
         Sizes or categories that leave a split empty. Nothing is written then.
     """
-    val_fraction = as_fraction(args.val_size, len(pictures), "--val-size")
-    test_fraction = as_fraction(args.test_size, len(pictures), "--test-size")
+    different = len({picture.digest for picture in pictures})
+    val_fraction = as_fraction(args.val_size, different, "--val-size")
+    test_fraction = as_fraction(args.test_size, different, "--test-size")
     if val_fraction + test_fraction >= 1:
         raise UserError("--val-size and --test-size leave nothing for training; make them smaller")
-    kept, rejections = drop_near_duplicates(pictures)
-    splits = assign_splits(kept, val_fraction, test_fraction)
+    splits, rejections = divide(pictures, val_fraction, test_fraction)
+    kept = list(itertools.chain.from_iterable(splits.values()))
     categories = collections.Counter(picture.category for picture in kept)
     for name, members in splits.items():
         if not members:
             raise UserError(
                 "{} different pictures in {} categories leave none for the {} list; add pictures, "
-                "at least 3 to a category".format(len(kept), len(categories), name))
-    small = sorted(category for category, count in categories.items() if count < 3)
-    if small:
-        warn("{} categories have fewer than 3 different pictures and are missing from some list, "
-             "{} first".format(len(small), small[0] or "."))
+                "at least 3 to a category, or change --val-size and --test-size".format(
+                    len(kept), len(categories), name))
+    everywhere = set.intersection(
+        *({picture.category for picture in members} for members in splits.values()))
+    missing = sorted(set(categories) - everywhere)
+    if missing:
+        warn("{} categories are missing from some list, {} first; each wants at least 3 different "
+             "pictures".format(len(missing), missing[0] or "."))
     for name, members in splits.items():
         path = os.path.join(args.data_dir, LISTS[name])
         save_list(path, [relative_to_data(member.path, args.data_dir) for member in members])

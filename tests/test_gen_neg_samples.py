@@ -77,7 +77,8 @@ def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
         again.save(str(folder / "cat" / "copy{}.png".format(number)))
         again.resize((128, 96), Image.BICUBIC).save(
             str(folder / "dog" / "large{}.jpg".format(number)), quality=60)
-    code, out, _ = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    code, out, _ = run("--from-dir", folder, "--data-dir", tmp_path / "data",
+                       "--val-size", "0.3", "--test-size", "0.3")
     assert code == 0
     kept = sum(read_lists(tmp_path / "data"), [])
     hashes = [picture_checks.perceptual_hash(images.read_image(name)) for name in kept]
@@ -124,7 +125,7 @@ def test_sizes_as_counts_and_fractions(run, tmp_path):
 
 def as_pictures(digests):
     return [Picture("{:.6f}".format(gen_neg_samples.position(digest)), "category " + digest[-1],
-                    digest, hash=None)
+                    digest, hash=np.random.RandomState(int(digest[:8], 16)).rand(256) < 0.5)
             for digest in digests]
 
 
@@ -139,11 +140,40 @@ def test_added_pictures_never_move_one_from_train_to_test():
         random = np.random.RandomState(seed)
         digests = random_digests(random, random.randint(1, 40))
         added = random_digests(random, random.randint(1, 40))
-        before = gen_neg_samples.assign_splits(as_pictures(digests), 0.1, 0.15)
-        after = gen_neg_samples.assign_splits(as_pictures(digests + added), 0.1, 0.15)
+        before, _ = gen_neg_samples.divide(as_pictures(digests), 0.1, 0.15)
+        after, _ = gen_neg_samples.divide(as_pictures(digests + added), 0.1, 0.15)
         trained = {picture.digest for picture in before["train"]}
         assert not trained & {picture.digest for picture in after["test"]}
         assert sum(map(len, after.values())) == len(digests + added)
+
+
+def test_added_duplicates_never_move_one_from_train_to_test():
+    """Nor do copies in other categories, and pictures that are like two others at once."""
+    for seed in range(300):
+        random = np.random.RandomState(seed)
+        known = list(zip(random_digests(random, 25), near_hashes(random, 25)))
+        placed = [known[random.randint(len(known))] for _ in range(40)]
+        pictures = [Picture(str(number), "category {}".format(random.randint(3)), digest, bits)
+                    for number, (digest, bits) in enumerate(placed)]
+        before, _ = gen_neg_samples.divide(pictures[:20], 0.02, 0.02)
+        after, rejected = gen_neg_samples.divide(pictures, 0.02, 0.02)
+        for trained in before["train"]:
+            for tested in after["test"]:
+                distance = np.count_nonzero(trained.hash != tested.hash)
+                assert distance > picture_checks.NEAR_BITS
+        assert sum(map(len, after.values())) + len(rejected) == len(pictures)
+
+
+def near_hashes(random, count):
+    """Perceptual hashes in chains: neighbours are near duplicates, others are not."""
+    hashes = []
+    for _ in range(count):
+        start = hashes[random.randint(len(hashes))] if hashes and random.rand() < 0.4 else (
+            random.rand(256) < 0.5)
+        flips = np.zeros(256, bool)
+        flips[random.choice(256, picture_checks.NEAR_BITS, replace=False)] = True
+        hashes.append(start ^ flips)
+    return hashes
 
 
 def test_a_growing_group_of_near_duplicates_moves_away_from_test():
@@ -153,9 +183,9 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
     near[:picture_checks.NEAR_BITS] ^= True
     trained = Picture("trained", "dog", "f" * 64, bits)
     for digest in ("0" * 64, "8" * 64):
-        kept, rejected = gen_neg_samples.drop_near_duplicates(
-            [Picture("new", "dog", digest, near), trained])
-        assert kept == [trained]
+        splits, rejected = gen_neg_samples.divide(
+            [Picture("new", "dog", digest, near), trained], 0.1, 0.1)
+        assert sum(splits.values(), []) == [trained]
         assert [(row.name, row.cause) for row in rejected] == [("new", "near duplicate")]
 
 
