@@ -18,6 +18,7 @@ same command goes on where it was.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import os
@@ -418,21 +419,21 @@ def collect_from_web(args):
         connect_timeout=args.connect_timeout, read_timeout=args.read_timeout,
         time_limit=args.time_limit, retries=args.retries, backoff=args.backoff,
         longest_wait=args.longest_wait)
-    store = NegativeStore(folder, {
-        "min-side": args.min_side, "max-pixels": args.max_pixels, "max-bytes": args.max_bytes,
-        "keep-faces": args.keep_faces})
-    collector = Collector(source, store, client, args)
-    try:
-        for query in queries:
-            collector.collect(query)
+    settings = {"min-side": args.min_side, "max-pixels": args.max_pixels,
+                "max-bytes": args.max_bytes, "keep-faces": args.keep_faces}
+    with contextlib.closing(NegativeStore(folder, settings)) as store:
+        collector = Collector(source, store, client, args)
+        try:
+            for query in queries:
+                collector.collect(query)
+                store.write_attribution()
+                report_query(query, store, collector.notes, args.per_query)
+        finally:
+            collector.close()
             store.write_attribution()
-            report_query(query, store, collector.notes, args.per_query)
-    finally:
-        collector.close()
-        store.write_attribution()
-        write_report(os.path.join(folder, "report.csv"), store.rejections())
-    store.clear_incoming()
-    finish_collection(store, collector.notes, args)
+            write_report(os.path.join(folder, "report.csv"), store.rejections())
+        store.clear_incoming()
+        finish_collection(store, collector.notes, args)
 
 
 def finish_collection(store, notes, args):

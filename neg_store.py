@@ -12,14 +12,15 @@
 """
 
 import collections
+import contextlib
 import csv
 import datetime
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
-import shutil
 import threading
 
 import numpy as np
@@ -80,6 +81,8 @@ class NegativeStore:
         self._counts = collections.Counter()  # pictures kept, by query
         os.makedirs(self._incoming, exist_ok=True)
         self._journal = self._open_journal(os.path.join(folder, "journal.jsonl"))
+        for left_by_a_kill in glob.glob(os.path.join(glob.escape(folder), ".partial-*")):
+            os.remove(left_by_a_kill)
         self._check_settings(settings)
         self._removed = {key for key in self._kept() if not os.path.exists(self._path(*key))}
         self._counts.subtract(query for query, _ in self._removed)
@@ -243,8 +246,17 @@ class NegativeStore:
         return True
 
     def clear_incoming(self):
-        """Remove what no candidate needs any more, at the end of a run."""
-        shutil.rmtree(self._incoming, ignore_errors=True)
+        """Remove what no candidate needs any more, at the end of a run.
+
+        What an earlier run was killed over stays, if this run did not ask for it.
+        """
+        decided = {url for _, url in self._verdicts}
+        needed = {fetched.digest + ".jpg" for url, fetched in self._fetched.items()
+                  if url not in decided}
+        with contextlib.suppress(OSError):  # not empty, or somebody was faster
+            for name in set(os.listdir(self._incoming)) - needed:
+                os.remove(os.path.join(self._incoming, name))
+            os.rmdir(self._incoming)
 
     def _kept(self):
         return [key for key, verdict in self._verdicts.items()

@@ -598,6 +598,33 @@ def test_a_line_cut_short_by_a_kill_is_no_damage(server, run, tmp_path, cut):
     assert not any(name.endswith(".jpg") for name in server.hits)
 
 
+def test_what_was_fetched_for_another_query_is_not_fetched_twice(server, run, tmp_path):
+    """Nor does a picture or a sheet half written by a kill stay for ever."""
+    folder = tmp_path / "neg_samples"
+    fill(server, "dog", range(12))
+    fill(server, "cat", range(20, 24))
+    run("--queries", "dog")
+    journal = folder / "journal.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    undone = [row for row in rows if row["kind"] == "verdict"][-3:]
+    digests = {row["candidate"][0]: row["digest"] for row in rows if row["kind"] == "fetched"}
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows if row not in undone))
+    (folder / ".incoming").mkdir()
+    for row in undone:
+        name = digests[row["url"]] + ".jpg"
+        (folder / "dog" / name).rename(folder / ".incoming" / name)
+    (folder / ".incoming" / ".partial-1-a.jpg").write_bytes(b"x")
+    (folder / ".partial-2-sheet.png").write_bytes(b"x")
+    server.hits.clear()
+    run("--queries", "cat")
+    assert len(kept(tmp_path)) == 9 + 4
+    assert len(list((folder / ".incoming").iterdir())) == 3
+    run("--queries", "dog", "cat")
+    assert len(kept(tmp_path)) == 12 + 4
+    assert server.hits == {"search": 1, **{"{}.jpg".format(number): 1 for number in range(20, 24)}}
+    assert not glob.glob(str(folder / ".incoming*")) and not glob.glob(str(folder / ".partial-*"))
+
+
 def busy_site(server):
     """1,000 pictures for three queries: 100 with passing faults, 100 with lasting ones, 20 twins.
 
