@@ -29,6 +29,7 @@ import numpy as np
 import images
 from neg_store import NegativeStore, Picture, Rejection, write_report
 from picture_checks import (
+    STORED_SIDE,
     FaceDetector,
     Unfit,
     decode,
@@ -544,10 +545,12 @@ def _add_source_arguments(group):
 def _add_picture_arguments(group):
     group.add_argument("--keep-faces", action="store_true",
                        help="do not leave out pictures with a human face")
-    group.add_argument("--min-side", type=number_type(int, 1), default=64, metavar="PIXELS",
-                       help="least height and width")
-    group.add_argument("--max-pixels", type=number_type(int, 1), default=50 * 1000 * 1000,
-                       metavar="N", help="larger pictures are not even decoded")
+    group.add_argument("--min-side", type=number_type(int, 1, STORED_SIDE), default=64,
+                       metavar="PIXELS", help="least height and width, after a picture was shrunk "
+                       "to {} pixels along its longer side".format(STORED_SIDE))
+    group.add_argument("--max-pixels", type=number_type(int, 1, images.MAX_PIXELS),
+                       default=50 * 1000 * 1000, metavar="N",
+                       help="larger pictures are not even decoded")
     group.add_argument("--max-bytes", type=number_type(int, 1), default=20 * 1000 * 1000,
                        metavar="N", help="longer files are not read to their end")
 

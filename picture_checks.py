@@ -9,6 +9,7 @@ To see which pictures the face check would leave out, run it on folders, picture
 """
 
 import argparse
+import contextlib
 import io
 import os
 import threading
@@ -34,6 +35,9 @@ HASH_SIDE = 16  # bits along each side of the perceptual hash: 256 in all
 # begin siblings, such as motorbikes of one make.
 NEAR_BITS = 22
 
+_LARGE = 4 * 1000 * 1000  # pixels: decoding takes up to 36 bytes of each, so one such at a time
+_decoding_large = threading.Lock()
+
 _BLOCK = 512  # hashes compared at a time: 512 x 50,000 float32 distances take 100 MB
 
 
@@ -55,7 +59,7 @@ def decode(body, max_pixels, min_side):
     max_pixels : int
         Larger pictures are refused before their pixels are decoded (decompression bombs).
     min_side : int
-        The least height and width in pixels.
+        The least height and width in pixels, as the picture will be stored.
 
     Returns
     -------
@@ -75,10 +79,11 @@ def decode(body, max_pixels, min_side):
         raise Unfit("not an image", "{} bytes".format(len(body))) from None
     if width * height > max_pixels:
         raise Unfit("too many pixels", "{} x {}".format(width, height))
-    if min(width, height) < min_side:
+    if min(_stored_size(width, height)) < min_side:
         raise Unfit("too small", "{} x {} pixels".format(width, height))
     try:
-        return images.read_image(body, max_pixels)
+        with _decoding_large if width * height > _LARGE else contextlib.nullcontext():
+            return images.read_image(body, max_pixels)
     except images.BadImage as error:
         raise Unfit("truncated or damaged", str(error)) from None
 
@@ -99,17 +104,15 @@ def stored_form(image):
         uint8, [height, width, 3]: what ``jpeg`` decodes to.
     """
     stream = io.BytesIO()
-    Image.fromarray(_fit(image, STORED_SIDE)).save(stream, "JPEG", quality=JPEG_QUALITY)
+    small = images.resize(image, *_stored_size(*image.shape[:2]))
+    Image.fromarray(small).save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.getvalue(), images.read_image(stream.getvalue())
 
 
-def _fit(image, side):
-    """Shrink a picture until its longest side has ``side`` pixels; smaller ones stay."""
-    scale = side / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
-    return images.resize(image, height, width)
+def _stored_size(*size):
+    """Height and width shrunk until the longer is STORED_SIDE; smaller ones stay."""
+    scale = min(1.0, STORED_SIDE / max(size))
+    return tuple(max(1, round(scale * side)) for side in size)
 
 
 def perceptual_hash(image):

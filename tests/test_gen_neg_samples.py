@@ -1,9 +1,12 @@
 """gen_neg_samples.py --from-dir, the split rule and the command line."""
 
+import concurrent.futures
 import csv
 import functools
 import os
 import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -212,6 +215,27 @@ def test_seen_pictures_grow_beyond_their_first_room():
         seen.add(str(number), bits)
     for number, bits in enumerate(hashes):
         assert seen.find("new", bits) == ("near duplicate", str(number))
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    """50 megapixels of 16-bit grey take 1.7 GB in between: one is enough."""
+    lock, under_way, most = threading.Lock(), [], []
+
+    def read_image(*_):
+        with lock:
+            under_way.append(1)
+            most.append(len(under_way))
+        time.sleep(0.02)
+        with lock:
+            under_way.pop()
+
+    monkeypatch.setattr(images, "read_image", read_image)
+    for side, expected in [(2100, 1), (100, 4)]:
+        most.clear()
+        body = encode(np.zeros((side, side, 3), np.uint8), "PNG")
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(picture_checks.decode, [body] * 8, [5000000] * 8, [1] * 8))
+        assert max(most) == expected
 
 
 def test_perceptual_hash_survives_scaling_and_compression():

@@ -394,10 +394,12 @@ def test_pictures_of_unsuitable_size_or_format_are_left_out(server, run, tmp_pat
     server.add("dog", "bomb.png", bomb(60000, 60000))
     server.add("dog", "large.png", bomb(9000, 9000))
     server.add("dog", "narrow.png", encode(texture(10, 63, 500), "PNG"))
+    server.add("dog", "strip.png", encode(texture(11, 64, 4000), "PNG"))  # 8 x 512 once shrunk
     server.add("dog", "script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n")
     run("--queries", "dog")
     assert causes(tmp_path) == {"bomb.png": "too many pixels", "large.png": "too many pixels",
-                                "narrow.png": "too small", "script.jpg": "not an image"}
+                                "narrow.png": "too small", "strip.png": "too small",
+                                "script.jpg": "not an image"}
     assert len(kept(tmp_path)) == 3
 
 
