@@ -442,8 +442,10 @@ def finish_collection(store, notes, args):
     pictures = store.kept_pictures()
     report = os.path.join(store.folder, "report.csv")
     if not pictures:
+        causes = collections.Counter(rejection.cause for rejection in store.rejections())
+        why = ["{} {}".format(count, cause) for cause, count in sorted(causes.items())]
         raise UserError("no picture was kept ({}); see {} and run again later".format(
-            "; ".join(sorted(set(notes.values()))) or "all were left out", report), exit_code=1)
+            "; ".join(why + sorted(set(notes.values()))), report), exit_code=1)
     print("contact sheet: {}".format(store.write_sheet()))
     rejections = store.rejections() + write_splits(pictures, args)
     write_report(report, rejections)
@@ -528,10 +530,11 @@ def parse_arguments():
 
 
 def _add_source_arguments(group):
-    group.add_argument("--from-dir", metavar="FOLDER", help="take pictures from this folder, "
-                       "not from the web; its sub-folders are categories")
-    group.add_argument("--source", choices=("wikimedia", "openverse", "urls"),
-                       default="wikimedia", help="search service, or a file of addresses")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--from-dir", metavar="FOLDER", help="take pictures from this folder, "
+                        "not from the web; its sub-folders are categories")
+    either.add_argument("--source", choices=("wikimedia", "openverse", "urls"),
+                        default="wikimedia", help="search service, or a file of addresses")
     group.add_argument("--urls", metavar="FILE",
                        help="for --source urls: a text file, one picture address a line")
     group.add_argument("--queries", nargs="+", default=list(QUERIES), metavar="QUERY",
@@ -580,6 +583,8 @@ def _add_client_arguments(group):
 @cli
 def main():
     args = parse_arguments()
+    if args.urls is not None and args.source != "urls":
+        raise UserError("--urls {}: wants --source urls beside it".format(args.urls))
     if args.from_dir is not None:
         collect_from_folder(args)
     else:

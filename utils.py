@@ -42,6 +42,8 @@ def cli(main):
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
+        if getattr(sys.stdout, "errors", None) == "strict":  # some names have no spelling in it
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(*args, **kwargs)
         except UserError as error:

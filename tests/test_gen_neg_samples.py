@@ -278,7 +278,8 @@ def test_bad_input(run, tmp_path, monkeypatch, arguments, words):
 @pytest.mark.parametrize("arguments", [
     ["--test-size", "0"], ["--test-size", "1.5"], ["--val-size", "nan"], ["--val-size", "-1"],
     ["--val-size", "many"], ["--per-query", "0"], ["--workers", "1000"], ["--rate", "0"],
-    ["--source", "bing"], ["--queries"],
+    ["--source", "bing"], ["--queries"], ["--source", "openverse", "--from-dir", "."],
+    ["--min-side", "513"], ["--max-pixels", "1000000000"],
 ])
 def test_bad_options(run, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)

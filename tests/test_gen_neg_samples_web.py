@@ -353,7 +353,7 @@ def test_nothing_found_is_exit_code_1(server, run, tmp_path):
     fill(server, "dog", range(3), "404")
     code, _, err = run("--queries", "dog", "cat")
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: no picture was kept (")
+    assert err.splitlines()[-1].startswith("error: no picture was kept (3 HTTP 404; there are")
     assert causes(tmp_path) == {"{}.jpg".format(number): "HTTP 404" for number in range(3)}
     assert not glob.glob(str(tmp_path / "*.pickle"))
 
@@ -530,8 +530,30 @@ def test_addresses_from_a_file(server, run, tmp_path):
     assert server.hits == {"7.jpg": 1}
 
 
+@pytest.mark.parametrize("proxy", [
+    "socks5://127.0.0.1:1", "http:///", "http://[", "http://127.0.0.1:99999", "ftp://127.0.0.1"])
+def test_a_proxy_that_cannot_be_used_spoils_no_address(server, run, tmp_path, monkeypatch, proxy):
+    fill(server, "dog", range(4))
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    code, _, err = run("--queries", "dog")
+    assert code == 2
+    assert err.startswith("error: http_proxy {}: ".format(proxy)) and err.count("\n") == 1
+    assert not os.listdir(str(tmp_path))
+
+
+def test_names_that_stdout_cannot_spell(server, tmp_path):
+    fill(server, "собака", range(4))
+    done = subprocess.run(
+        command(server, tmp_path, "собака"), capture_output=True, timeout=60,
+        env=dict(os.environ, PYTHONIOENCODING="latin-1:strict"))
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"\\u0441\\u043e\\u0431\\u0430\\u043a\\u0430: 4 kept")
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["--source", "urls"], "--urls FILE is missing"),
+    (["--urls", "empty.txt"], "--urls empty.txt: wants --source urls"),
     (["--source", "urls", "--urls", "missing.txt"], "missing.txt"),
     (["--source", "urls", "--urls", "empty.txt"], "empty.txt: no address in it"),
     (["--source", "urls", "--urls", "binary.txt"], "binary.txt: not UTF-8 text"),
