@@ -59,6 +59,8 @@ from websources import (
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",
            "sun", "water", "sky")
 
+LONGEST_QUERY = 200  # characters; Wikimedia refuses those above 300
+
 LISTS = {  # from training to test: pictures added later move one towards training only
     "train": "neg_samples.pickle",
     "val": "neg_samples_val.pickle",
@@ -478,9 +480,12 @@ def choose_source(args):
                             "a line")
         args.per_query = None
         return UrlFile(args.urls), [os.path.splitext(os.path.basename(args.urls))[0]]
-    queries = [printable(query, 200) for query in args.queries]
+    queries = [printable(query, LONGEST_QUERY + 1) for query in args.queries]
     if not all(queries):
         raise UserError("--queries: one of them is empty; name things to search for")
+    if max(map(len, queries)) > LONGEST_QUERY:
+        raise UserError("--queries: one of them is longer than {} characters; name things in "
+                        "fewer".format(LONGEST_QUERY))
     service = {"wikimedia": Wikimedia, "openverse": Openverse}[args.source]
     return service(args.endpoint), list(collections.OrderedDict.fromkeys(queries))
 
@@ -536,7 +541,8 @@ def _add_source_arguments(group):
     either.add_argument("--source", choices=("wikimedia", "openverse", "urls"),
                         default="wikimedia", help="search service, or a file of addresses")
     group.add_argument("--urls", metavar="FILE",
-                       help="for --source urls: a text file, one picture address a line")
+                       help="for --source urls: a text file, one picture address a line; "
+                       "all of them are taken")
     group.add_argument("--queries", nargs="+", default=list(QUERIES), metavar="QUERY",
                        help="what to search for; each is a category")
     group.add_argument("--per-query", type=number_type(int, 1), default=500, metavar="N",

@@ -482,7 +482,15 @@ def _as_fetch_error(error, out_of_time):
         return Refused("bad address", printable(str(error), 100))
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return Refused("damaged", "its compression does not decode")
-    return Unavailable("connection broken", printable(str(error), 100))
+    return Unavailable("connection broken", printable(str(_root(error)), 100))
+
+
+def _root(error):
+    """What an exception comes from: the system's words, without the libraries' around them."""
+    for inner in (getattr(error, "reason", None), error.__cause__) + error.args:
+        if isinstance(inner, BaseException):
+            return _root(inner)
+    return error
 
 
 def _parse_json(answer, body):

@@ -185,6 +185,25 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
     assert server.hits["0.jpg"] == 1
 
 
+def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypatch):
+    server.add("dog", "0.jpg", b"", "500")
+    client = websources.PoliteClient(
+        contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
+        retries=6, backoff=1, longest_wait=20)
+    runs = []
+    for _ in range(2):
+        waits = []
+        monkeypatch.setattr(
+            client._pace, "sleep", lambda seconds, waits=waits: waits.append(seconds))
+        with pytest.raises(websources.Unavailable):
+            client.get_picture(server.url + "/0.jpg", 1000)
+        runs.append([wait for wait in waits if wait > 0.1])  # without the waits for a turn
+        for wait, most in zip(runs[-1], [1, 2, 4, 8, 16, 20]):
+            assert most / 2 <= wait <= most
+        assert len(runs[-1]) == 6
+    assert runs[0] != runs[1]
+
+
 def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
     """A redirect's target asks to wait: the target is held back, not the host that sent us."""
     server.add("dog", "busy.jpg", b"", "503 with Retry-After")
@@ -363,7 +382,8 @@ def test_no_server_is_exit_code_1(run, tmp_path):
         pass
     code, _, err = run("--queries", "dog", "--endpoint", gone.url)
     assert code == 1
-    assert "the search failed: connection broken" in err.splitlines()[-1]
+    assert "the search failed: connection broken: [Errno " in err.splitlines()[-1]
+    assert "refused" in err.splitlines()[-1]
 
 
 def test_faces_are_left_out(server, run, tmp_path):
@@ -562,6 +582,7 @@ def test_names_that_stdout_cannot_spell(server, tmp_path):
     (["--endpoint", "host"], "not an http(s) address"),
     (["--endpoint", "http://host:port"], "not an http(s) address"),
     (["--queries", "dog", " "], "--queries: one of them is empty"),
+    (["--queries", "dog", "x" * 201], "--queries: one of them is longer than 200 characters"),
     (["--data-dir", "empty.txt"], "empty.txt"),
 ])
 def test_bad_input(server, run, tmp_path, monkeypatch, arguments, words):
