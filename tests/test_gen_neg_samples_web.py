@@ -637,9 +637,10 @@ def test_a_line_cut_short_by_a_kill_is_no_damage(server, run, tmp_path, cut):
     journal = tmp_path / "neg_samples" / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-cut])
     server.hits.clear()
-    code, _, _ = run("--queries", "dog")
-    assert code == 0
-    assert (kept(tmp_path), lists(tmp_path)) == before
+    for _ in range(2):  # the second reads what the first wrote behind the cut
+        code, _, _ = run("--queries", "dog")
+        assert code == 0
+        assert (kept(tmp_path), lists(tmp_path)) == before
     assert not any(name.endswith(".jpg") for name in server.hits)
 
 
