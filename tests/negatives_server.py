@@ -52,6 +52,9 @@ class PictureServer:
         Name -> key of FAULTS. ``"503 once"`` and the like go wrong at the first request only.
     hits, served : collections.Counter
         Requests, and whole and proper answers, by name; "search" counts searches.
+    agents : set of str
+        The User-Agents seen.
+    connections : int
     search_faults : dict of (str, int) to callable
         (query, number of the page from 0) -> what to answer instead, given the handler.
     page_size : int
@@ -62,7 +65,7 @@ class PictureServer:
     def __init__(self):
         self.pictures, self.faults, self.results = {}, {}, collections.OrderedDict()
         self.hits, self.served = collections.Counter(), collections.Counter()
-        self.agents = set()
+        self.agents, self.connections = set(), 0
         self.search_faults = {}
         self.page_size = 50
         self.repeats = False
@@ -107,6 +110,11 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        with self.server.site.changed:
+            self.server.site.connections += 1
 
     def log_message(self, *_):
         pass

@@ -108,6 +108,13 @@ def test_search_goes_through_the_pages_of_a_service(server, run, tmp_path, sourc
         requests.utils.default_user_agent())}
 
 
+def test_connections_are_used_again(server, run, tmp_path):
+    fill(server, "dog", range(60))
+    run("--queries", "dog", "--workers", "3")
+    assert len(kept(tmp_path)) == 60
+    assert server.connections <= 3 + 1  # the searches come from a thread of their own
+
+
 def test_attribution_names_file_page_creator_licence_query_and_time(server, run, tmp_path):
     fill(server, "dog", range(4))
     run("--queries", "dog")
