@@ -259,7 +259,8 @@ def write_splits(pictures, args):
     if missing:
         warn("{} categories are missing from some list, {} first; each wants at least 3 different "
              "pictures".format(len(missing), missing[0] or "."))
-    for name, members in splits.items():
+    # The test list first: killed in between, no picture stands in two, since they move one way.
+    for name, members in reversed(list(splits.items())):
         path = os.path.join(args.data_dir, LISTS[name])
         save_list(path, [relative_to_data(member.path, args.data_dir) for member in members])
         print("{}: {} pictures".format(path, len(members)))

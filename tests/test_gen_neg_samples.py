@@ -299,6 +299,33 @@ def test_a_failed_run_leaves_the_old_lists(run, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
 
 
+def test_a_kill_between_the_lists_leaves_no_picture_in_two(run, tmp_path, monkeypatch):
+    """Of three pictures one each is for training, validation and test; more push them up."""
+    sizes = ["--val-size", "0.01", "--test-size", "0.01"]
+    for first in range(0, 30, 3):
+        folder, data = tmp_path / "in{}".format(first), tmp_path / "data{}".format(first)
+        fill(folder, "dog", range(first, first + 3))
+        run("--from-dir", folder, "--data-dir", data, *sizes)
+        fill(folder, "dog", range(100, 130))
+        monkeypatch.setattr(gen_neg_samples, "save_list", save_some(2))
+        run("--from-dir", folder, "--data-dir", data, *sizes)
+        monkeypatch.undo()
+        names = sum(read_lists(data), [])
+        assert len(set(names)) == len(names)
+
+
+def save_some(count):
+    """A save_list that fails after so many lists, as if the disk were full."""
+    left = iter(range(count))
+
+    def save(path, strings):
+        if next(left, None) is None:
+            raise OSError("No space left on device")
+        save_list(path, strings)
+
+    return save
+
+
 def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
     names = ["astronaut.png", "chelsea.png", "coffee.png"]
     for name in names:
