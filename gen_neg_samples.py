@@ -61,7 +61,7 @@ QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "lap
 
 LONGEST_QUERY = 200  # characters; Wikimedia refuses those above 300
 
-LISTS = {  # from training to test: pictures added later move one towards training only
+LISTS = {  # in this order: pictures added later never move one from the first to the last
     "train": "neg_samples.pickle",
     "val": "neg_samples_val.pickle",
     "test": "neg_samples_test.pickle",
@@ -140,7 +140,8 @@ def category_splits(pictures, val_fraction, test_fraction):
     material if it is below ``test_fraction + val_fraction``, else training material. In any case
     the lowest of a category of three or more is test material, and the lowest that is not is
     validation material, so that every split sees every such category. A new picture can only push
-    others up, never from training to test.
+    others up, but for the third of a category, which can push one from training to validation;
+    none comes from training to test.
 
     Parameters
     ----------
@@ -259,7 +260,7 @@ def write_splits(pictures, args):
     if missing:
         warn("{} categories are missing from some list, {} first; each wants at least 3 different "
              "pictures".format(len(missing), missing[0] or "."))
-    # The test list first: killed in between, no picture stands in two, since they move one way.
+    # The test list first: killed in between, no picture is both trained on and tested with.
     for name, members in reversed(list(splits.items())):
         path = os.path.join(args.data_dir, LISTS[name])
         save_list(path, [relative_to_data(member.path, args.data_dir) for member in members])
