@@ -106,7 +106,7 @@ def _upright(image):
 def _to_rgb(image):
     """A loaded Pillow image of any mode as a uint8 [height, width, 3] array."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _grey_to_rgb(np.asarray(image, np.float64))
+        return _grey_to_rgb(np.array(image, np.float32))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -115,14 +115,17 @@ def _to_rgb(image):
 
 
 def _grey_to_rgb(grey):
-    """A high-depth grey image as uint8, its range told by its maximum: 1.0, 255 or 65535."""
-    grey = np.nan_to_num(grey)
+    """A high-depth grey image as uint8, its range told by its maximum: 1.0, 255 or 65535.
+
+    The float32 array is overwritten: large pictures would take several times their size else.
+    """
+    np.nan_to_num(grey, copy=False)
     if grey.max() > 255:
-        grey = grey / 257.0
+        grey /= 257
     elif grey.max() <= 1 and (grey % 1).any():
-        grey = grey * 255
-    grey = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+        grey *= 255
+    np.clip(np.rint(grey, out=grey), 0, 255, out=grey)
+    return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
 
 
 def resize(image, height, width):

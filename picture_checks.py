@@ -35,7 +35,7 @@ HASH_SIDE = 16  # bits along each side of the perceptual hash: 256 in all
 # begin siblings, such as motorbikes of one make.
 NEAR_BITS = 22
 
-_LARGE = 4 * 1000 * 1000  # pixels: decoding takes up to 36 bytes of each, so one such at a time
+_LARGE = 4 * 1000 * 1000  # pixels: decoding takes up to 26 bytes of each, so one such at a time
 _decoding_large = threading.Lock()
 
 _BLOCK = 512  # hashes compared at a time: 512 x 50,000 float32 distances take 100 MB
