@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import temporary_path
+from utils import UserError, temporary_path
 
 # Okabe & Ito's palette keeps these apart for colour-blind readers too.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
@@ -70,9 +70,10 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
-    gap, line = max(4, tile // 20), max(13, tile // 9)
+    frame, line = max(2, tile // 40), max(13, tile // 9)
+    gap = 3 * frame  # so that neighbours' frames do not touch
     lines = captions[0].count("\n") + 1 if captions else 0
-    cell_height = tile + gap + lines * (line + gap // 2) + (gap // 2 if lines else 0)
+    cell_height = tile + gap + lines * (line + frame) + (frame if lines else 0)
     top = 2 * line + gap if title else gap
     sheet = Image.new(
         "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER)
@@ -87,26 +88,32 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
         upper = top + (index // columns) * cell_height
         if frames:
             draw.rectangle(
-                [left - gap // 2, upper - gap // 2, left + tile + gap // 2 - 1,
-                 upper + tile + gap // 2 - 1], fill=frames[index])
+                [left - frame, upper - frame, left + tile + frame - 1, upper + tile + frame - 1],
+                fill=frames[index])
         sheet.paste(Image.fromarray(fit(image, tile)), (left, upper))
         if captions:
             for number, text in enumerate(captions[index].split("\n")):
-                draw.text((left, upper + tile + gap // 2 + number * (line + gap // 2)),
+                draw.text((left, upper + tile + frame + number * (line + frame)),
                           _cut(text, font(line), tile), INK, font(line))
     return sheet
 
 
 def fit(image, tile):
     """A picture shrunk or grown into a ``tile`` x ``tile`` square, on grey where it is narrower."""
-    height, width = image.shape[:2]
-    scale = tile / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    small = shrink(image, tile)
+    height, width = small.shape[:2]
     square = np.full((tile, tile, 3), 225, np.uint8)
-    top, left = (tile - size[1]) // 2, (tile - size[0]) // 2
-    square[top:top + size[1], left:left + size[0]] = small
+    top, left = (tile - height) // 2, (tile - width) // 2
+    square[top:top + height, left:left + width] = small
     return square
+
+
+def shrink(image, longest):
+    """A picture shrunk or grown, its shape kept, until its longer side has ``longest`` pixels."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _cut(text, typeface, width):
@@ -118,8 +125,24 @@ def _cut(text, typeface, width):
     return "…" + text
 
 
+def check_picture_name(path):
+    """Raise UserError if no picture can be written there: before the work, not after it."""
+    Image.init()
+    if Image.registered_extensions().get(os.path.splitext(path)[1].lower()) not in Image.SAVE:
+        raise UserError("{}: not a picture's name; let it end in .png".format(path))
+    if os.path.isdir(path):
+        raise UserError("{}: a folder; name a file".format(path))
+
+
 def save_picture(path, image):
-    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it."""
+    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it.
+
+    Raises
+    ------
+    UserError
+        As :func:`check_picture_name`.
+    """
+    check_picture_name(path)
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
+import unicodedata
 
 from tqdm import tqdm
 
@@ -38,6 +39,7 @@ def cli(main):
 
     :class:`UserError` exits with its own code, an operating-system error (disk full, permission
     denied) with 2, Ctrl-C with 130 and a closed output pipe with 141, as the shell reports them.
+    What standard output's encoding lacks is written as an escape, not failed on.
     """
 
     @functools.wraps(main)
@@ -65,14 +67,32 @@ def cli(main):
     return wrapper
 
 
+def printable(text):
+    """A file's name as one line of text, whatever bytes it holds.
+
+    Control characters (a line break; an escape that would recolour the terminal) and bytes that
+    are not UTF-8 become escapes such as ``\\n``.
+    """
+    return "".join(
+        each.encode("unicode_escape").decode() if unicodedata.category(each) in UNPRINTABLE
+        else each for each in text)
+
+
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control, surrogate and line-breaking characters
+
+
 def print_error(message):
     """Print one line to stderr, whatever line breaks the message carries."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    print("error: " + _one_line(message), file=sys.stderr)
 
 
 def warn(message):
     """Print a one-line warning to stderr without tearing a progress bar."""
-    tqdm.write("warning: " + " ".join(str(message).split()), file=sys.stderr)
+    tqdm.write("warning: " + _one_line(message), file=sys.stderr)
+
+
+def _one_line(message):
+    return printable(" ".join(str(message).split()))
 
 
 def progress(iterable=None, **options):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pictures import BLUE, GREEN, RED, _cut, contact_sheet, encode_png, fit, font, save_picture
+from utils import UserError
 
 
 def plain(height, width, colour):
@@ -63,7 +64,10 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "folder" / "sheet.png"
     save_picture(str(path), plain(8, 9, (1, 2, 3)))
     np.testing.assert_array_equal(np.asarray(Image.open(str(path))), plain(8, 9, (1, 2, 3)))
-    with pytest.raises(ValueError):
-        save_picture(str(path.parent / "sheet.unknown"), plain(8, 9, 0))
+    (path.parent / "folder.png").mkdir()
+    for name in ("sheet.unknown", "sheet", "folder.png"):
+        with pytest.raises(UserError, match=name):
+            save_picture(str(path.parent / name), plain(8, 9, 0))
+    (path.parent / "folder.png").rmdir()
     assert os.listdir(str(path.parent)) == ["sheet.png"]
     assert encode_png(Image.new("RGB", (3, 3))).startswith(b"\x89PNG")
