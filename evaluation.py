@@ -17,7 +17,7 @@ import distributed
 from augment import FACE, NON_FACE
 from darknet19 import CLASS_NAMES
 from dataset import read_batches
-from utils import UserError, progress, warn
+from utils import UserError, printable, progress, warn
 
 CALIBRATION_BINS = 10
 
@@ -69,7 +69,7 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
     with progress(total=len(mine), desc=description, unit="image", leave=False) as bar:
         for good, images, bad in read_batches(mine, batch_size, classifier.image_size):
             for path, cause in bad:
-                warn("{}: {}; skipped".format(path, cause))
+                warn("{}: {}; skipped".format(printable(path), cause))
             if good:
                 scores.update(zip(good, classifier(images)[:, FACE].astype(float)))
             bar.update(len(good) + len(bad))
@@ -137,8 +137,8 @@ def measure(labels, face_probabilities, threshold=0.5):
     Returns
     -------
     dict
-        ``images``, ``threshold``, ``accuracy``, ``accuracy_interval`` (95 %, low and high, Wilson's
-        score interval: Wilson, "Probable inference ..", 1927), ``precision``, ``recall``, ``f1``,
+        ``images``, ``threshold``, ``accuracy``, ``accuracy_interval`` (see :func:`interval`),
+        ``precision``, ``recall``, ``f1``,
         ``roc_auc``, ``average_precision``, ``log_loss``, ``false_positive_rate``,
         ``false_negative_rate``, ``confusion_matrix`` (rows: actual FACE, NON_FACE; columns:
         predicted) and ``calibration``, as :func:`calibration` gives it.
@@ -149,13 +149,11 @@ def measure(labels, face_probabilities, threshold=0.5):
     matrix = sklearn_metrics.confusion_matrix(is_face, predicted, labels=[True, False])
     precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
         is_face, predicted, average="binary", zero_division=0)
-    interval = binomtest(int((is_face == predicted).sum()), len(is_face)).proportion_ci(
-        method="wilson")
     return {
         "images": int(len(is_face)),
         "threshold": float(threshold),
         "accuracy": float((is_face == predicted).mean()),
-        "accuracy_interval": [float(interval.low), float(interval.high)],
+        "accuracy_interval": interval((is_face == predicted).sum(), len(is_face)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
@@ -168,6 +166,12 @@ def measure(labels, face_probabilities, threshold=0.5):
         "confusion_matrix": matrix.tolist(),
         "calibration": calibration(is_face, face_probabilities),
     }
+
+
+def interval(successes, trials):
+    """The 95 % interval of a share, [low, high]: Wilson, "Probable inference ..", 1927."""
+    found = binomtest(int(successes), int(trials)).proportion_ci(method="wilson")
+    return [float(found.low), float(found.high)]
 
 
 def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
@@ -188,7 +192,7 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
     -------
     dict
         ``expected_calibration_error`` and ``bins``: of each that is not empty ``images``,
-        ``mean_probability`` and ``face_share``.
+        ``mean_probability``, ``face_share`` and its ``face_share_interval``.
     """
     shares, means = calibration_curve(is_face, face_probabilities, n_bins=bins)
     edges = np.linspace(0, 1 + 1e-8, bins + 1)  # calibration_curve's own
@@ -197,7 +201,8 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
     return {
         "expected_calibration_error": float(
             (counts * np.abs(shares - means)).sum() / counts.sum()),
-        "bins": [{"images": int(count), "mean_probability": float(mean), "face_share": float(share)}
+        "bins": [{"images": int(count), "mean_probability": float(mean), "face_share": float(share),
+                  "face_share_interval": interval(round(count * share), count)}
                  for count, mean, share in zip(counts, means, shares)],
     }
 
@@ -261,6 +266,11 @@ TABLE = (
 )  # fmt: skip
 
 
+def format_figure(name, value):
+    """A figure for people; one more digit for areas, which come close to 1 and are not."""
+    return "{:.{}f}".format(value, 5 if name in ("roc_auc", "average_precision") else 4)
+
+
 def format_table(figures, worst=5):
     """The figures as lines for people.
 
@@ -276,7 +286,8 @@ def format_table(figures, worst=5):
     -------
     str
     """
-    lines = ["{:<27} {:.4f}".format(title, figures[name]) for name, title in TABLE]
+    lines = ["{:<27} {}".format(title, format_figure(name, figures[name]))
+             for name, title in TABLE]
     lines[0] += "   (95 % interval {:.4f} to {:.4f})".format(*figures["accuracy_interval"])
     lines.append("{:<27} {:.4f}".format(
         "expected calibration error", figures["calibration"]["expected_calibration_error"]))
@@ -293,7 +304,8 @@ def format_table(figures, worst=5):
              if row["false_positives"]]
     if wrong:
         lines += ["", "non-faces taken for faces, by category:"]
-        lines += ["  {category:<24} {rate:.4f}   ({false_positives} of {images})".format(**row)
+        lines += [printable("  {category:<24} {rate:.4f}   ({false_positives} of {images})"
+                            .format(**row))
                   for row in wrong[:worst]]
         if len(wrong) > worst:
             lines.append("  and {} more categories".format(len(wrong) - worst))

@@ -23,11 +23,18 @@ import distributed
 import heatmaps
 from augment import FACE, NON_FACE
 from darknet19 import CLASS_NAMES
-from evaluation import TABLE, figures_of, format_table, score_split, threshold_at
+from evaluation import (
+    TABLE,
+    figures_of,
+    format_figure,
+    format_table,
+    score_split,
+    threshold_at,
+)
 from images import read_image
-from pictures import BLUE, CHART_STYLE, GREEN, INK, RED, fit, hexadecimal
+from pictures import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal, shrink
 from robustness import format_robustness, measure_disturbed
-from utils import number_type, progress, write_atomically, write_json
+from utils import number_type, printable, progress, write_atomically, write_json
 
 MOST_MISTAKES = 24  # pictures shown of each kind of mistake
 CLOSE_CALLS = 12
@@ -110,9 +117,7 @@ def write_report(folder, model, scores, figures, mapper=None):
         "model": model, "figures": figures,
         "mistakes": [_describe(scores, index) for rows in mistakes for index in rows]})
     page = _page(model, scores, figures, mistakes, close_calls, mapper)
-    # File names may hold bytes that are not text; they are shown escaped.
-    with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8",
-                          errors="backslashreplace") as stream:
+    with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
 
 
@@ -165,7 +170,8 @@ def draw_charts(scores, figures):
             ("precision-recall", "Of what is called a face, how much is one, against how many of "
              "the faces are found.", _chart(_draw_precision_recall, scores, figures)),
             ("reliability", "Whether a probability of 0.8 is right in 8 cases of 10: on the "
-             "dashed line it is. Beside each point stands its number of pictures.",
+             "dashed line it is. Above each point stands its number of pictures; the fewer they "
+             "are, the longer the bar of its 95 % interval.",
              _chart(_draw_reliability, figures)),
         ]
         wrong = [row for row in figures["false_positives_by_category"] if row["false_positives"]]
@@ -199,7 +205,8 @@ def _draw_confusion(axis, figures):
             (column + 0.02, row + 0.02), 0.96, 0.96, color=colour, alpha=0.15 + 0.35 * share))
         axis.text(column + 0.5, row + 0.45, "{:,}".format(matrix[row, column]), ha="center",
                   va="center", fontsize=26, fontweight="bold")
-        axis.text(column + 0.5, row + 0.68, "{:.2%}".format(share), ha="center", va="center")
+        axis.text(column + 0.5, row + 0.68, "{:.2f} %".format(100 * share), ha="center",
+                  va="center")
 
 
 def _draw_histogram(axis, scores, figures):
@@ -212,7 +219,8 @@ def _draw_histogram(axis, scores, figures):
     axis.set(title="Scores", xlabel="probability of a face", ylabel="pictures (log scale)",
              yscale="log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
-    axis.legend(loc="upper left", bbox_to_anchor=(0.1, 1))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncol=3, fontsize=12,
+                columnspacing=1.2)
 
 
 def _draw_roc(axis, scores, figures):
@@ -223,9 +231,9 @@ def _draw_roc(axis, scores, figures):
               drawstyle="steps-post")
     _mark_thresholds(axis, figures, lambda point: (
         max(point["false_positive_rate"], least), point["recall"]))
-    axis.set(title="ROC curve: area {:.4f}".format(figures["roc_auc"]), xscale="log",
-             xlim=(least, 1), ylim=_upper_part(recalls[rates <= least].max()),
-             ylabel="share of the faces found",
+    area = format_figure("roc_auc", figures["roc_auc"])
+    axis.set(title="ROC curve: area {}".format(area), xscale="log", xlim=(least, 1),
+             ylim=_upper_part(recalls[rates <= least].max()), ylabel="share of the faces found",
              xlabel="share of the non-faces let through (log scale)")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
     axis.legend(loc="lower right")
@@ -243,9 +251,9 @@ def _draw_precision_recall(axis, scores, figures):
         return point["recall"], found / max(found + let_through, 1)
 
     _mark_thresholds(axis, figures, place)
-    axis.set(title="Precision and recall: average {:.4f}".format(figures["average_precision"]),
-             xlim=(0, 1.02), ylim=_upper_part(precisions[0]),
-             xlabel="share of the faces found (recall)",
+    area = format_figure("average_precision", figures["average_precision"])
+    axis.set(title="Precision and recall: average {}".format(area), xlim=(0, 1.02),
+             ylim=_upper_part(precisions[0]), xlabel="share of the faces found (recall)",
              ylabel="share of faces among those found")
     axis.legend(loc="lower left")
 
@@ -270,20 +278,21 @@ def _mark_thresholds(axis, figures, place):
 def _draw_reliability(axis, figures):
     calibration = figures["calibration"]
     axis.plot([0, 1], [0, 1], "--", color=hexadecimal(INK), linewidth=1.5)
-    bins = calibration["bins"]
-    axis.plot([row["mean_probability"] for row in bins], [row["face_share"] for row in bins],
-              "o-", color=hexadecimal(BLUE), markersize=8, clip_on=False)
-    for row in bins:
-        place = row["mean_probability"], row["face_share"]
-        axis.annotate(str(row["images"]), place, (0, 9 if place[1] < 0.5 else -20), fontsize=12,
-                      textcoords="offset points", ha="left" if place[0] < 0.05 else "right")
-    axis.set(title="Calibration: mean error {:.4f}".format(
-        calibration["expected_calibration_error"]), xlim=(0, 1), ylim=(0, 1),
-        xlabel="probability of a face (mean of a bin)", ylabel="share of faces in the bin")
+    for row in calibration["bins"]:
+        place, share = row["mean_probability"], row["face_share"]
+        low, high = row["face_share_interval"]
+        axis.plot([place, place], [low, high], color=hexadecimal(BLUE), alpha=0.5, clip_on=False)
+        axis.plot(place, share, "o", color=hexadecimal(BLUE), markersize=8, clip_on=False)
+        axis.text(place, 1.03, "{:,}".format(row["images"]), ha="center", fontsize=12)
+    axis.set_title("Calibration: mean error {:.4f}".format(
+        calibration["expected_calibration_error"]), pad=24)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of a face (mean of a bin)",
+             ylabel="share of faces in the bin")
 
 
 def _draw_categories(axis, rows):
-    names = ["{category} ({false_positives} of {images})".format(**row) for row in rows]
+    names = [printable("{category} ({false_positives} of {images})".format(**row)).replace(
+        "$", r"\$") for row in rows]  # between dollars matplotlib would typeset formulas
     axis.barh(names, [row["rate"] for row in rows], color=hexadecimal(RED), alpha=0.8)
     axis.invert_yaxis()
     axis.tick_params("y", labelsize=11)
@@ -352,13 +361,14 @@ figcaption { color: var(--faint); font-size: 0.85rem; overflow-wrap: anywhere; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .tiles { display: grid; gap: 0.75rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 375px), 1fr)); }
-.tiles figure { border-width: 3px; } .tiles img { width: calc(50% - 2px); height: auto; }
+.tiles figure { border-width: 3px; } .tiles img { width: calc(50% - 2px); height: auto;
+  aspect-ratio: 1; object-fit: contain; } .tiles img + img { margin-left: 4px; }
 .wrong { border-color: var(--non-face); } .right { border-color: var(--good); }
 .tiles strong { color: var(--ink); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: right; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; font-weight: normal; }
+th:first-child, td:first-child { text-align: left; }
 """
 
 
@@ -370,10 +380,10 @@ def _page(model, scores, figures, mistakes, close_calls, mapper):
         for name, what, figure in draw_charts(scores, figures))
     faces = int((scores.labels == FACE).sum())
     parts = [
-        "<h1>Face or non-face: {:.2%} of {:,} pictures told right</h1>".format(
-            figures["accuracy"], figures["images"]),
+        "<h1>Face or non-face: {:.2f} % of {:,} pictures told right</h1>".format(
+            100 * figures["accuracy"], figures["images"]),
         "<p>Model <code>{}</code>, {:,} faces and {:,} non-faces, threshold {:.6g}{}.</p>".format(
-            html.escape(model), faces, figures["images"] - faces, figures["threshold"],
+            html.escape(printable(model)), faces, figures["images"] - faces, figures["threshold"],
             ", {} unreadable files left out".format(figures["skipped"])
             if figures["skipped"] else ""),
         _figures_table(figures),
@@ -388,7 +398,7 @@ def _page(model, scores, figures, mistakes, close_calls, mapper):
     )
     if mapper:
         parts.append("<p>Beside each picture below: in warm colours, where the network sees a "
-                     "face.</p>")
+                     "face; within the white lines, more likely a face than not.</p>")
     for title, name, rows, total in sections:
         shown = "" if len(rows) == total else ", the {} most confident".format(len(rows))
         parts.append('<h2>{}: {}{}</h2>\n<div class="tiles" id="{}">{}</div>'.format(
@@ -409,15 +419,16 @@ def _table(header, rows):
 
 
 def _figures_table(figures):
-    rows = [(title, "{:.4f}".format(figures[name])) for name, title in TABLE]
+    rows = [(title, format_figure(name, figures[name])) for name, title in TABLE]
     rows.insert(1, ("accuracy, 95 % interval",
                     "{:.4f} to {:.4f}".format(*figures["accuracy_interval"])))
     rows.append(("expected calibration error",
                  "{:.4f}".format(figures["calibration"]["expected_calibration_error"])))
     if "at_false_positive_rate" in figures:
         point = figures["at_false_positive_rate"]
-        rows += [("threshold for a false-positive rate of {:g}".format(point["target"]),
-                  "none" if point["threshold"] is None else "{:.6g}".format(point["threshold"])),
+        rows += [("threshold for a false-positive rate of at most {:g}".format(point["target"]),
+                  "none" if point["threshold"] is None else repr(point["threshold"])),
+                 ("false-positive rate there", "{:.4f}".format(point["false_positive_rate"])),
                  ("recall there", "{:.4f}".format(point["recall"]))]
     return _table(("figure", "value"), rows)
 
@@ -428,7 +439,7 @@ def _robustness_table(rows):
     names = ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
              "false_positive_rate", "false_negative_rate")
     titles = dict(TABLE)
-    body = [[html.escape(row["disturbance"])] + ["{:.4f}".format(row[name]) for name in names]
+    body = [[html.escape(row["disturbance"])] + [format_figure(name, row[name]) for name in names]
             for row in rows]
     return "<h2>Robustness</h2>\n" + _table(
         ["test pictures"] + [titles[name] for name in names], body)
@@ -440,9 +451,9 @@ def _tile(scores, index, section, mapper):
     shown = [("the picture", image)]
     if mapper:
         shown.append(("its map", heatmaps.overlay(image, mapper(image))))
-    name = html.escape(scores.paths[index])
+    name = html.escape(printable(scores.paths[index]))
     images = "".join('<img alt="{}" width="{}" height="{}" src="{}">'.format(
-        what, TILE, TILE, _data_uri(fit(each, TILE))) for what, each in shown)
+        what, TILE, TILE, _data_uri(shrink(each, TILE))) for what, each in shown)
     return ('<figure class="{}">{}<figcaption><strong>P(face) = {:.4f}</strong>, actually {}<br>{}'
             "</figcaption></figure>").format(
                 "right" if section == "close-calls" else "wrong", images,

@@ -16,7 +16,7 @@ import numpy as np
 
 from augment import FACE
 from dataset import read_batches
-from evaluation import measure
+from evaluation import format_figure, measure
 from images import resize
 from utils import progress
 
@@ -122,9 +122,10 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
 
 def format_robustness(rows):
     """The figures as a table for people, one line a disturbance."""
-    titles = ("accuracy", "precision", "recall", "f1", "roc_auc")
+    names = ("accuracy", "precision", "recall", "f1", "roc_auc")
     lines = ["{:<22} {:>9} {:>9} {:>9} {:>9} {:>9}".format(
         "test pictures", "accuracy", "precision", "recall", "F1", "ROC AUC")]
     lines += ["{:<22} ".format(row["disturbance"])
-              + " ".join("{:>9.4f}".format(row[title]) for title in titles) for row in rows]
+              + " ".join("{:>9}".format(format_figure(name, row[name])) for name in names)
+              for row in rows]
     return "\n".join(lines)

@@ -59,6 +59,9 @@ def test_calibration_by_hand():
     result = evaluation.calibration(is_face, scores)
     assert [row["images"] for row in result["bins"]] == [4, 6]
     assert [row["face_share"] for row in result["bins"]] == [0.25, 1.0]
+    for row in result["bins"]:
+        low, high = row["face_share_interval"]
+        assert 0 <= low <= row["face_share"] <= high <= 1
     assert result["bins"][1]["mean_probability"] == pytest.approx(0.975)
     assert result["expected_calibration_error"] == pytest.approx(6 / 10 * 0.025)
 

@@ -138,7 +138,8 @@ def test_page_shows_charts_figures_and_mistakes(made):
     assert {"confusion", "histogram", "roc", "precision-recall", "reliability", "categories",
             "robustness", "false-positives", "missed-faces", "close-calls"} <= set(page.ids)
     words = " ".join(page.text)
-    assert "{:.4f}".format(content["figures"]["roc_auc"]) in words
+    assert "{:.5f}".format(content["figures"]["roc_auc"]) in words
+    assert repr(content["figures"]["at_false_positive_rate"]["threshold"]) in words
     assert "zoomed out, to a half" in words
     for row in content["mistakes"][:5]:
         assert row["file"] in words and "{:.4f}".format(row["face_probability"]) in words
@@ -148,22 +149,25 @@ def test_page_shows_charts_figures_and_mistakes(made):
     for uri in pictures:
         image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         image.load()
-        assert image.size == (report.TILE, report.TILE)
+        assert max(image.size) == report.TILE
 
 
 def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
-    """A name with markup, and one with a byte that is not UTF-8."""
+    """Markup, a byte that is not UTF-8, a control character, a formula in a folder's name."""
     source = load_split(sample_dir, "test").faces[0]
     names = [os.path.join(str(tmp_path), name)
-             for name in ("<img src=x onerror=alert(1)>.png", os.fsdecode(b"caf\xe9.png"))]
+             for name in ("<img src=x onerror=alert(1)>.png", os.fsdecode(b"caf\xe9.png"),
+                          "$x^$\x1b/_$y_$.png")]
+    os.mkdir(os.path.dirname(names[2]))
     for name in names:
         shutil.copy(source, name)
-    scores = Scores(names, np.array([0, 1]), np.array([0.2, 0.9]), 0)
+    scores = Scores(names, np.array([0, 1, 1]), np.array([0.2, 0.9, 0.8]), 0)
     folder = str(tmp_path / "report")
     report.write_report(folder, "model", scores, evaluation.figures_of(scores))
     with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
-        page = Page(stream.read())
-    assert page.open == []
+        text = stream.read()
+    page = Page(text)
+    assert page.open == [] and "\x1b" not in text
     assert not any("onerror" in attributes for _, attributes in page.elements)
     assert "<img src=x onerror=alert(1)>.png" in " ".join(page.text)
     with open(os.path.join(folder, "report.json")) as stream:
