@@ -33,13 +33,14 @@ from darknet19 import CLASS_NAMES, STRIDE
 from dataset import add_data_arguments, load_split, read_batches
 from frozen import folded_classifier
 from images import BadImage
-from pictures import GREEN, RED, contact_sheet, fit, save_picture
+from pictures import GREEN, RED, check_picture_name, contact_sheet, fit, save_picture
 from report import add_evaluation_arguments, evaluate_and_report
 from sources import Picture, camera, check_names, digest, find_pictures, photographs
 from utils import (
     UserError,
     cli,
     number_type,
+    printable,
     progress,
     read_json,
     temporary_path,
@@ -59,9 +60,8 @@ class Lines:
     """Writes an aligned line for each picture to the terminal."""
 
     def write(self, _, row):
-        name = row["file"].encode("utf-8", "backslashreplace").decode("utf-8")
         tqdm.write("{:<8}  {:.4f}  {}".format(
-            row["class"], row["probability"], name.replace("\n", "\\n")), file=sys.stdout)
+            row["class"], row["probability"], printable(row["file"])), file=sys.stdout)
 
     def flush(self):
         sys.stdout.flush()
@@ -85,7 +85,11 @@ class Table:
 
     def __init__(self, path, kind, append=False):
         self.kind = kind
-        self.stream = sys.stdout if path == "-" else _open(path, "a" if append else "w")
+        if path == "-":
+            self.stream = sys.stdout
+            self.stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        else:
+            self.stream = _open(path, "a" if append else "w")
         self.csv = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
         if kind == "csv" and not (append and os.path.getsize(path)):
             self.csv.writeheader()
@@ -115,6 +119,7 @@ class Montage:
     """Collects the first pictures for a contact sheet, framed green (FACE) and red (NON_FACE)."""
 
     def __init__(self, path, most):
+        check_picture_name(path)
         self.path, self.most = path, most
         self.tiles, self.captions, self.frames = [], [], []
         self.total = 0
@@ -124,7 +129,7 @@ class Montage:
         if len(self.tiles) < self.most:
             self.tiles.append(fit(picture.read(), TILE))
             self.captions.append("{class} {probability:.3f}\n".format(**row)
-                                 + os.path.basename(row["file"]))
+                                 + printable(row["file"]))
             self.frames.append(GREEN if row["class"] == CLASS_NAMES[FACE] else RED)
 
     def close(self):
@@ -182,6 +187,10 @@ class HeatMaps:
         path = os.path.join(self.folder, picture.place)
         if not path.lower().endswith((".jpg", ".jpeg", ".png")):
             path += ".png"
+        if os.path.exists(path) and os.path.exists(picture.name) and os.path.samefile(
+                path, picture.name):
+            raise UserError("{}: its map would take its place; give --heatmap another folder"
+                            .format(picture.name))
         save_picture(path, heatmaps.overlay(image, self.mapper(image)))
 
 
@@ -280,6 +289,23 @@ def keep_whole_rows(path, kind, only=None):
     return kept
 
 
+def check_table(path, kind):
+    """Make sure that a file about to be written over is one of these tables, or torn off one.
+
+    Raises
+    ------
+    UserError
+        If it is something else: a slip such as ``--csv *.jpg`` must not cost a photograph.
+    """
+    if not os.path.isfile(path):
+        return
+    start = ",".join(COLUMNS) if kind == "csv" else '{"file": '
+    with _open(path, "r") as stream:
+        found = stream.read(len(start)).rstrip("\0")
+    if not start.startswith(found):
+        raise UserError("{}: not a table of this script; name another file".format(path))
+
+
 def _whole_rows(path, source, kind):
     """The rows of a table up to its end or to where it was cut off."""
     lines = iter(_whole_lines(source))
@@ -360,9 +386,7 @@ def classify_and_write(classifier, weights, args):
     if distributed.rank():
         collections.deque(run(classifier, (), args.batch_size, args.threshold), maxlen=0)
         return
-    done = keep_whole_rows(args.csv, "csv") if args.resume else set()
-    if args.resume and args.json and args.json != "-":
-        keep_whole_rows(args.json, "json", done)
+    done = _prepare_tables(args)
     counts = collections.Counter()
 
     def new_pictures():
@@ -388,10 +412,21 @@ def classify_and_write(classifier, weights, args):
         raise UserError("no picture could be classified", exit_code=1)
 
 
+def _prepare_tables(args):
+    """Check what the tables would write over; the digests of the files that are done."""
+    for path, kind in ((args.csv, "csv"), (args.json, "json")):
+        if path and path != "-":
+            check_table(path, kind)
+    done = keep_whole_rows(args.csv, "csv") if args.resume else set()
+    if args.resume and args.json and args.json != "-":
+        keep_whole_rows(args.json, "json", done)
+    return done
+
+
 def _write(results, bad, writers, counts):
     for picture, cause in bad:
         counts["bad"] += 1
-        warn("{}: {}; skipped".format(picture.name, cause))
+        warn("{}: {}; skipped".format(printable(picture.name), cause))
     for picture, row in results:
         try:
             for writer in writers:
@@ -399,7 +434,7 @@ def _write(results, bad, writers, counts):
             counts[row["class"]] += 1
         except BadImage as error:  # gone between two readings
             counts["bad"] += 1
-            warn("{}: {}; skipped".format(picture.name, error))
+            warn("{}: {}; skipped".format(printable(picture.name), error))
     for writer in writers:
         getattr(writer, "flush", lambda: None)()
 
@@ -448,10 +483,11 @@ def _summarise(counts):
     total = sum(counts[name] for name in CLASS_NAMES)
     parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
     if counts["bad"]:
-        parts.append("{:,} did not decode".format(counts["bad"]))
+        parts.append("{:,} could not be read".format(counts["bad"]))
     if counts["done before"]:
         parts.append("{:,} were done before".format(counts["done before"]))
-    tqdm.write("classified {:,} pictures: {}".format(total, ", ".join(parts)), file=sys.stderr)
+    tqdm.write("classified {:,} picture{}: {}".format(
+        total, "" if total == 1 else "s", ", ".join(parts)), file=sys.stderr)
 
 
 def _parser():
@@ -483,7 +519,8 @@ def _parser():
                        help="go on with an interrupted run's --csv: skip what it has")
     group.add_argument("--montage", metavar="PNG",
                        help="draw a contact sheet, faces framed green and others red")
-    group.add_argument("--montage-images", type=number_type(int, 1), default=200, metavar="N",
+    group.add_argument("--montage-images", type=number_type(int, 1, 10000), default=200,
+                       metavar="N",
                        help="the first so many pictures go on it")
     group.add_argument("--heatmap", metavar="DIR",
                        help="write each picture with a map of where a face is seen")
@@ -493,7 +530,7 @@ def _parser():
                        help="copy files or make symbolic links")
     group.add_argument("--fps", type=number_type(float, 1e-3), default=1.0,
                        help="frames to take from a second of video")
-    group.add_argument("--camera", type=number_type(int, 0), metavar="N",
+    group.add_argument("--camera", type=number_type(int, 0, 999), metavar="N",
                        help="classify what this camera sees, until Ctrl-C")
     group.add_argument("--photographs", action="store_true",
                        help="classify photographs that the scikit-image package carries")
@@ -524,9 +561,17 @@ def _parse_arguments():
         parser.error("--resume goes on with a --csv FILE: name it")
     if not args.named and args.json == "-":
         parser.error("--json - is for named pictures; the test lists' figures go into a file")
-    if args.csv == args.json == "-":
-        parser.error("--csv and --json can't both go to standard output")
+    _check_outputs(parser, args)
     return args
+
+
+def _check_outputs(parser, args):
+    """No file is written twice, and none of the pictures is written over."""
+    outputs = [os.path.realpath(path) for path in (args.csv, args.json, args.montage) if path]
+    if len(set(outputs)) < len(outputs):
+        parser.error("--csv, --json and --montage can't go to one place")
+    if set(outputs) & {os.path.realpath(name) for name in args.images if name != "-"}:
+        parser.error("a file that --csv, --json or --montage would write is among the pictures")
 
 
 @cli

@@ -12,14 +12,14 @@ import os
 import sys
 import time
 
-# Read by OpenCV when it first opens a video: what does not open is reported here, once.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-
 import cv2
 
 from images import BadImage, find_images, read_image, resize
 from utils import UserError
+
+# What does not open is reported here, once. FFmpeg's level is read when a video is first opened.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 LARGEST_FRAME = 1280  # a video's frames are shrunk to this, since some dozens are held at a time
@@ -112,6 +112,9 @@ def _find(names, frames_per_second, exclude, report):
             listed = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from _find((each for each in listed if each not in ("", "-")),
                              frames_per_second, exclude, report)
+        elif "\0" in name:
+            yield Picture(name[:100], "zero byte", BadImage(
+                "holds a zero byte, as no file's name does; list one name a line"))
         elif os.path.isdir(name):
             for path in find_images(name, exclude, report):
                 yield Picture(path, os.path.relpath(path, name), None)
@@ -121,10 +124,24 @@ def _find(names, frames_per_second, exclude, report):
             found = sorted(glob.iglob(name, recursive=True))
             if not found:
                 yield Picture(name, os.path.basename(name), BadImage("no file matches"))
-            yield from _find((each for each in found if not glob.has_magic(each)
-                              or os.path.lexists(each)), frames_per_second, exclude, report)
+            yield from _once(_find((each for each in found if not glob.has_magic(each)
+                                    or os.path.lexists(each)), frames_per_second, exclude, report))
         else:
             yield Picture(name, os.path.basename(name), None)
+
+
+def _once(pictures):
+    """Pictures without those that come again.
+
+    ``**`` finds folders as well as what lies in them, and follows links that lead back up.
+    """
+    seen = set()
+    for picture in pictures:
+        folder, name = os.path.split(picture.name)
+        place = digest(os.path.join(os.path.realpath(folder), name))
+        if place not in seen:
+            seen.add(place)
+            yield picture
 
 
 def _video(path, frames_per_second):

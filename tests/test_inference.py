@@ -138,7 +138,7 @@ def test_unusual_and_bad_files(infer, tmp_path):
     assert {os.path.basename(row["file"]) for row in read_csv(str(tmp_path / "out.csv"))} == GOOD
     for name in BAD:
         assert sum(name in line for line in outcome.err.splitlines()) == 1
-    assert "3 did not decode" in outcome.err
+    assert "3 could not be read" in outcome.err
     assert "Traceback" not in outcome.err
 
 
@@ -156,7 +156,7 @@ def test_missing_names(infer, pictures, tmp_path):
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and "gone.jpg" in outcome.err
     outcome = infer(tmp_path / "gone.jpg", pictures + "/00.png")
     assert outcome.code == 0 and len(outcome.out.splitlines()) == 1
-    assert "gone.jpg: no such file" in outcome.err and "1 did not decode" in outcome.err
+    assert "gone.jpg: no such file" in outcome.err and "1 could not be read" in outcome.err
 
 
 def test_patterns(infer, pictures, tmp_path):
@@ -168,6 +168,49 @@ def test_patterns(infer, pictures, tmp_path):
     assert infer(strange).out.split()[-1] == strange, "a name that is there is no pattern"
     outcome = infer(str(tmp_path / "*.jpeg"))
     assert outcome.code == 1 and "no file matches" in outcome.err
+
+
+def test_a_pattern_finds_a_picture_once(infer, pictures):
+    """Though ``**`` finds the folder as well, and a link in it that leads back up."""
+    os.symlink("..", pictures + "/below/again")
+    for pattern in ("/**", "/**/*", "/**/*.png"):
+        names = [line.split()[-1] for line in infer(pictures + pattern).out.splitlines()]
+        assert len(names) == 20 and {os.path.basename(name) for name in names} == {
+            "{:02d}.png".format(number) for number in range(20)}
+
+
+def test_a_list_separated_by_zero_bytes(infer, pictures, monkeypatch):
+    """As by ``find -print0``."""
+    listed = b"\0".join(os.fsencode(pictures) + b"/%02d.png" % each for each in range(20)) + b"\0"
+    for content, code in ((listed, 1), (listed + b"\n" + os.fsencode(pictures), 0)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        outcome = infer("-")
+        assert outcome.code == code and "holds a zero byte" in outcome.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_odd_names_on_standard_output(infer, pictures, monkeypatch, encoding, tmp_path):
+    """Not UTF-8, a line break, a terminal's escape, letters that the encoding lacks."""
+    folder = os.fsencode(str(tmp_path / "odd"))
+    os.mkdir(folder)
+    names = [b"caf\xe9.png", b"a\nb.png", b"\x1b[31mred.png", "\u4e2d.png".encode()]
+    for name in names:
+        shutil.copy(pictures + "/00.png", os.path.join(folder, name))
+
+    def run(*options):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            outcome = infer(os.fsdecode(folder), *options)
+        assert outcome.code == 0
+        stream.flush()
+        return stream.buffer.getvalue()
+
+    lines = run()
+    assert lines.count(b"\n") == 4 and b"\x1b" not in lines and b"a\\nb.png" in lines
+    table = run("--csv", "-")
+    assert all(name in table for name in names)
+    assert len(run("--json", "-").splitlines()) == 4
 
 
 def test_a_list_on_standard_input(infer, pictures, monkeypatch, tmp_path):
@@ -253,6 +296,43 @@ def test_resume_refuses_other_files(infer, pictures, tmp_path, content):
     outcome = infer(pictures, "--csv", table, "--resume")
     assert outcome.code == 2 and "notes.csv" in outcome.err.splitlines()[-1]
     assert table.read_bytes() == content
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+@pytest.mark.parametrize("content", [
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0", b"file,size\n", b'{"name": 1}', b"notes"])
+def test_no_other_file_is_written_over(infer, pictures, tmp_path, option, content):
+    """``--csv *.png`` names a picture as the table."""
+    other = tmp_path / "other"
+    other.write_bytes(content)
+    for extra in ((), ("--csv", tmp_path / "out.csv", "--resume")[:3 if option == "--json" else 0]):
+        outcome = infer(pictures, option, other, *extra)
+        assert outcome.code == 2 and "other: not a table" in outcome.err.splitlines()[-1]
+        assert other.read_bytes() == content
+    outcome = infer(pictures, "--csv", other, "--resume")
+    assert outcome.code == 2 and other.read_bytes() == content
+
+
+def test_an_old_table_is_written_over(infer, pictures, tmp_path):
+    table, lines = str(tmp_path / "out.csv"), str(tmp_path / "out.jsonl")
+    for _ in range(2):
+        assert infer(pictures, "--csv", table, "--json", lines).code == 0
+        assert len(read_csv(table)) == len(read_json_lines(lines)) == 20
+
+
+def test_a_map_does_not_take_its_picture_s_place(infer, pictures):
+    with open(pictures + "/00.png", "rb") as stream:
+        before = stream.read()
+    for named in (pictures, pictures + "/00.png", pictures + "/*0.png"):
+        outcome = infer(named, "--heatmap", pictures)
+        assert outcome.code == 2 and "another folder" in outcome.err.splitlines()[-1]
+    with open(pictures + "/00.png", "rb") as stream:
+        assert stream.read() == before
+
+
+def test_a_montage_without_a_picture_s_name(infer, pictures, tmp_path):
+    outcome = infer(pictures, "--montage", tmp_path / "sheet.txt")
+    assert outcome.code == 2 and outcome.out == "" and "sheet.txt" in outcome.err.splitlines()[-1]
 
 
 def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, monkeypatch):
@@ -434,14 +514,16 @@ def test_camera_frames_come_one_by_one(infer, video, monkeypatch):
 def test_photographs(infer):
     outcome = infer("--photographs")
     assert outcome.code == 0 and len(outcome.out.splitlines()) == len(sources.PHOTOGRAPHS)
-    assert "astronaut.png" in outcome.out and "did not decode" not in outcome.err
+    assert "astronaut.png" in outcome.out and "could not be read" not in outcome.err
 
 
 @pytest.mark.parametrize("arguments", [
     ("--csv", "out.csv"), ("--heatmap", "maps"), ("x.jpg", "--robustness"),
     ("x.jpg", "--report", "r"), ("x.jpg", "--at-fpr", "0.1"), ("x.jpg", "--resume"),
     ("x.jpg", "--camera", "0"),
-    ("x.jpg", "--csv", "-", "--json", "-"), ("--json", "-"), ("x.jpg", "--threshold", "50"),
+    ("x.jpg", "--csv", "-", "--json", "-"), ("x.jpg", "--csv", "out", "--json", "./out"),
+    ("x.png", "--montage", "x.png"), ("x.png", "--csv", "a.png", "--montage", "a.png"),
+    ("--camera", str(10 ** 20)), ("--json", "-"), ("x.jpg", "--threshold", "50"),
     ("x.jpg", "--image-size", "100"), ("x.jpg", "--fps", "0")])
 def test_contradictory_options(infer, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
