@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pictures import CHART_STYLE, GREY, hexadecimal
+from pictures import CHART_STYLE, GREY, PAPER, hexadecimal
 from utils import UserError, temporary_path, write_atomically
 
 COLUMNS = (
@@ -150,7 +150,8 @@ def _draw_lines(axis, rows, title, curves):
         axis.plot(epochs, [row[column] for row in rows], marker="o", label=label)
     axis.set(title=title, xlabel="epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend()
+    # Where no corner is free it stands on the curves, which must not strike its words through.
+    axis.legend(frameon=True, facecolor=hexadecimal(PAPER), edgecolor="none", framealpha=0.85)
 
 
 def _write_facts(axis, rows, best, settings):
@@ -158,8 +159,8 @@ def _write_facts(axis, rows, best, settings):
     lines = [
         "epoch {:.0f} of {:.0f} was kept (dotted line)".format(best["epoch"], rows[-1]["epoch"]),
         "validation accuracy {:.4f}".format(best["val_accuracy"]),
-        "disturbed {:.4f}".format(best["disturbed_accuracy"]),
-        "{:.1f} images/s".format(rows[-1]["images_per_second"]),
+        "disturbed accuracy {:.4f}".format(best["disturbed_accuracy"]),
+        "{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]),
     ]
     lines += ["{} {}".format(name.replace("_", " "), value) for name, value in settings.items()]
     axis.set_title("the run")
