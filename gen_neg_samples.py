@@ -53,7 +53,7 @@ from websources import (
     Refused,
     UrlFile,
     Wikimedia,
-    printable,
+    defused,
 )
 
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",
@@ -482,7 +482,7 @@ def choose_source(args):
                             "a line")
         args.per_query = None
         return UrlFile(args.urls), [os.path.splitext(os.path.basename(args.urls))[0]]
-    queries = [printable(query, LONGEST_QUERY + 1) for query in args.queries]
+    queries = [defused(query, LONGEST_QUERY + 1) for query in args.queries]
     if not all(queries):
         raise UserError("--queries: one of them is empty; name things to search for")
     if max(map(len, queries)) > LONGEST_QUERY:

@@ -304,7 +304,7 @@ class PoliteClient:
         self._alarms = set()
         self._session = _Session()
         self._session.headers["User-Agent"] = "gen_neg_samples/1.0 ({}) {}".format(
-            printable(contact).encode("ascii", "replace").decode() or "no contact given",
+            defused(contact).encode("ascii", "replace").decode() or "no contact given",
             requests.utils.default_user_agent())
         self._session.headers["Accept-Encoding"] = "gzip"
         for scheme in ("http://", "https://"):
@@ -376,7 +376,7 @@ class PoliteClient:
         """Follow the redirects from ``url``: the last answer and its body."""
         for _ in range(MAX_REDIRECTS + 1):
             if not is_web_address(url):
-                raise Refused("not an http(s) address", printable(url))
+                raise Refused("not an http(s) address", defused(url))
             self._pace.take_turn(urlsplit(url).hostname)
             with _Alarm(self._time_limit, max_bytes + _ENVELOPE, self._alarms) as alarm:
                 try:
@@ -479,10 +479,10 @@ def _as_fetch_error(error, out_of_time):
         return Unavailable("time-out", type(error).__name__)
     if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError,
                           UnicodeError)):
-        return Refused("bad address", printable(str(error), 100))
+        return Refused("bad address", defused(str(error), 100))
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return Refused("damaged", "its compression does not decode")
-    return Unavailable("connection broken", printable(str(_root(error)), 100))
+    return Unavailable("connection broken", defused(str(_root(error)), 100))
 
 
 def _root(error):
@@ -503,7 +503,7 @@ def _parse_json(answer, body):
         raise Unavailable("malformed JSON", "not an object")
     if data.get("error"):
         code = _dict(data["error"]).get("code", "error")
-        raise Unavailable("service error", printable(code),
+        raise Unavailable("service error", defused(code),
                           **_wish(answer, code in ("maxlag", "ratelimited")))
     return data
 
@@ -526,7 +526,7 @@ def is_web_address(url):
         return False
 
 
-def printable(value, limit=300):
+def defused(value, limit=300):
     """A stranger's text made harmless: no control characters, one line, cut to length."""
     if not isinstance(value, (str, int, float)):
         return ""
@@ -540,7 +540,7 @@ def text_of(markup):
         return ""
     # The standard library's parser takes seconds, or raises, on what is no HTML at all.
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^<>]*>", " ", markup[:6000], flags=re.S | re.I)
-    return printable(html.unescape(text))
+    return defused(html.unescape(text))
 
 
 class Wikimedia:
@@ -636,13 +636,13 @@ class Openverse:
         return ResultPage(list(filter(None, candidates)), following)
 
     def _candidate(self, result):
-        licence = printable(result.get("license")).upper()
+        licence = defused(result.get("license")).upper()
         if licence and licence not in ("CC0", "PDM"):
             licence = "CC " + licence
         return _new_candidate(
             self.endpoint, [result.get("thumbnail"), result.get("url")],
             result.get("foreign_landing_url"), result.get("creator"),
-            "{} {}".format(licence, printable(result.get("license_version"))))
+            "{} {}".format(licence, defused(result.get("license_version"))))
 
 
 class UrlFile:
@@ -693,8 +693,8 @@ def _new_candidate(endpoint, addresses, page, creator, licence):
             with contextlib.suppress(ValueError):
                 url = urljoin(endpoint, address.strip())
                 if is_web_address(url):
-                    return Candidate(url, printable(page, MAX_URL), printable(creator),
-                                     printable(licence))
+                    return Candidate(url, defused(page, MAX_URL), defused(creator),
+                                     defused(licence))
     return None
 
 
