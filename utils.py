@@ -100,6 +100,14 @@ def progress(iterable=None, **options):
     return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds each option's default to its help, where there is one that the help does not tell."""
+
+    def _get_help_string(self, action):
+        tells = action.default is None or action.default is False or "(default:" in action.help
+        return action.help if tells else super()._get_help_string(action)
+
+
 def number_type(convert, low, high=None):
     """An argparse ``type`` for a finite number in ``[low, high]``.
 
@@ -131,11 +139,14 @@ def write_atomically(path, mode="wb", **options):
     """
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with temporary_path(path) as temporary:
-        with open(temporary, mode, **options) as stream:
+    try:
+        with temporary_path(path) as temporary, open(temporary, mode, **options) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = error.filename or path  # a full disk names none
+        raise
 
 
 @contextlib.contextmanager

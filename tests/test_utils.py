@@ -1,5 +1,6 @@
 """Safe lists, atomic files, exit codes."""
 
+import errno
 import os
 import pickle
 import stat
@@ -150,3 +151,10 @@ def test_numbers_out_of_range_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
         number_type(float, 0, 2)(text)
     assert number_type(float, 0, 2)("1.5") == 1.5
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    path = str(tmp_path / "list.pickle")
+    with pytest.raises(OSError, match="No space left") as caught, write_atomically(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == path and os.listdir(str(tmp_path)) == []
