@@ -27,7 +27,7 @@ import darknet19
 from utils import UserError, write_atomically
 
 MAX_CFG_BYTES = 1 << 20
-MAX_CLASSES = 100000  # far more than any classifier has; a hostile .cfg could ask for 10^18
+MAX_CLASSES = 100000  # far more than any classifier has; a hostile file could ask for 10^18
 
 # The order in a file of what a convolution with batch norm has, and of what the last one has.
 NORMALISED = ("beta", "gamma", "mean", "variance", "kernel")
@@ -46,6 +46,8 @@ _DEFAULTS = {
     "avgpool": {},
     "softmax": {"groups": "1"},
 }  # fmt: skip
+
+_SIZE = "[0-9]{1,5}$"  # a height or width in a .cfg
 
 _NORMALISED_LAYERS = ["conv_{}".format(index) for index in range(len(darknet19.CONVOLUTIONS))]
 
@@ -156,6 +158,7 @@ def read_cfg(path):
     if not sections or sections[0].kind != "net":
         raise UserError("{}: does not begin with [net]; use darknet's .cfg of Darknet-19".format(
             path))
+    _check_input(path, sections[0])
     found = [each for each in sections[1:] if each.kind != "cost"]  # trains, computes nothing
     classes = _number_of_classes(path, found)
     expected = _expected_sections(classes)
@@ -171,6 +174,30 @@ def read_cfg(path):
         raise UserError("{}: line {}: [{}] after the end of Darknet-19; use its own .cfg".format(
             path, found[len(expected)].line, found[len(expected)].kind))
     return classes
+
+
+def _check_input(path, net):
+    """Compare what ``[net]`` says of the input, where it says anything, with what it can be."""
+    for key, pattern in (("channels", "3$"), ("height", _SIZE), ("width", _SIZE)):
+        value = net.options.get(key, "3")
+        if not re.match(pattern, value):
+            raise UserError("{}: line {}: [net]: {}={} is not what Darknet-19 can have; use its "
+                            "own .cfg".format(path, net.line, key, ascii(value[:40])))
+
+
+def find_cfg(path, cfg=None):
+    """The description to read a file of weights by: as named, else beside it, else None."""
+    beside = os.path.splitext(path)[0] + ".cfg"
+    return beside if cfg is None and os.path.exists(beside) else cfg
+
+
+def read_image_size(path):
+    """The height and width of the input that a ``.cfg`` asks for, or None if it asks for none that
+    is a square and a multiple of 32."""
+    read_cfg(path)
+    options = _parse_cfg(path, _cfg_lines(path))[0].options
+    height, width = (int(options.get(key, "0")) for key in ("height", "width"))
+    return height if height == width and height and height % darknet19.STRIDE == 0 else None
 
 
 def _cfg_lines(path):
@@ -201,6 +228,9 @@ def _parse_cfg(path, lines):
         if not equals or not sections:
             raise UserError("{}: line {}: {} is neither [section] nor option=value; {}".format(
                 path, number, ascii(line[:40]), remedy))
+        if key in sections[-1].options:  # darknet takes the first, OpenCV the last
+            raise UserError("{}: line {}: {} again in the same section; {}".format(
+                path, number, ascii(key[:40]), remedy))
         sections[-1].options[key] = value
     return sections
 
@@ -289,9 +319,7 @@ def read_weights(path, cfg=None):
         Missing, truncated, too long, of another network, or with numbers that are not finite:
         naming the layer and the offset in bytes.
     """
-    beside = os.path.splitext(path)[0] + ".cfg"
-    if cfg is None and os.path.exists(beside):
-        cfg = beside
+    cfg = find_cfg(path, cfg)
     size = regular_size(path, "name a .weights file of Darknet-19")
     num_classes = read_cfg(cfg) if cfg else None
     weights = OrderedDict()
@@ -372,6 +400,10 @@ def _read_header(path, stream, size):
 def _classes_by_length(path, offset, size):
     """How many classes the last convolution has, if it is the rest of the file."""
     each = 4 * (darknet19.CONVOLUTIONS[-1][0] + 1)
+    if size - offset > MAX_CLASSES * each:
+        raise UserError("{}: {} at offset {:,}: {:,} bytes are left, which are more than {:,} "
+                        "classes: too long; name a file of Darknet-19".format(
+                            path, darknet19.CLASSIFIER, offset, size - offset, MAX_CLASSES))
     if (size - offset) % each:
         raise UserError("{}: {} at offset {:,}: {:,} bytes are left, which is no multiple of {:,} "
                         "(one class): truncated, or of another network; get it anew".format(

@@ -223,6 +223,9 @@ def test_too_long(tmp_path):
     os.remove(str(tmp_path / "darknet19.cfg"))
     with pytest.raises(UserError, match="conv_18 at offset .* no multiple of 4,100"):
         darknet_format.read_weights(path)
+    os.truncate(path, size + 4100 * (1 << 28))  # sparse: reading it all would take a terabyte
+    with pytest.raises(UserError, match="conv_18 at offset .* more than 100,000 classes"):
+        darknet_format.read_weights(path)
 
 
 def test_what_is_no_weights_file(tmp_path):
@@ -274,6 +277,10 @@ def test_cfg_written_and_read(tmp_path):
     ("filters = 1000", "filters=1e3", "no number of classes"),
     ("size=1\nstride=1\npad=1\n", "", "expected pad=1, found none"),  # the others are defaults
     ("[net]", "[maxpool]", r"does not begin with \[net\]"),
+    ("channels=3", "channels=1", "channels='1' is not what"),
+    ("height=224", "height=-224", "height='-224' is not what"),
+    ("width=224", "width=" + "9" * 5000, "width='9{40}' is not what"),
+    ("filters=32\n", "filters=32\nfilters=99\n", "line 15: 'filters' again in the same section"),
     ("batch=128", "batch 128", "line 3: .* is neither"),
     ("batch=128", "\0\xff", "is neither"),
     ("[softmax]\ngroups=1", "[softmax]\ngroups=1\n[softmax]\ngroups=1", "after the end"),
@@ -285,6 +292,15 @@ def test_cfg_of_another_network(tmp_path, old, new, cause):
     with pytest.raises(UserError, match=cause) as caught:
         darknet_format.read_cfg(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_the_image_size_that_a_cfg_tells(tmp_path):
+    path = tmp_path / "sized.cfg"
+    for old, new, size in (("", "", 224), ("height=224\nwidth=224", "height=96\nwidth=96", 96),
+                           ("height=224", "height=96", None), ("224", "100", None),
+                           ("height=224\nwidth=224\n", "", None), ("224", "0", None)):
+        path.write_text(PUBLIC_CFG.replace(old, new))
+        assert darknet_format.read_image_size(str(path)) == size, new
 
 
 def test_cfg_cut_off_or_no_text(tmp_path):
