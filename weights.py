@@ -9,9 +9,11 @@ shape that a file claims is compared with the network's before memory is taken f
 
 import contextlib
 import functools
+import io
 import operator
 import os
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict, namedtuple
 
@@ -79,6 +81,9 @@ def check_weights(weights, source, num_classes=darknet19.NUM_CLASSES, partial=Fa
     missing = [name for name in expected if name not in weights]
     if partial:
         missing = [name for name in missing if not _is_cut_off(name, missing, expected)]
+    if len(missing) == len(expected):
+        raise UserError("{}: none of Darknet-19's layers is in it; use weights of this "
+                        "Darknet-19".format(source))
     faults = _missing_layers(missing, expected)
     faults += ["{}: expected float {}, found {} {}".format(
         name, list(shape), weights[name].dtype, list(weights[name].shape))
@@ -155,7 +160,7 @@ def _stored_in_zip(archive, member):
             raise ValueError("{} in .npy format {}.{}".format(member.filename, *version))
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         claimed = functools.reduce(operator.mul, shape, dtype.itemsize)
-        if claimed > member.file_size:
+        if claimed > member.file_size and not dtype.hasobject:  # a pickle's length tells nothing
             raise ValueError("{} claims {:,} bytes and has {:,}".format(
                 member.filename, claimed, member.file_size))
 
@@ -167,9 +172,23 @@ def _stored_in_zip(archive, member):
 
 
 def write_npz(path, weights, dtype=np.float32):
-    """Write weights as an uncompressed ``.npz`` that loads with ``allow_pickle=False``."""
+    """Write weights as an uncompressed ``.npz`` that loads with ``allow_pickle=False``.
+
+    Raises
+    ------
+    UserError
+        For numbers that are too large for ``dtype``.
+    """
+    with np.errstate(over="ignore"):  # told below
+        arrays = {name: array.astype(dtype) for name, array in weights.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError("{}: not written: {} has numbers that are too large for {}".format(
+                path, name, np.dtype(dtype)))
+    content = io.BytesIO()  # on a full disk numpy's writer would also complain when it is collected
+    np.savez(content, **arrays)
     with write_atomically(path) as stream:
-        np.savez(stream, **{name: array.astype(dtype) for name, array in weights.items()})
+        stream.write(content.getbuffer())
 
 
 def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
@@ -190,7 +209,7 @@ def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
             chosen = averaged if averaged in shapes else variable
             if chosen in shapes:
                 stored[name] = StoredArray(
-                    tuple(shapes[chosen]), dtypes[chosen].as_numpy_dtype,
+                    tuple(shapes[chosen]), np.dtype(dtypes[chosen].as_numpy_dtype),
                     lambda chosen=chosen: reader.get_tensor(chosen))
         return check_weights(stored, prefix, num_classes, partial)
     except (tf.errors.OpError, UnicodeDecodeError) as error:
@@ -210,9 +229,9 @@ def _read_constants(graph_def, path, num_classes, partial):
         if node.op == "Const" and node.name in wanted:
             tensor = node.attr["value"].tensor
             try:
-                dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
+                dtype = np.dtype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
             except TypeError:
-                dtype = None
+                dtype = "unknown type"
             stored[wanted[node.name]] = StoredArray(
                 tuple(dim.size for dim in tensor.tensor_shape.dim), dtype,
                 lambda tensor=tensor: tf.make_ndarray(tensor))
@@ -246,7 +265,8 @@ def _read_proto(path, message, kind, remedy):
         raise UserError("{}: {:,} bytes are more than a {} can have; {} anew".format(
             path, size, kind, remedy))
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("error")  # protobuf's, of bytes that it could not make sense of
             return message.FromString(stream.read())
     except OSError as error:
         raise UserError("{}: {}; {} anew".format(path, error.strerror, remedy))
@@ -325,13 +345,29 @@ def find_saved_model(path):
 def find_checkpoint(path):
     """The checkpoint prefix that a prefix, an ``.index`` file or a folder stands for."""
     if os.path.isdir(path):
-        prefix = tf.train.latest_checkpoint(path)
+        prefix = latest_checkpoint(path)
     else:
         prefix = path[:-len(".index")] if path.endswith(".index") else path
     if not prefix or not os.path.exists(prefix + ".index"):
         raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
                         "file that train.py, extract_weights.py or darknet wrote".format(path))
     return prefix
+
+
+def latest_checkpoint(folder):
+    """The prefix of the checkpoint that the file ``checkpoint`` in a folder names, or None.
+
+    Raises
+    ------
+    UserError
+        If that file is no text, or names a place that can't be looked at.
+    """
+    try:
+        return tf.train.latest_checkpoint(folder)
+    except (UnicodeDecodeError, tf.errors.OpError) as error:
+        raise UserError("{}: names no checkpoint ({}); remove it, and name a checkpoint by its "
+                        ".index file".format(os.path.join(folder, "checkpoint"),
+                                             getattr(error, "message", error)))
 
 
 def assign(session, weights):
@@ -418,17 +454,16 @@ def read_handoff(conv_path, bn_path):
     UserError
         Missing, damaged or hostile.
     """
-    contents = []
-    for path in (conv_path, bn_path):
+    weights = {}
+    for path, parts_of in ((conv_path, lambda kernel: {"kernel": kernel}), (bn_path, dict)):
         darknet_format.regular_size(path, "run extract_weights.py")
         try:
             with open(path, "rb") as stream:
-                contents.append(dict(_ArrayUnpickler(stream).load()))
+                layers = _ArrayUnpickler(stream).load()
+            weights.update({"{}/{}".format(layer, part): np.asarray(array, np.float32)
+                            for layer, content in layers.items()
+                            for part, array in parts_of(content).items()})
         except Exception as error:  # a damaged pickle can raise nearly anything
             raise UserError("{}: not a pickle of the hand-off ({}); run extract_weights.py "
                             "anew".format(path, error or type(error).__name__))
-    kernels, norms = contents
-    weights = {layer + "/kernel": kernel for layer, kernel in kernels.items()}
-    for layer, parts in norms.items():
-        weights.update({"{}/{}".format(layer, part): array for part, array in parts.items()})
     return weights

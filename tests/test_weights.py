@@ -90,6 +90,15 @@ def test_half_precision(tiny_model, tmp_path):
                                atol=2e-4)
 
 
+def test_numbers_too_large_for_half_precision(tiny_model, tmp_path):
+    path = tmp_path / "half.npz"
+    path.write_bytes(b"older")
+    large = altered(tiny_model, conv_2__variance=np.full(128, 7e4, np.float32))
+    with pytest.raises(UserError, match="conv_2/variance has numbers .* too large for float16"):
+        weights.write_npz(str(path), large, np.float16)
+    assert path.read_bytes() == b"older"
+
+
 def altered(tiny_model, **changes):
     """The tiny model's weights with some arrays exchanged (``conv_3__mean=..``) or, None, removed.
     """
@@ -161,7 +170,7 @@ def test_damaged_files(forms, tmp_path):
             weights.read_weights(str(tmp_path / name))
     model = tmp_path / "model"
     model.mkdir()
-    for content in (b"", b"\xff" * 50):
+    for content in (b"", b"\xff" * 50, b"\x0c", b"\x04\x0a"):
         (model / "saved_model.pb").write_bytes(content)
         with pytest.raises(UserError, match="saved_model.pb"):
             weights.read_weights(str(model))
@@ -177,6 +186,33 @@ def test_damaged_checkpoint(forms, tmp_path):
             weights.read_weights(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize("content, cause", [
+    (b"\xf0\x28\x8c", "checkpoint: names no checkpoint"),
+    (b'model_checkpoint_path: "/nowhere/model-3"', "checkpoint: names no checkpoint"),
+    (b"text", "no checkpoint there"),
+])
+def test_what_names_no_checkpoint(tmp_path, content, cause):
+    (tmp_path / "checkpoint").write_bytes(content)
+    with pytest.raises(UserError, match=cause):
+        weights.read_weights(str(tmp_path))
+
+
+def test_a_checkpoint_of_something_else(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("other", [2])
+        session.run(tf.global_variables_initializer())
+        other = tf.train.Saver().save(session, str(tmp_path / "other"))
+        for name, shape in weights.weight_shapes().items():
+            kind = tf.int32 if name == "conv_4/beta" else tf.float32
+            tf.get_variable(weights.variable_name(name), shape, kind, tf.zeros_initializer())
+        session.run(tf.global_variables_initializer())
+        integers = tf.train.Saver().save(session, str(tmp_path / "integers"))
+    with pytest.raises(UserError, match="other: none of Darknet-19's layers is in it"):
+        weights.read_weights(other)
+    with pytest.raises(UserError, match="conv_4/beta: expected float .128., found int32 .128."):
+        weights.read_weights(integers)
+
+
 def npy_header(shape, kind="<f4"):
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -188,7 +224,7 @@ def npy_header(shape, kind="<f4"):
     (npy_header((1 << 40,)), "claims 4,398,046,511,104 bytes"),
     (npy_header((1 << 40,)) + b"\0" * 100, "claims"),
     (npy_header((0,)) + b"", "expected float .2., found float32 .0."),
-    (npy_header((2,), "|O") + b"\x80\x03K\x01.", "object|claims"),
+    (npy_header((2,), "|O") + b"\x80\x03K\x01.", "expected float .2., found object .2."),
     (npy_header((2,), ">f4") + b"\0" * 8, "expected float .2., found >f4"),
     (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "format 2.0"),
     (b"\x93NUMPY\x01\x00\x10\x00{'descr': __impo", "not a whole"),
@@ -253,7 +289,7 @@ class Hostile:
 
 @pytest.mark.parametrize("content", [
     Hostile(os.mkdir, ("made",)), Hostile(np.zeros, ((1 << 40,),)), Hostile(np.load, ("x",)), 3,
-    {"conv_0": np.array([None])},
+    {"conv_0": np.array([None])}, {"conv_0": "text"}, [1],
 ])
 def test_hostile_handoff(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
