@@ -17,7 +17,7 @@ import os
 import numpy as np
 
 from dataset import add_data_arguments
-from utils import cli
+from utils import HelpFormatter, UserError, cli
 from weights import read_weights, write_handoff, write_npz
 
 
@@ -25,7 +25,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Extract the network's weights from a frozen graph, a checkpoint, a SavedModel "
                     "or a darknet file into an .npz and the two pickles of the YOLOv2 hand-off.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph, and for the .npz")
@@ -45,6 +45,9 @@ def _parser():
 def main():
     args = _parser().parse_args()
     source = args.source or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    if not args.source and not os.path.exists(source):
+        raise UserError("{}: no such file; run train.py, or name weights by --from, such as "
+                        "saved_models/darknet19_face.npz".format(source))
     weights = read_weights(source, cfg=args.cfg)
     npz = os.path.join(args.model_dir, "darknet19_weights.npz")
     handoff = [os.path.join(args.data_dir, name)
