@@ -50,6 +50,7 @@ from history import (
 from pictures import BLUE, RED, contact_sheet, encode_png
 from session import is_mkl_build, new_session, tf
 from utils import (
+    HelpFormatter,
     UserError,
     cli,
     number_type,
@@ -59,7 +60,14 @@ from utils import (
     write_atomically,
     write_json,
 )
-from weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
+from weights import (
+    assign,
+    latest_checkpoint,
+    read_checkpoint,
+    read_weights,
+    set_variables,
+    weight_shapes,
+)
 
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
@@ -374,7 +382,7 @@ class Trainer:
         return epoch and (epoch % self.args.validate_every == 0 or epoch == self.args.epochs)
 
     def _restore_or_start(self):
-        checkpoint = tf.train.latest_checkpoint(self.checkpoint_dir)
+        checkpoint = latest_checkpoint(self.checkpoint_dir)
         settings = {name: getattr(self.args, name) for name in RUN_SETTINGS}
         settings["steps_per_epoch"] = self.course.clock_of_epoch  # of one process
         settings_path = os.path.join(self.checkpoint_dir, "settings.json")
@@ -393,8 +401,9 @@ class Trainer:
                                 checkpoint, getattr(error, "message", error)))
         write_course(self.args, self.course)
         step = int(self.session.run(self.net.step))
-        print("resuming at step {} (epoch {}) from {}".format(
-            step, self.course.place(step)[0] + 1, checkpoint))
+        print("resuming at step {} (epoch {}) from {}{}".format(
+            step, self.course.place(step)[0] + 1, checkpoint,
+            "; --init-from was for its start" if self.args.init_from else ""))
 
     def _train_epoch(self, epoch, writer):
         """Train to the end of epoch number ``epoch`` (from 0), saving on the way."""
@@ -518,12 +527,9 @@ class Trainer:
 
 def warm_start(session, args):
     """Begin with the weights of --init-from, where there are any, as far as they fit."""
-    if not args.init_from:
-        if args.freeze_until:
-            raise UserError("--freeze-until {}: these layers would stay as random as they are; "
-                            "name trained weights by --init-from".format(args.freeze_until))
-        return
     weights, message = weights_to_start_from(args.init_from, args.freeze_until)
+    if not weights:
+        return
     assign(session, weights)
     # The weights' averages, where kept, start at the weights: not at the random ones.
     suffix = "/ExponentialMovingAverage"
@@ -539,14 +545,14 @@ def weights_to_start_from(path, freeze_until=0):
 
     Parameters
     ----------
-    path : str
-        See :func:`weights.read_weights`.
+    path : str or None
+        See :func:`weights.read_weights`; None starts at random.
     freeze_until : int
         How many layers are to stay as they are in the file, which then must hold them.
 
     Returns
     -------
-    weights : OrderedDict of str to numpy.ndarray
+    weights : dict of str to numpy.ndarray
         Without the last layer if the file's is for another number of classes.
     message : str
         What begins with the file's weights and what does not, and why.
@@ -556,6 +562,11 @@ def weights_to_start_from(path, freeze_until=0):
     UserError
         Naming each layer that does not fit, what was expected and what was found.
     """
+    if not path:
+        if freeze_until:
+            raise UserError("--freeze-until {}: these layers would stay as random as they are; "
+                            "name trained weights by --init-from".format(freeze_until))
+        return {}, ""
     weights = read_weights(path, num_classes=None, partial=True)
     shapes = weight_shapes()
     others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
@@ -600,7 +611,7 @@ def plan_course(args, split):
     Course
     """
     checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
-    checkpoint = tf.train.latest_checkpoint(checkpoint_dir) if distributed.rank() == 0 else None
+    checkpoint = latest_checkpoint(checkpoint_dir) if distributed.rank() == 0 else None
     number = checkpoint.rpartition("-")[2] if checkpoint else "0"
     if not number.isdecimal():
         raise UserError("{}: not named as train.py names its checkpoints; remove it, or begin anew "
@@ -714,7 +725,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Train Darknet-19 on faces and non-faces, resuming where a checkpoint is, and "
                     "freeze the best.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     positive, share = number_type(int, 1), number_type(float, 0, 1)
     rate = number_type(float, 0)
     add_data_arguments(parser)
@@ -814,6 +825,8 @@ def main():
         print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
               "fast on a CPU")
     if args.restart and not args.lr_range_test and distributed.rank() == 0:
+        # A start that fails must not cost the old run.
+        weights_to_start_from(args.init_from, args.freeze_until)
         remove_old_run(args)
     course = None if args.lr_range_test else plan_course(args, splits["train"])
     sources = {
