@@ -20,6 +20,9 @@ from utils import UserError, read_json, temporary_path, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
 OUTPUTS = ["logits", "probabilities"]
+# All that the network is made of. A graph is a program: others could read and write files.
+OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
+              "Mean", "Placeholder", "Softmax"}
 
 
 class Classifier:
@@ -183,8 +186,8 @@ def load(path, threads=None, fold=True):
     Raises
     ------
     UserError
-        Missing or damaged, without the expected tensors, or not the file that its ``.json`` was
-        written for.
+        Missing or damaged, without the expected tensors, with other operations than
+        :data:`OPERATIONS`, or not the file that its ``.json`` was written for.
     """
     graph_def = weight_files.read_graph_def(path)
     metadata_path = os.path.splitext(path)[0] + ".json"
@@ -193,6 +196,10 @@ def load(path, threads=None, fold=True):
         if expected != sha256(path):
             raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
                             "to write both anew".format(path, metadata_path))
+    foreign = sorted({node.op for node in graph_def.node} - OPERATIONS)
+    if foreign:
+        raise UserError("{}: not a frozen graph of this project (it has {}); run train.py "
+                        "anew".format(path, ", ".join(foreign)))
     try:
         return _import(fold_batch_norm(graph_def) if fold else graph_def, threads)
     except (ValueError, KeyError, IndexError, TypeError, AssertionError,

@@ -130,6 +130,18 @@ def test_a_foreign_graph_is_refused(tmp_path):
         frozen.load(path)
 
 
+def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
+    graph_def = weights.read_graph_def(tiny_model.pb)
+    with tf.Graph().as_default() as graph:
+        tf.io.write_file(str(tmp_path / "written"), "content")
+        graph_def.node.extend(graph.as_graph_def().node)
+    path = str(tmp_path / "hostile.pb")
+    with open(path, "wb") as stream:
+        stream.write(graph_def.SerializeToString())
+    with pytest.raises(UserError, match=r"not a frozen graph of this project \(it has WriteFile"):
+        frozen.load(path)
+
+
 class TestFolding:
     def test_the_folded_graph_answers_as_the_unfolded(self, tiny_model, pictures):
         plain = frozen.load(tiny_model.pb, fold=False)
