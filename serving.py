@@ -8,7 +8,7 @@ export.py puts it in front of the network in the SavedModel.
 
 import numpy as np
 
-from images import ORIENTATION_TAG, OVERSAMPLING
+from images import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
 from session import tf
 
 EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is looked for
@@ -25,7 +25,8 @@ def decode_batch(contents, image_size):
     Parameters
     ----------
     contents : tf.Tensor
-        string, [batch], each a whole JPEG or PNG file; another makes the batch fail.
+        string, [batch], each a whole JPEG or PNG file of at most :data:`images.MAX_PIXELS`;
+        another makes the batch fail.
     image_size : int
         Height and width that every picture is stretched to.
 
@@ -70,21 +71,33 @@ def _decode_jpeg(content, least_size):
         return lambda: tf.image.decode_jpeg(
             content, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
+    size = tf.image.extract_jpeg_shape(content)[:2]
+    content = _unless_huge(content, size)
     if not least_size:
         return at(1)()
-    shrinks_by = tf.reduce_min(tf.image.extract_jpeg_shape(content)[:2]) // least_size
+    shrinks_by = tf.reduce_min(size) // least_size
     return tf.case([(shrinks_by >= ratio, at(ratio)) for ratio in (8, 4, 2)], default=at(1))
+
+
+def _unless_huge(content, size):
+    """The content, unless a few bytes would unpack to gigabytes: then the batch fails."""
+    check = tf.debugging.Assert(
+        tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS,
+        ["no JPEG or PNG of at most {:,} pixels".format(MAX_PIXELS)])
+    with tf.control_dependencies([check]):
+        return tf.identity(content)
 
 
 def _decode_png(content):
     """Decode a PNG over white, with the rounding of Pillow's ``alpha_composite``."""
+    beginning = tf.decode_raw(tf.strings.substr(content, 0, 32), tf.uint8)
+    beginning = tf.cast(tf.concat([beginning, tf.zeros([32], tf.uint8)], 0), tf.int64)
+    content = _unless_huge(content, _number(beginning, [16, 20], 4))
     rgba = tf.cast(tf.image.decode_png(content, 4), tf.int32)
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     # A picture of less than 8 bits and no palette of transparencies: TensorFlow makes what is
     # opaque 2^bits - 1 instead of 255.
-    beginning = tf.decode_raw(tf.strings.substr(content, 0, 32), tf.uint8)
-    bits = tf.concat([beginning, tf.zeros([32], tf.uint8)], 0)[24]
-    alpha = tf.cond(bits < 8, lambda: _mend_alpha(content, alpha), lambda: alpha)
+    alpha = tf.cond(beginning[24] < 8, lambda: _mend_alpha(content, alpha), lambda: alpha)
     mixed = 128 * (colour * alpha + 255 * (255 - alpha)) + 128 * 128
     return tf.cast((mixed // 256 + mixed) // 256 // 128, tf.uint8)
 

@@ -1,6 +1,8 @@
 """The graph that decodes and resizes, against images.py: Pillow and OpenCV."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -137,6 +139,20 @@ def test_a_batch(run, picture):
         np.testing.assert_array_equal(
             decoded, images.resize(images.read_image(content), SIZE, SIZE))
     assert run("batch", np.zeros([0], object)).shape == (0, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("kind, place, size", [("PNG", 16, ">II"), ("JPEG", None, ">HH")])
+def test_pictures_of_gigabytes_are_refused(run, picture, kind, place, size):
+    """By the size that a file claims, before memory is taken for the pixels."""
+    content = bytearray(encode(picture, kind))
+    if kind == "JPEG":
+        place = content.index(b"\xff\xc0") + 5
+    content[place:place + struct.calcsize(size)] = struct.pack(size, 16000, 6251)
+    if kind == "PNG":
+        content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    for name, value in (("decode", bytes(content)), ("batch", [bytes(content)])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at most 100,000,000 pixels"):
+            run(name, value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"<html></html>", "cut"])
