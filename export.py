@@ -20,6 +20,8 @@ import importlib
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 
 import cv2
@@ -33,12 +35,31 @@ from frozen import classifier_from_weights, freeze, load
 from inference import choose_model
 from session import is_mkl_build, new_session, tf
 from sources import photographs
-from utils import UserError, cli, number_type, progress, warn, write_atomically, write_json
-from weights import assign, read_frozen, read_handoff, read_weights, write_handoff
+from utils import (
+    HelpFormatter,
+    UserError,
+    cli,
+    number_type,
+    progress,
+    warn,
+    write_atomically,
+    write_json,
+)
+from weights import (
+    assign,
+    read_frozen,
+    read_graph_def,
+    read_handoff,
+    read_weights,
+    write_handoff,
+)
 
 # The largest difference in probability that an engine may show on any picture.
 BOUNDS = {"frozen": 1e-5, "fresh": 1e-5, "opencv": 1e-4, "onnx": 1e-5, "tensor": 1e-5,
           "encoded": 1e-3}
+# The same of the log-odds. Probabilities near 0 and 1, of which a trained network gives many, hide
+# it if a weight is off; rounding moves the log-odds by some 1e-5.
+LOG_ODDS_BOUND = 1e-3
 YOLOV2_BOUND = 1e-4  # of an activation, relative to the largest one
 YOLOV2_SIZE = 416  # height and width that the detector runs at
 YOLOV2_PICTURES = 4
@@ -87,6 +108,20 @@ class Network:
         """The largest difference of any probability from the network's own."""
         return float(np.abs(probabilities - self.expected).max())
 
+    def check(self, name, engine, probabilities, bound):
+        """The same, after a check that it and that of the log-odds are within their bounds."""
+        difference = self.difference(probabilities)
+        _check(name, engine, difference, bound)
+        odds = np.abs(_log_odds(probabilities) - _log_odds(self.expected))
+        _check(name, "the log-odds of " + engine, odds.max(), LOG_ODDS_BOUND)
+        return difference
+
+
+def _log_odds(probabilities):
+    """The logarithm of FACE's share over NON_FACE's, the smallest float32 numbers apart."""
+    face, other = np.log(np.maximum(probabilities, 1e-30)).T
+    return face - other
+
 
 def choose_source(args):
     """The file to export, and the input size that belongs to it.
@@ -99,7 +134,24 @@ def choose_source(args):
     args.weights = args.source
     if not args.source and os.path.exists(frozen) and not os.path.exists(npz):
         args.weights = frozen
+    if args.weights and not args.image_size:
+        args.image_size = _told_size(args.weights, args.cfg)
     return choose_model(args)
+
+
+def _told_size(path, cfg):
+    """The height and width of the input that a frozen graph or a .cfg tells, else None."""
+    if cfg or darknet_format.is_darknet_file(path):
+        cfg = darknet_format.find_cfg(path, cfg)
+        return darknet_format.read_image_size(cfg) if cfg else None
+    if not path.endswith(".pb") or os.path.basename(path) == "saved_model.pb":
+        return None
+    for node in read_graph_def(path).node:
+        if (node.op, node.name) == ("Placeholder", "input"):
+            sizes = {dim.size for dim in node.attr["shape"].shape.dim[1:3]}
+            size = sizes.pop() if len(sizes) == 1 else 0
+            return size if size > 0 and size % darknet19.STRIDE == 0 else None
+    return None
 
 
 def test_pictures(data_dir, count):
@@ -217,8 +269,12 @@ def export_yolov2(network, args):
     with staged(args.out) as folder:
         paths = [os.path.join(folder, name) for name in HANDOFF]
         write_handoff(network.weights, *paths)
-        difference = compare_backbones(network, read_handoff(*paths))
+        handoff = read_handoff(*paths)
+        difference = compare_backbones(network, handoff)
         _check(" and ".join(HANDOFF), "the detector's backbone", difference, YOLOV2_BOUND)
+        classifier = darknet19.CLASSIFIER + "/kernel"  # in the file, but no part of the backbone
+        _check(HANDOFF[0], classifier,
+               np.abs(handoff[classifier] - network.weights[classifier]).max(), 0)
     print("wrote {} and {}: layers 0 to 17 at {size} x {size} agree within {:.1e} of the largest "
           "activation".format(*[os.path.join(args.out, name) for name in HANDOFF], difference,
                               size=YOLOV2_SIZE))
@@ -285,8 +341,8 @@ def export_darknet(network, args):
         darknet_format.write_network(cfg, content, network.weights, network.image_size)
         with write_atomically(names, "w", encoding="ascii") as stream:
             stream.write("\n".join(darknet19.CLASS_NAMES) + "\n")
-        difference = network.difference(run_opencv(folder, network))
-        _check(NAME + ".weights", "OpenCV", difference, BOUNDS["opencv"])
+        difference = network.check(
+            NAME + ".weights", "OpenCV", run_opencv(folder, network), BOUNDS["opencv"])
     print("wrote {0}.cfg, {0}.weights and {0}.names: OpenCV agrees within {1:.1e}".format(
         os.path.join(args.out, NAME), difference))
     return difference
@@ -333,8 +389,8 @@ def export_onnx(network, args):
     with staged(args.out) as folder:
         with write_atomically(os.path.join(folder, NAME + ".onnx")) as stream:
             stream.write(model.SerializeToString())
-        difference = network.difference(run_onnx(folder, network))
-        _check(NAME + ".onnx", "ONNX Runtime", difference, BOUNDS["onnx"])
+        difference = network.check(
+            NAME + ".onnx", "ONNX Runtime", run_onnx(folder, network), BOUNDS["onnx"])
         other = _difference_at_another_size(folder, network)
         _check(NAME + ".onnx", "ONNX Runtime at another size", other, BOUNDS["onnx"])
     print("wrote {}.onnx: ONNX Runtime agrees within {:.1e}, at another size within {:.1e}".format(
@@ -369,6 +425,10 @@ def to_onnx(weights, image_size):
         graph_def, name="Darknet-19", input_names=["input:0"],
         output_names=[name + ":0" for name in outputs], opset=OPSET,
         tensors_to_rename={name + ":0": name for name in ["input"] + outputs})
+    for value, names in [(model.graph.input[0], ("batch", "height", "width"))] + [
+            (output, ("batch",)) for output in model.graph.output]:
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names):
+            dimension.dim_param = name
     model.doc_string = "Darknet-19 that tells faces from other pictures"
     onnx.helper.set_model_props(model, {
         "class_names": ",".join(darknet19.CLASS_NAMES),
@@ -419,10 +479,14 @@ def export_savedmodel(network, args):
         raise UserError("{}: there already and no SavedModel; remove it or name another "
                         "--out".format(target))
     with staged(out) as folder:
-        write_saved_model(network.weights, network.image_size, os.path.join(folder, "1"))
-        tensor, encoded = (network.difference(run(folder, network))
-                           for run in (run_saved_model_on_tensors, run_saved_model_on_files))
-        _check(target, "the signature tensor", tensor, BOUNDS["tensor"])
+        try:
+            write_saved_model(network.weights, network.image_size, os.path.join(folder, "1"))
+        except tf.errors.OpError as error:
+            raise UserError("{}: can't be written ({}); check the free disk space".format(
+                target, error.message.splitlines()[0]))
+        tensor = network.check(target, "the signature tensor",
+                               run_saved_model_on_tensors(folder, network), BOUNDS["tensor"])
+        encoded = network.difference(run_saved_model_on_files(folder, network))
         _check(target, "the signature serving_default", encoded, BOUNDS["encoded"])
     print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
         target, tensor, encoded))
@@ -611,8 +675,9 @@ def _parser():
                              "name beside them, else Darknet-19's own)")
     common.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
     common.add_argument("--image-size", type=number_type(int, darknet19.STRIDE),
-                        help="height and width of the input (default: what the model was trained "
-                             "at)")
+                        help="height and width of the input (default: what the frozen graph, the "
+                             ".cfg or the .json beside FILE says, else darknet19_frozen.json in "
+                             "the model directory, else 224)")
     common.add_argument("--images", type=number_type(int, 1), default=100,
                         help="pictures of the test lists to compare on, half of them faces")
     table = argparse.ArgumentParser(add_help=False)
@@ -630,8 +695,8 @@ def _parser():
             ("all", export_all, [table], "all of these, then the table"),
             ("compare", compare, [table], "all engines side by side on the same pictures")):
         command = commands.add_parser(
-            name, parents=[common] + parents, help=text, description=text.capitalize() + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+            name, parents=[common] + parents, help=text, formatter_class=HelpFormatter,
+            description=text[0].upper() + text[1:] + ".")
         command.set_defaults(run=run)
     return parser
 
@@ -642,6 +707,7 @@ def main():
     args = parser.parse_args()
     if args.image_size and args.image_size % darknet19.STRIDE:
         parser.error("--image-size is a multiple of {}".format(darknet19.STRIDE))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and tidy up
     args.run(Network(args), args)
 
 

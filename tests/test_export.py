@@ -5,8 +5,10 @@ import copy
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -142,6 +144,8 @@ def test_onnx_any_batch_and_size(exported, model, pictures):
     path = os.path.join(exported, "darknet19_face.onnx")
     converted = onnx.load(path)
     onnx.checker.check_model(converted)
+    assert [dim.dim_param or dim.dim_value for dim in
+            converted.graph.input[0].type.tensor_type.shape.dim] == ["batch", "height", "width", 3]
     metadata = {each.key: each.value for each in converted.metadata_props}
     assert metadata["class_names"] == "FACE,NON_FACE" and metadata["image_size"] == "32"
     assert "divided by 255" in metadata["preprocessing"] and "RGB" in metadata["preprocessing"]
@@ -240,6 +244,11 @@ def test_an_engine_that_disagrees_stops_the_file(network, exported, tmp_path, mo
     assert sorted(names) == sorted(old.split("/"))
 
 
+def with_weights(write, place, wrong):
+    """A function that gives ``write`` other weights than it gets, as argument number ``place``."""
+    return lambda *arguments: write(*arguments[:place], wrong, *arguments[place + 1:])
+
+
 def argparse_of(command, out):
     return export._parser().parse_args([command, "--out", str(out)])
 
@@ -331,6 +340,91 @@ def test_which_weights(model, tmp_path):
     assert export.choose_source(args) == (str(tmp_path / "darknet19_weights.npz"), 32)
     args.source = "other.weights"
     assert export.choose_source(args)[0] == "other.weights"
+
+
+def test_the_size_that_the_source_tells(model, exported, tmp_path):
+    """A graph or a .cfg on its own, away from what else was written with it."""
+    args = argparse_of("onnx", tmp_path)
+    args.model_dir = str(tmp_path)
+    lone = tmp_path / "lone.pb"
+    os.link(model.pb, str(lone))
+    for source, expected in ((lone, 32), (os.path.join(exported, "darknet19_face.weights"), 32)):
+        args.source, args.image_size = str(source), None
+        assert export.choose_source(args) == (str(source), expected)
+    args.image_size = 64
+    assert export.choose_source(args)[1] == 64
+
+
+def test_a_full_disk_is_one_line(network, tmp_path, monkeypatch):
+    """The real error: /dev/full in the place of a file."""
+    def write(_, __, folder):
+        os.makedirs(os.path.join(folder, "variables"))
+        with tf.Graph().as_default(), tf.Session() as session:
+            session.run(tf.io.write_file("/dev/full", "content"))
+
+    monkeypatch.setattr(export, "write_saved_model", write)
+    with pytest.raises(UserError, match="can't be written .*; check the free disk space"):
+        export.export_savedmodel(network, argparse_of("savedmodel", tmp_path))
+    assert os.listdir(str(tmp_path / "darknet19_face_savedmodel")) == []
+
+
+@pytest.mark.parametrize("nudge, passes", [(1e-5, True), (0.01, False)])
+def test_saturated_probabilities_hide_nothing(network, nudge, passes):
+    def answers(logits):
+        face = 1 / (1 + np.exp(-np.array(logits)))
+        return np.stack([face, 1 - face], axis=1).astype(np.float32)
+
+    sure = copy.copy(network)
+    sure.expected = answers([-11.0, -12.0, -200.0])
+    probabilities = answers([-11.0, -12.0 + nudge, -200.0])
+    if passes:
+        assert sure.check("x.onnx", "ONNX Runtime", probabilities, 1e-5) < 1e-6
+        return
+    assert sure.difference(probabilities) < 1e-6
+    with pytest.raises(UserError, match="not written: the log-odds of ONNX Runtime differs by"):
+        sure.check("x.onnx", "ONNX Runtime", probabilities, 1e-5)
+
+
+@pytest.mark.parametrize("command", ["darknet", "onnx", "yolov2", "savedmodel"])
+def test_an_export_of_other_weights_stops(network, tmp_path, monkeypatch, command):
+    """Not the engine is wrong here but the file: its classes are exchanged, its stem is scaled."""
+    wrong = dict(network.weights)
+    for name in ("conv_18/kernel", "conv_18/bias"):
+        wrong[name] = np.ascontiguousarray(wrong[name][..., ::-1])
+    wrong["conv_0/gamma"] = wrong["conv_0/gamma"] * np.float32(1.01)
+    for module, name, place in ((darknet_format, "write_network", 2), (export, "to_onnx", 0),
+                                (export, "write_saved_model", 0), (export, "write_handoff", 0)):
+        monkeypatch.setattr(module, name, with_weights(getattr(module, name), place, wrong))
+    args = argparse_of(command, tmp_path)
+    with pytest.raises(UserError, match="not written: .* differs by") as caught:
+        args.run(network, args)
+    assert caught.value.exit_code == 1
+    assert not [name for _, _, names in os.walk(str(tmp_path)) for name in names]
+
+
+def test_sigterm_tidies_up(tmp_path, monkeypatch):
+    def interrupted(_, args):
+        with export.staged(args.out) as folder:
+            (tmp_path / os.path.basename(folder) / "half").write_text("")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    monkeypatch.setattr(export, "Network", lambda args: None)
+    monkeypatch.setattr(export, "export_onnx", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(export, "onnx", "--out", tmp_path) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_help_says_each_default_once(capsys):
+    with pytest.raises(SystemExit):
+        export._parser().parse_args(["yolov2", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The two pickles of the YOLOv2 face detector." in text
+    assert "(default: None)" not in text and "faces (default: 100)" in text
 
 
 def test_pictures_to_compare_on(sample_dir, tmp_path):
