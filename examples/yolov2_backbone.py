@@ -58,13 +58,13 @@ def detector(images, kernels, norms):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", default="data", help="folder with the pickles (data)")
-    parser.add_argument("--image-size", type=int, default=416, help="a multiple of 32 (416)")
+    parser.add_argument("--image-size", type=int, default=416, metavar="SIZE",
+                        choices=range(64, 1025, 32), help="a multiple of 32 from 64 on (416)")
     args = parser.parse_args()
     try:
         files = [pathlib.Path(args.data_dir, part + "_weights.pickle") for part in ("conv", "bn")]
         kernels, norms = (ArrayUnpickler(io.BytesIO(each.read_bytes())).load() for each in files)
-        images = np.random.RandomState(0).rand(1, args.image_size, args.image_size, 3)
-        boxes = detector(tf.constant(images, tf.float32), kernels, norms)
+        boxes = detector(tf.random_uniform([1] + 2 * [args.image_size] + [3]), kernels, norms)
     except Exception as error:
         parser.exit(2, "error: {}: {!r}; run extract_weights.py\n".format(args.data_dir, error))
     gradients = tf.gradients(tf.reduce_mean(tf.square(boxes)), tf.trainable_variables())

@@ -74,6 +74,12 @@ def test_bad_pickles(tmp_path):
     assert "it asks for posix.getcwd" in outcome.stderr and "Traceback" not in outcome.stderr
 
 
+@pytest.mark.parametrize("size", ["0", "-64", "32", "100", "4096"])
+def test_sizes_that_it_does_not_take(handoff, size):
+    outcome = run("--data-dir", handoff, "--image-size", size)
+    assert outcome.returncode == 2 and "--image-size: invalid choice: " + size in outcome.stderr
+
+
 def test_fits_on_a_page():
     with open(PATH) as stream:
         assert len(stream.readlines()) <= 80
