@@ -265,9 +265,13 @@ def _read_proto(path, message, kind, remedy):
         raise UserError("{}: {:,} bytes are more than a {} can have; {} anew".format(
             path, size, kind, remedy))
     try:
-        with open(path, "rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("error")  # protobuf's, of bytes that it could not make sense of
-            return message.FromString(stream.read())
+        # protobuf warns of bytes after the message instead of refusing them
+        with open(path, "rb") as stream, warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            content = message.FromString(stream.read())
+        if warned:
+            raise ValueError(warned[0].message)
+        return content
     except OSError as error:
         raise UserError("{}: {}; {} anew".format(path, error.strerror, remedy))
     except Exception as error:  # protobuf's decode errors have no common public base
@@ -351,23 +355,34 @@ def find_checkpoint(path):
     if not prefix or not os.path.exists(prefix + ".index"):
         raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
                         "file that train.py, extract_weights.py or darknet wrote".format(path))
+    darknet_format.regular_size(prefix + ".index", "name a whole checkpoint")
     return prefix
 
 
 def latest_checkpoint(folder):
-    """The prefix of the checkpoint that the file ``checkpoint`` in a folder names, or None.
+    """The prefix of the newest checkpoint that the file ``checkpoint`` in a folder names, or None.
+
+    Unlike TensorFlow's function of that name, it takes the one before where the newest was removed.
 
     Raises
     ------
     UserError
-        If that file is no text, or names a place that can't be looked at.
+        If that file is damaged, or all that it names is gone.
     """
-    try:
-        return tf.train.latest_checkpoint(folder)
-    except (UnicodeDecodeError, tf.errors.OpError) as error:
-        raise UserError("{}: names no checkpoint ({}); remove it, and name a checkpoint by its "
-                        ".index file".format(os.path.join(folder, "checkpoint"),
-                                             getattr(error, "message", error)))
+    record = os.path.join(folder, "checkpoint")
+    if not os.path.exists(record):
+        return None
+    state = None
+    with contextlib.suppress(ValueError):  # no text, or empty
+        state = tf.train.get_checkpoint_state(folder)
+    if not state:
+        raise UserError("{}: damaged; remove it, and name a checkpoint by its .index file".format(
+            record))
+    for prefix in [state.model_checkpoint_path] + state.all_model_checkpoint_paths[::-1]:
+        if os.path.exists(prefix + ".index"):
+            return prefix
+    raise UserError("{}: names {}, which is gone; put it back, or remove this file too".format(
+        record, state.model_checkpoint_path))
 
 
 def assign(session, weights):

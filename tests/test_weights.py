@@ -187,14 +187,34 @@ def test_damaged_checkpoint(forms, tmp_path):
 
 
 @pytest.mark.parametrize("content, cause", [
-    (b"\xf0\x28\x8c", "checkpoint: names no checkpoint"),
-    (b'model_checkpoint_path: "/nowhere/model-3"', "checkpoint: names no checkpoint"),
-    (b"text", "no checkpoint there"),
+    (b"\xf0\x28\x8c", "checkpoint: damaged"),
+    (b'model_checkpoint_path: "/nowhere/model-3"', "checkpoint: names /nowhere/model-3, which is"),
+    (b"text", "checkpoint: damaged"),
+    (b"", "checkpoint: damaged"),
 ])
 def test_what_names_no_checkpoint(tmp_path, content, cause):
     (tmp_path / "checkpoint").write_bytes(content)
     with pytest.raises(UserError, match=cause):
         weights.read_weights(str(tmp_path))
+
+
+def test_the_checkpoint_before_a_removed_one(tmp_path, capfd):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("other", [2])
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver(save_relative_paths=True)
+        first, second = (saver.save(session, str(tmp_path / "model"), step) for step in (1, 2))
+    assert weights.latest_checkpoint(str(tmp_path)) == second
+    os.remove(second + ".index")
+    assert weights.latest_checkpoint(str(tmp_path)) == first
+    os.remove(first + ".index")
+    with pytest.raises(UserError, match="checkpoint: names .*model-2, which is gone"):
+        weights.latest_checkpoint(str(tmp_path))
+    assert capfd.readouterr().err == ""
+    assert weights.latest_checkpoint(str(tmp_path / "missing")) is None
+    os.mkfifo(first + ".index")
+    with pytest.raises(UserError, match="model-1.index: not a regular file"):
+        weights.read_weights(first)
 
 
 def test_a_checkpoint_of_something_else(tmp_path):
