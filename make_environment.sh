@@ -1,10 +1,11 @@
 #!/bin/sh
-# Make a Python 3.7 environment in the folder given, if it is not there yet.
+# Make a Python 3.7 environment in the folder given, if it is not there yet or only half made.
 #
 #     ./make_environment.sh .venv
 #
 # TensorFlow 1.15 runs on Python 3.7 and nothing newer. Tries, in this order: the interpreter that
-# $PYTHON37 names, a python3.7 on the path, a 3.7 of pyenv's, and uv.
+# $PYTHON37 names, a python3.7 on the path, a 3.7 of pyenv's, and whatever uv finds (it no longer
+# downloads one).
 set -eu
 
 venv=$1
@@ -27,7 +28,7 @@ name another or leave PYTHON37 unset"
         echo "$PYTHON37"
         return
     fi
-    pyenv_root=${PYENV_ROOT:-$(pyenv root 2> /dev/null || echo "$HOME/.pyenv")}
+    pyenv_root=${PYENV_ROOT:-$(pyenv root 2> /dev/null || echo "${HOME:-}/.pyenv")}
     for candidate in python3.7 "$pyenv_root"/versions/3.7*/bin/python3.7; do
         if is_python37 "$candidate"; then
             echo "$candidate"
@@ -36,21 +37,21 @@ name another or leave PYTHON37 unset"
     done
 }
 
-if [ -e "$venv/bin/python" ]; then
-    is_python37 "$venv/bin/python" || fail "$venv: not a Python 3.7 environment; remove it, or \
+if [ -L "$venv/bin/python" ] && ! [ -e "$venv/bin/python" ]; then
+    fail "$venv: the interpreter that it was made with has gone; remove it"
+elif ! [ -e "$venv/bin/python" ]; then
+    python=$(find_python37) || exit 2
+    if [ -n "$python" ]; then
+        echo "making $venv with $("$python" --version) ($python)"
+        "$python" -m venv "$venv"
+    elif ! command -v uv > /dev/null || ! uv venv --python cpython@3.7 "$venv"; then
+        fail "no Python 3.7 found, and TensorFlow 1.15 runs on nothing newer: get one with \
+'pyenv install 3.7', or with 'conda create --prefix py37 python=3.7' and name it: \
+make PYTHON37=py37/bin/python"
+    fi
+fi
+is_python37 "$venv/bin/python" || fail "$venv: not a Python 3.7 environment; remove it, or \
 choose another place with make VENV=folder"
-    exit 0
-fi
 
-python=$(find_python37) || exit 2
-if [ -n "$python" ]; then
-    echo "making $venv with $("$python" --version) ($python)"
-    "$python" -m venv "$venv"
-elif command -v uv > /dev/null; then
-    echo "making $venv with uv"
-    uv venv --python 3.7 --seed "$venv"
-else
-    fail "no Python 3.7 found, and TensorFlow 1.15 runs on nothing newer: get one with \
-'pyenv install 3.7', or install uv, which brings its own, or name yours: \
-make PYTHON37=/path/to/python3.7"
-fi
+# uv makes environments without pip, and so does Python's venv when it is ended in the middle.
+"$venv/bin/python" -m pip --version > /dev/null 2>&1 || "$venv/bin/python" -m ensurepip --upgrade
