@@ -16,8 +16,8 @@ import argparse
 import collections
 import contextlib
 import csv
-import glob
 import os
+import re
 import signal
 import sys
 import time
@@ -62,7 +62,7 @@ from utils import (
 )
 from weights import (
     assign,
-    latest_checkpoint,
+    newest_checkpoint,
     read_checkpoint,
     read_weights,
     set_variables,
@@ -78,6 +78,13 @@ RUN_SETTINGS = (
 # The same where several ranks had a part in them, and the file that then says which.
 RANK_SETTINGS = ("lr_scaling", "warmup_epochs")
 COURSE = "course.json"
+
+# The files of a checkpoint as TensorFlow names them, and while it writes them.
+CHECKPOINT_FILE = re.compile(
+    r"model-(?P<step>\d+)\.(?P<kind>index|data)(-\d+-of-\d+)?(?P<half>\.tempstate\d+)?$")
+
+# How to come by a best checkpoint again.
+BEST_LOST = "remove the folder and train on with more --epochs, or begin anew with --restart"
 
 TrainingGraph = collections.namedtuple(
     "TrainingGraph", "images labels step train_op loss learning_rate running reset summaries "
@@ -139,7 +146,7 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
                             if each.dtype.base_dtype == tf.float32])
     return TrainingGraph(images, labels, step, train_op, loss, rate, running, reset,
                          summaries, histograms,
-                         tf.train.Saver(max_to_keep=2, save_relative_paths=True), finite, joint)
+                         tf.train.Saver(max_to_keep=None, save_relative_paths=True), finite, joint)
 
 
 def mean_over_hardest(losses, labels, share):
@@ -242,7 +249,7 @@ class Validator:
         self.folder = os.path.join(args.model_dir, "best")
         self.scored = {}  # what was validated last: labels and probabilities by kind
         with self.classifier.session.graph.as_default():
-            self.saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
+            self.saver = tf.train.Saver(max_to_keep=None, save_relative_paths=True)
 
     def __call__(self, checkpoint):
         """The validation columns of the history for a checkpoint, which rank 0 reads."""
@@ -275,18 +282,18 @@ class Validator:
     def keep_if_best(self, row):
         """Save the weights just validated if they are the best so far.
 
-        The record beside them is written last: a kill in between leaves the older record, and the
-        resumed run validates and saves once more.
+        The record beside them is written before older weights are removed: a kill in between
+        leaves the older record with its weights, and the resumed run validates and saves once more.
         """
         record = self.best()
         if record and record["step"] < row["step"] and record[self.criterion] <= row[
                 self.criterion]:
             return False
         os.makedirs(self.folder, exist_ok=True)
-        prefix = self.saver.save(self.classifier.session, os.path.join(self.folder, "model"),
-                                 int(row["step"]), write_meta_graph=False)
+        prefix = save_checkpoint(self.saver, self.classifier.session, self.folder, row["step"])
         write_json(os.path.join(self.folder, "best.json"),
                    dict(row, checkpoint=os.path.basename(prefix)))
+        remove_checkpoints(self.folder, keep=1)
         return True
 
     def best(self):
@@ -294,11 +301,19 @@ class Validator:
         path = os.path.join(self.folder, "best.json")
         if not os.path.exists(path):
             return None
-        return read_json(path, "train anew with --restart")
+        record = read_json(path, BEST_LOST)
+        numbers = [value for name, value in record.items() if name != "checkpoint"]
+        if not ({"epoch", "step", self.criterion} < set(record) and all(
+                type(each) in (int, float) for each in numbers) and isinstance(
+                    record.get("checkpoint"), str)):
+            raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
+        return record
 
     def restore_best(self):
         """Put the best weights into the inference graph; return their row."""
         record = self.best()
+        if not record:
+            raise UserError("{}: no best.json there; {}".format(self.folder, BEST_LOST))
         assign(self.classifier.session,
                read_checkpoint(os.path.join(self.folder, record["checkpoint"])))
         return record
@@ -382,12 +397,14 @@ class Trainer:
         return epoch and (epoch % self.args.validate_every == 0 or epoch == self.args.epochs)
 
     def _restore_or_start(self):
-        checkpoint = latest_checkpoint(self.checkpoint_dir)
+        checkpoint = _checkpoint_to_resume_from(self.args)
         settings = {name: getattr(self.args, name) for name in RUN_SETTINGS}
         settings["steps_per_epoch"] = self.course.clock_of_epoch  # of one process
         settings_path = os.path.join(self.checkpoint_dir, "settings.json")
         if not checkpoint:
             warm_start(self.session, self.args)
+            if self.args.restart:  # now that nothing is left that could refuse the command line
+                remove_old_run(self.args)
             write_json(settings_path, settings)
             write_course(self.args, self.course)
             return
@@ -397,8 +414,7 @@ class Trainer:
             self.net.saver.restore(self.session, checkpoint)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError("{}: does not restore ({}); remove its files to use the one before, or "
-                            "start anew with --restart".format(
-                                checkpoint, getattr(error, "message", error)))
+                            "start anew with --restart".format(checkpoint, _cause(error)))
         write_course(self.args, self.course)
         step = int(self.session.run(self.net.step))
         print("resuming at step {} (epoch {}) from {}{}".format(
@@ -457,9 +473,7 @@ class Trainer:
         if self.net.joint and results[-1]:
             self.all_stop, self.stop.number = True, self.stop.number or signal.SIGTERM
         if not np.isfinite(results[1]):
-            raise UserError("the loss at step {} is {}; the last good checkpoint is in {}: lower "
-                            "--max-lr and run again".format(
-                                self.step, results[1], self.checkpoint_dir), exit_code=1)
+            raise self._astray("the loss at step {} is {}".format(self.step, results[1]))
         if logs:
             writer.add_summary(results[3], self.step)
         self.step += 1
@@ -476,20 +490,21 @@ class Trainer:
     def _save(self):
         """Save a checkpoint, unless a weight is no longer finite."""
         if not self.session.run(self.net.finite):
-            raise UserError("a weight is not finite at step {}; the last good checkpoint is in {}: "
-                            "lower --max-lr and run again".format(
-                                self.step, self.checkpoint_dir), exit_code=1)
-        prefix = os.path.join(self.checkpoint_dir, "model")
-        try:
-            if distributed.rank() == 0:
-                prefix = self.net.saver.save(self.session, prefix, self.step,
-                                             write_meta_graph=False)
-        except tf.errors.OpError as error:
-            raise UserError("{}: the checkpoint can't be written ({}); the one before is whole: "
-                            "check the free disk space".format(
-                                self.checkpoint_dir, error.message), exit_code=1)
+            raise self._astray("a weight is not finite at step {}".format(self.step))
+        prefix = None
+        if distributed.rank() == 0:
+            prefix = save_checkpoint(
+                self.net.saver, self.session, self.checkpoint_dir, self.step)
+            remove_checkpoints(self.checkpoint_dir, keep=2)
         distributed.wait_for_all()  # else one could leave, and the launcher end rank 0 meanwhile
         return prefix
+
+    def _astray(self, what):
+        """The error for a training that has no future."""
+        checkpoint = newest_checkpoint(self.checkpoint_dir)
+        return UserError("{}; {}: begin anew with a lower --max-lr and --restart".format(
+            what, "the last good checkpoint is {}".format(checkpoint) if checkpoint
+            else "there is no checkpoint yet"), exit_code=1)
 
     def _finish_epoch(self, epoch, rows, writer):
         """Validate, keep the best, and write the history of an epoch that is trained and saved."""
@@ -601,6 +616,68 @@ def _check_settings(stored, settings, checkpoint_dir):
                     checkpoint_dir, name.replace("_", "-"), stored.get(name), value))
 
 
+def _checkpoint_to_resume_from(args):
+    """The prefix of the newest checkpoint; None if there is none or the run is to begin anew."""
+    folder = os.path.join(args.model_dir, "checkpoints")
+    return None if args.restart else newest_checkpoint(folder)
+
+
+def save_checkpoint(saver, session, folder, step):
+    """Write a checkpoint whole or not at all.
+
+    Returns
+    -------
+    str
+        Its prefix.
+
+    Raises
+    ------
+    UserError
+        With exit code 1 when it can't be written, most likely for want of space.
+    """
+    try:
+        return saver.save(session, os.path.join(folder, "model"), int(step),
+                          write_meta_graph=False)
+    except (tf.errors.OpError, ValueError) as error:
+        remove_checkpoints(folder, keep=2)  # and so what there is of this one
+        raise UserError("{}: the checkpoint of step {} can't be written ({}); those before are "
+                        "whole: check the permissions and the free disk space".format(
+                            folder, int(step), _cause(error)), exit_code=1)
+
+
+def remove_checkpoints(folder, keep):
+    """Remove what :func:`old_checkpoints` names."""
+    for path in old_checkpoints(folder, keep):
+        os.remove(path)
+
+
+def old_checkpoints(folder, keep):
+    """The files of all checkpoints but the newest, and what kills left of half-written ones.
+
+    Parameters
+    ----------
+    folder : str
+    keep : int
+        How many checkpoints are not old.
+
+    Returns
+    -------
+    list of str
+    """
+    files = [(CHECKPOINT_FILE.match(name), os.path.join(folder, name))
+             for name in (os.listdir(folder) if os.path.isdir(folder) else ())]
+    whole = {int(match.group("step")) for match, _ in files
+             if match and match.group("kind") == "index" and not match.group("half")}
+    kept = sorted(whole)[-keep:] if keep else []
+    return [path for match, path in files
+            if match and (match.group("half") or int(match.group("step")) not in kept)]
+
+
+def _cause(error):
+    """What TensorFlow says of an error, without the node that it befell."""
+    return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
+
+
 def plan_course(args, split):
     """The course of this run: from the start, or from where its newest checkpoint stands.
 
@@ -611,7 +688,7 @@ def plan_course(args, split):
     Course
     """
     checkpoint_dir = os.path.join(args.model_dir, "checkpoints")
-    checkpoint = latest_checkpoint(checkpoint_dir) if distributed.rank() == 0 else None
+    checkpoint = _checkpoint_to_resume_from(args) if distributed.rank() == 0 else None
     number = checkpoint.rpartition("-")[2] if checkpoint else "0"
     if not number.isdecimal():
         raise UserError("{}: not named as train.py names its checkpoints; remove it, or begin anew "
@@ -656,8 +733,7 @@ def remove_old_run(args):
              for name in ("history.csv", "history.png", "training_summary.png")]
     for folder, names in (("checkpoints", ("settings.json", COURSE)), ("best", ("best.json",))):
         folder = os.path.join(args.model_dir, folder)
-        paths += glob.glob(os.path.join(glob.escape(folder), "model-*.index"))
-        paths += glob.glob(os.path.join(glob.escape(folder), "model-*.data-*"))
+        paths += old_checkpoints(folder, keep=0)
         paths += [os.path.join(folder, name) for name in names + ("checkpoint",)]
     paths = [path for path in paths if os.path.exists(path)]
     start = os.path.realpath(args.init_from) if args.init_from else None
@@ -824,10 +900,6 @@ def main():
     if not is_mkl_build():
         print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
               "fast on a CPU")
-    if args.restart and not args.lr_range_test and distributed.rank() == 0:
-        # A start that fails must not cost the old run.
-        weights_to_start_from(args.init_from, args.freeze_until)
-        remove_old_run(args)
     course = None if args.lr_range_test else plan_course(args, splits["train"])
     sources = {
         "train": TrainingBatches(splits["train"], args.batch_size, args.image_size, args.seed,

@@ -9,6 +9,7 @@ shape that a file claims is compared with the network's before memory is taken f
 
 import contextlib
 import functools
+import glob
 import io
 import operator
 import os
@@ -349,7 +350,7 @@ def find_saved_model(path):
 def find_checkpoint(path):
     """The checkpoint prefix that a prefix, an ``.index`` file or a folder stands for."""
     if os.path.isdir(path):
-        prefix = latest_checkpoint(path)
+        prefix = newest_checkpoint(path)
     else:
         prefix = path[:-len(".index")] if path.endswith(".index") else path
     if not prefix or not os.path.exists(prefix + ".index"):
@@ -359,30 +360,18 @@ def find_checkpoint(path):
     return prefix
 
 
-def latest_checkpoint(folder):
-    """The prefix of the newest checkpoint that the file ``checkpoint`` in a folder names, or None.
+def newest_checkpoint(folder):
+    """The prefix of the checkpoint of the highest step in a folder, or None.
 
-    Unlike TensorFlow's function of that name, it takes the one before where the newest was removed.
-
-    Raises
-    ------
-    UserError
-        If that file is damaged, or all that it names is gone.
+    Found by the checkpoints' own files: TensorFlow's note ``checkpoint`` may be damaged, or name
+    one whose files were removed, and then the others count for nothing.
     """
-    record = os.path.join(folder, "checkpoint")
-    if not os.path.exists(record):
-        return None
-    state = None
-    with contextlib.suppress(ValueError):  # no text, or empty
-        state = tf.train.get_checkpoint_state(folder)
-    if not state:
-        raise UserError("{}: damaged; remove it, and name a checkpoint by its .index file".format(
-            record))
-    for prefix in [state.model_checkpoint_path] + state.all_model_checkpoint_paths[::-1]:
-        if os.path.exists(prefix + ".index"):
-            return prefix
-    raise UserError("{}: names {}, which is gone; put it back, or remove this file too".format(
-        record, state.model_checkpoint_path))
+    steps = {}
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.index")):
+        prefix = path[:-len(".index")]
+        number = prefix.rpartition("-")[2]
+        steps[prefix] = int(number) if number.isdecimal() else -1
+    return max(sorted(steps), key=steps.get, default=None)
 
 
 def assign(session, weights):

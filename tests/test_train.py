@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import train
 from dataset import LISTS, load_split
 from session import tf
 from utils import UserError, save_list
-from weights import find_checkpoint, read_checkpoint
+from weights import find_checkpoint, newest_checkpoint, read_checkpoint
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")
@@ -174,6 +175,69 @@ def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
     assert len(outcome.err.splitlines()) == 1 and prefix in outcome.err
 
 
+def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(
+        run_script, few, uninterrupted, trained):
+    """Whether the newest was removed, as that message advises, or TensorFlow's note is damaged."""
+    folder = os.path.join(trained, "model", "checkpoints")
+    for name in os.listdir(folder):
+        if name.startswith("model-8."):
+            os.remove(os.path.join(folder, name))
+    open(os.path.join(folder, "checkpoint"), "w").close()
+    outcome = run_here(run_script, few, trained, "--epochs", "2", "--save-every", "3")
+    assert outcome.code == 0 and "resuming at step 6" in outcome.out
+    expected, found = all_variables(uninterrupted[0]), all_variables(trained)
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize("record", [
+    None, "{}", '{"epoch": 1, "step": 4, "disturbed_loss": "low", "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5}'])
+def test_a_lost_record_of_the_best_is_one_line(run_script, few, trained, record):
+    path = os.path.join(trained, "model", "best", "best.json")
+    os.remove(path)
+    if record:
+        with open(path, "w") as stream:
+            stream.write(record)
+    outcome = run_here(run_script, few, trained, "--epochs", "2")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1 and "--restart" in outcome.err
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_nothing(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("numbers", [1000000])
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver(max_to_keep=None)
+        first = train.save_checkpoint(saver, session, str(tmp_path), 1)
+        before = sorted(os.listdir(str(tmp_path)))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, limits[1]))
+        try:
+            with pytest.raises(UserError, match="step 2 can't be written") as error:
+                train.save_checkpoint(saver, session, str(tmp_path), 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.exit_code == 1 and "[[" not in str(error.value)
+    assert sorted(os.listdir(str(tmp_path))) == before
+    assert newest_checkpoint(str(tmp_path)) == first
+
+
+def test_the_newest_checkpoints_stay_and_what_kills_left_goes(tmp_path):
+    left = ("model-{}.data-00000-of-00001", "model-{}.index")
+    half = ["model-12.data-00000-of-00001.tempstate123", "model-12.index.tempstate9"]
+    foreign = ["settings.json", "checkpoint", "model-3.index.bak", "model-mine.index"]
+    names = [name.format(step) for name in left for step in (3, 9, 10)] + half + foreign
+    for name in names:
+        (tmp_path / name).write_text("")
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "model-10")
+    train.remove_checkpoints(str(tmp_path), keep=2)
+    expected = [name for name in names if not name.startswith("model-3.") and name not in half]
+    assert sorted(os.listdir(str(tmp_path))) == sorted(expected + ["model-3.index.bak"])
+    train.remove_checkpoints(str(tmp_path), keep=0)
+    assert sorted(os.listdir(str(tmp_path))) == sorted(foreign)
+    train.remove_checkpoints(str(tmp_path / "none"), keep=0)
+
+
 @pytest.mark.parametrize("legs", [
     None, 5, [], [5], [[0, 0, 0, 2]], [["0", 0, 0, 2, 1.0]], [[0, 0, 0, 0, 1.0]],
     [[0, -1, 0, 2, 1.0]], [[0, 0, 0, 2, float("nan")]], [[0, 0, 0, 2, "1"]]])
@@ -202,6 +266,17 @@ def test_restart_removes_only_its_own(run_script, few, trained):
     assert len(history(trained)) == 1
 
 
+@pytest.mark.parametrize("options", [
+    ("--freeze-until", "3"), ("--init-from", "nowhere.npz"), ("--init-from", "best")])
+def test_a_restart_that_is_refused_removes_nothing(run_script, few, trained, options):
+    folder = os.path.join(trained, "model", "best")
+    options = tuple(folder if each == "best" else each for each in options)
+    before = sorted(os.walk(trained))
+    outcome = run_here(run_script, few, trained, "--restart", "--epochs", "1", *options)
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert sorted(os.walk(trained)) == before
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact(run_script, few, trained):
     before = all_variables(trained)
     settings = os.path.join(trained, "model", "checkpoints", "settings.json")
@@ -213,7 +288,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact(run_script, 
     outcome = run_here(run_script, few, trained, "--epochs", "9", "--max-lr", "1e30",
                        "--base-lr", "1e30")
     assert outcome.code == 1
-    assert len(outcome.err.splitlines()) == 1 and "--max-lr" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert "--max-lr" in outcome.err and "--restart" in outcome.err and "model-8" in outcome.err
     after = all_variables(trained)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
