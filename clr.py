@@ -7,7 +7,9 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 """
 
 import argparse
+import os
 
+from pictures import picture_name
 from session import tf
 from utils import cli, number_type, temporary_path
 
@@ -97,6 +99,7 @@ def plot_policies(path, base_lr, max_lr, step_size, gamma, steps):
             axis.set(title=policy, ylabel="learning rate")
         axes[-1].set_xlabel("training step")
         figure.tight_layout()
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with temporary_path(path) as temporary:
             figure.savefig(temporary, dpi=120)
         plt.close(figure)
@@ -108,7 +111,7 @@ def main():
         description="Draw the cyclical learning rate policies.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     rate = number_type(float, 0)
-    parser.add_argument("--plot", default="clr.png", help="the picture to write")
+    parser.add_argument("--plot", type=picture_name, default="clr.png", help="the picture to write")
     parser.add_argument("--base-lr", type=rate, default=1e-4, help="lower end of the cycle")
     parser.add_argument("--max-lr", type=rate, default=1e-3, help="upper end of the cycle")
     parser.add_argument("--step-size", type=number_type(int, 1), default=100,

@@ -10,13 +10,13 @@ uninterrupted one would have had.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
-import time
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
@@ -25,8 +25,8 @@ import numpy as np
 from augment import FACE, KINDS, NON_FACE, Augmenter
 from course import Course
 from images import OVERSAMPLING, BadImage, read_image, resize
-from pictures import BLUE, RED, contact_sheet, save_picture
-from utils import UserError, cli, load_list, number_type, progress, resolve, warn
+from pictures import BLUE, RED, contact_sheet, picture_name, save_picture
+from utils import UserError, cli, load_list, number_type, progress, resolve, sha256, warn
 
 # The lists of each split: faces, then non-faces.
 LISTS = {
@@ -34,6 +34,11 @@ LISTS = {
     "val": ("celeba_val_file.pickle", "neg_samples_val.pickle"),
     "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
 }
+
+# Bounds for the command line, far above use: beyond them a slip of the finger fills the memory.
+LARGEST_SIZE = 4096
+LARGEST_BATCH = 4096
+
 _MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
 
 
@@ -71,9 +76,10 @@ def load_split(data_dir, name):
     for filename, maker in zip(LISTS[name], _MAKERS):
         path = os.path.join(data_dir, filename)
         names = load_list(path, maker)
-        if len(set(names)) != len(names):
+        paths = tuple(resolve(each, data_dir) for each in names)
+        if len(set(map(os.path.normpath, paths))) != len(paths):
             raise UserError("{}: names a file twice; {}".format(path, maker))
-        columns.append(tuple(resolve(each, data_dir) for each in names))
+        columns.append(paths)
     return Split(*columns)
 
 
@@ -97,21 +103,31 @@ def check_disjoint(splits):
         for class_name, paths in zip(("faces", "non-faces"), split):
             for path in paths:
                 here = "{} {}".format(split_name, class_name)
-                there = places.setdefault(os.path.realpath(path), here)
+                there = places.setdefault(_real_path(path), here)
                 if there != here:
                     _overlap(path, here, path, there)
     by_size = collections.defaultdict(list)
     for path in places:
-        if os.path.isfile(path):
-            by_size[os.path.getsize(path)].append(path)
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.isfile(path):
+                by_size[os.path.getsize(path)].append(path)
     suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
     seen = {}
     for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
-        with open(path, "rb") as stream:
-            digest = hashlib.sha256(stream.read()).digest()
-        twin = seen.setdefault(digest, path)
+        try:
+            twin = seen.setdefault(sha256(path), path)
+        except OSError:
+            continue
         if places[twin] != places[path]:
             _overlap(path, places[path], twin, places[twin])
+
+
+def _real_path(path):
+    """A path without symbolic links; as it is where no file can be named so."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        return path
 
 
 def _overlap(path, here, twin, there):
@@ -212,7 +228,10 @@ _worker_sources = None  # set in each worker process: a task then is a name and 
 
 
 def _start_worker(sources, program):
-    """Prepare a worker process: one core, no say in Ctrl-C, no life without the program."""
+    """Prepare a worker process: one core, no say in Ctrl-C, no life without the program.
+
+    ``program`` is the reading end of a pipe whose other end only the program holds.
+    """
     global _worker_sources
     _worker_sources = sources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -223,12 +242,8 @@ def _start_worker(sources, program):
 
 def _watch(program):
     """End this process once the program, which is not its parent, has gone."""
-    try:
-        while True:
-            os.kill(program, 0)  # sends nothing, only asks
-            time.sleep(1)
-    except ProcessLookupError:
-        os._exit(1)
+    program.poll(None)  # nothing is ever written: it returns when the other end is closed
+    os._exit(1)
 
 
 def _work(name, step):
@@ -257,8 +272,9 @@ class BatchLoader:
         if workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
+            program, self._alive = context.Pipe(duplex=False)
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, context, initializer=_start_worker, initargs=(sources, os.getpid()))
+                workers, context, initializer=_start_worker, initargs=(sources, program))
 
     def __enter__(self):
         return self
@@ -385,10 +401,11 @@ def main():
         description="Draw a labelled sheet of augmented training images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_data_arguments(parser)
-    parser.add_argument("--preview", default="preview.png", metavar="PNG", help="picture to write")
-    parser.add_argument("--image-size", type=number_type(int, 32), default=224,
+    parser.add_argument("--preview", type=picture_name, default="preview.png", metavar="PNG",
+                        help="picture to write")
+    parser.add_argument("--image-size", type=number_type(int, 32, LARGEST_SIZE), default=224,
                         help="height and width of the images")
-    parser.add_argument("--images", type=number_type(int, 2), default=64,
+    parser.add_argument("--images", type=number_type(int, 2, LARGEST_BATCH), default=64,
                         help="how many images to show, half of them faces")
     parser.add_argument("--seed", type=number_type(int, 0), default=0, help="of the augmentation")
     parser.add_argument("--step", type=number_type(int, 0), default=0,

@@ -8,7 +8,6 @@ For speed, batch norm is folded into the convolutions when a graph is loaded; th
 """
 
 import collections
-import hashlib
 import os
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 import darknet19
 import weights as weight_files
 from session import new_session, tf
-from utils import UserError, read_json, temporary_path, write_json
+from utils import UserError, read_json, sha256, temporary_path, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
 OUTPUTS = ["logits", "probabilities"]
@@ -248,12 +247,3 @@ def freeze(classifier, path, images, metadata):
         metadata, image_size=classifier.image_size, class_names=list(darknet19.CLASS_NAMES),
         input="RGB 0..1, float32, NHWC", largest_difference=difference, sha256=digest))
     return difference
-
-
-def sha256(path):
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -30,10 +30,10 @@ import distributed
 import heatmaps
 from augment import FACE
 from darknet19 import CLASS_NAMES, STRIDE
-from dataset import add_data_arguments, load_split, read_batches
+from dataset import LARGEST_BATCH, LARGEST_SIZE, add_data_arguments, load_split, read_batches
 from frozen import folded_classifier
 from images import BadImage
-from pictures import GREEN, RED, check_picture_name, contact_sheet, fit, save_picture
+from pictures import GREEN, RED, contact_sheet, fit, picture_name, save_picture
 from report import add_evaluation_arguments, evaluate_and_report
 from sources import Picture, camera, check_names, digest, find_pictures, photographs
 from utils import (
@@ -119,7 +119,6 @@ class Montage:
     """Collects the first pictures for a contact sheet, framed green (FACE) and red (NON_FACE)."""
 
     def __init__(self, path, most):
-        check_picture_name(path)
         self.path, self.most = path, most
         self.tiles, self.captions, self.frames = [], [], []
         self.total = 0
@@ -503,10 +502,10 @@ def _parser():
     parser.add_argument("--weights", metavar="NPZ",
                         help="the weights (default: darknet19_weights.npz in the model directory, "
                              "else the released model)")
-    parser.add_argument("--image-size", type=number_type(int, STRIDE),
+    parser.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
                         help="height and width that pictures are stretched to, a multiple of 32 "
                              "(default: that of the training)")
-    parser.add_argument("--batch-size", type=number_type(int, 1), default=16,
+    parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
                         help="images classified at a time")
     parser.add_argument("--json", metavar="FILE",
                         help="with pictures: write one JSON object a line here, - for standard "
@@ -517,7 +516,7 @@ def _parser():
     group.add_argument("--csv", metavar="FILE", help="write a table here, - for standard output")
     group.add_argument("--resume", action="store_true",
                        help="go on with an interrupted run's --csv: skip what it has")
-    group.add_argument("--montage", metavar="PNG",
+    group.add_argument("--montage", type=picture_name, metavar="PNG",
                        help="draw a contact sheet, faces framed green and others red")
     group.add_argument("--montage-images", type=number_type(int, 1, 10000), default=200,
                        metavar="N",

@@ -4,6 +4,7 @@ Sheets and charts that are PNGs stand on near-white paper of their own, so that 
 on a light page and a dark one; letters are large enough to be read at half size.
 """
 
+import argparse
 import functools
 import io
 import os
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import UserError, temporary_path
+from utils import temporary_path
 
 # Okabe & Ito's palette keeps these apart for colour-blind readers too.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
@@ -125,24 +126,18 @@ def _cut(text, typeface, width):
     return "…" + text
 
 
-def check_picture_name(path):
-    """Raise UserError if no picture can be written there: before the work, not after it."""
-    Image.init()
-    if Image.registered_extensions().get(os.path.splitext(path)[1].lower()) not in Image.SAVE:
-        raise UserError("{}: not a picture's name; let it end in .png".format(path))
-    if os.path.isdir(path):
-        raise UserError("{}: a folder; name a file".format(path))
+def picture_name(text):
+    """An argparse ``type``: the name of a picture to write, which says by its end of what kind."""
+    if not text.lower().endswith((".jpg", ".jpeg", ".png")):
+        raise argparse.ArgumentTypeError(
+            "{}: not a picture's name; let it end in .png or .jpg".format(text))
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
+    return text
 
 
 def save_picture(path, image):
-    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it.
-
-    Raises
-    ------
-    UserError
-        As :func:`check_picture_name`.
-    """
-    check_picture_name(path)
+    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

@@ -14,7 +14,7 @@ import os
 
 import distributed
 import frozen
-from dataset import add_data_arguments, load_split
+from dataset import LARGEST_BATCH, add_data_arguments, load_split
 from report import add_evaluation_arguments, evaluate_and_report
 from utils import cli, number_type
 from weights import read_frozen
@@ -34,7 +34,7 @@ def _parser():
     parser.add_argument("--json", metavar="FILE",
                         help="where the figures go (default: test_metrics.json in the model "
                              "directory)")
-    parser.add_argument("--batch-size", type=number_type(int, 1), default=16,
+    parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
                         help="images classified at a time")
     add_evaluation_arguments(parser)
     return parser

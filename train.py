@@ -31,6 +31,8 @@ from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
 from course import START, Course, Leg
 from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
 from dataset import (
+    LARGEST_BATCH,
+    LARGEST_SIZE,
     BatchLoader,
     TrainingBatches,
     add_data_arguments,
@@ -808,9 +810,9 @@ def _parser():
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder for checkpoints and the frozen graph")
     parser.add_argument("--log-dir", default="logs", help="folder for TensorBoard and history.csv")
-    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
+    parser.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE), default=224,
                         help="input height and width, a multiple of 32")
-    parser.add_argument("--batch-size", type=number_type(int, 2), default=32,
+    parser.add_argument("--batch-size", type=number_type(int, 2, LARGEST_BATCH), default=32,
                         help="images a step, half of them faces; even; of several ranks, each's")
     parser.add_argument("--epochs", type=positive, default=8,
                         help="passes over the larger class")
@@ -847,9 +849,9 @@ def _parser():
                         help="leave the first N convolutions as --init-from has them")
     parser.add_argument("--seed", type=number_type(int, 0), default=0,
                         help="of the initial weights, the data order and the augmentation")
-    parser.add_argument("--workers", type=number_type(int, 0), default=2,
+    parser.add_argument("--workers", type=number_type(int, 0, 256), default=2,
                         help="processes that prepare batches; 0 prepares them in between")
-    parser.add_argument("--threads", type=positive, metavar="N",
+    parser.add_argument("--threads", type=number_type(int, 1, 1024), metavar="N",
                         help="threads inside an operation; with 1 a run on a CPU is repeatable to "
                              "the bit (default: all cores)")
     parser.add_argument("--save-every", type=positive, default=200, metavar="STEPS",

@@ -8,6 +8,7 @@ on stderr that names the file, the cause and the remedy, and exit code 2.
 import argparse
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import pickle
@@ -255,6 +256,15 @@ def write_json(path, content):
     with write_atomically(path, "w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=2)
         stream.write("\n")
+
+
+def sha256(path):
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def relative_to_data(path, data_dir):

@@ -101,4 +101,5 @@ def test_plot(run_script, tmp_path):
     path = tmp_path / "clr.png"
     assert run_script(clr, "--plot", path, "--steps", 20).code == 0
     assert path.stat().st_size > 5000
+    assert run_script(clr, "--plot", tmp_path / "clr.xyz").code == 2
     assert run_script(clr, "--base-lr", 1, "--max-lr", 0.5).code == 2

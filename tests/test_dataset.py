@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -108,10 +107,9 @@ time.sleep(60)
     workers = [int(number) for number in process.stdout.readline().split()]
     assert len(workers) == 2
     process.kill()
-    process.wait()
-    deadline = time.time() + 30
-    while any(running(worker) for worker in workers) and time.time() < deadline:
-        time.sleep(0.1)
+    # The end of its output is the end of all that could write there; until it is read, the program
+    # is a zombie, as for every parent that waits for the output first.
+    process.communicate(timeout=30)
     assert not any(running(worker) for worker in workers)
 
 
@@ -180,16 +178,21 @@ class TestDisjointness:
         with pytest.raises(UserError, match="same picture"):
             check_disjoint(self.splits(plain, test=Split((link,), plain.negatives[4:])))
 
+    @pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "none.png", "/", "x" * 5000])
+    def test_names_of_no_file_are_left_to_whoever_reads_them(self, plain, name):
+        check_disjoint(self.splits(plain, test=Split((name,), plain.negatives[4:])))
+
     def test_the_same_picture_in_both_classes(self, plain):
         train = Split(plain.faces[:6], plain.negatives[:2] + plain.faces[:1])
         with pytest.raises(UserError, match="same picture"):
             check_disjoint(self.splits(plain, train=train))
 
 
-def test_a_list_that_names_a_file_twice_is_refused(sample_dir, tmp_path):
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "x/../a.png"])
+def test_a_list_that_names_a_file_twice_is_refused(sample_dir, tmp_path, again):
     folder = str(tmp_path / "data")
     shutil.copytree(sample_dir, folder)
-    save_list(os.path.join(folder, "neg_samples.pickle"), ["a.png", "a.png"])
+    save_list(os.path.join(folder, "neg_samples.pickle"), ["a.png", again])
     with pytest.raises(UserError, match="twice"):
         load_split(folder, "train")
 
@@ -275,3 +278,5 @@ def test_preview(run_script, sample_dir, tmp_path):
     assert outcome.code == 0
     assert Image.open(str(path)).size[0] >= 8 * 128
     assert run_script(dataset, "--data-dir", tmp_path / "none", "--preview", path).code == 2
+    for options in (("--preview", tmp_path), ("--images", 10 ** 9), ("--image-size", 10 ** 9)):
+        assert run_script(dataset, "--data-dir", sample_dir, *options).code == 2

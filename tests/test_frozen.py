@@ -11,7 +11,7 @@ import frozen
 import weights
 from dataset import load_split, read_batches
 from session import tf
-from utils import UserError
+from utils import UserError, sha256
 
 # tf.nn.softmax(logits) in float32 against numpy's in float64 leaves rounding of this size.
 ROUNDING = 1e-6
@@ -75,7 +75,7 @@ def test_metadata_describes_the_file(tiny_model):
         metadata = json.load(stream)
     assert metadata["image_size"] == 32
     assert metadata["class_names"] == ["FACE", "NON_FACE"]
-    assert metadata["sha256"] == frozen.sha256(tiny_model.pb)
+    assert metadata["sha256"] == sha256(tiny_model.pb)
     assert metadata["largest_difference"] <= 1e-5
 
 

@@ -328,7 +328,8 @@ def test_the_loss_is_cross_entropy_of_faces_and_the_hardest_non_faces(
 
 @pytest.mark.parametrize("options", [
     ("--image-size", "100"), ("--batch-size", "7"), ("--max-lr", "1e-9"), ("--epochs", "0"),
-    ("--average-decay", "2"), ("--policy", "cosine")])
+    ("--average-decay", "2"), ("--policy", "cosine"), ("--threads", "100000000000"),
+    ("--image-size", "3200000000"), ("--batch-size", "1" + "0" * 21)])
 def test_senseless_options_are_refused(run_script, few, tmp_path, options):
     assert run_script(train, "--data-dir", few, "--model-dir", tmp_path / "m", *options).code == 2
     assert not (tmp_path / "m").exists()
