@@ -18,6 +18,8 @@ import unicodedata
 
 from tqdm import tqdm
 
+PARTIAL = ".partial-"  # how names of temporary files begin
+
 
 class UserError(Exception):
     """A failure that the person at the keyboard can mend.
@@ -158,18 +160,21 @@ def temporary_path(path):
     many of them choose the format by it.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(
-        dir=folder, prefix=".partial-", suffix="-" + name)
-    os.close(handle)
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=PARTIAL, suffix="-" + name)
+        os.close(handle)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+    except BaseException as error:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+        if isinstance(error, OSError) and PARTIAL in str(error.filename or PARTIAL):
+            error.filename = path  # the name that people know, for the error line
         raise
 
 

@@ -16,6 +16,7 @@ from utils import (
     relative_to_data,
     resolve,
     save_list,
+    temporary_path,
     write_atomically,
     write_json,
 )
@@ -96,6 +97,18 @@ def test_failed_writes_leave_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(str(tmp_path)) == ["file"]
     with open(path, "rb") as stream:
         assert stream.read() == b"old"
+
+
+def test_a_failed_write_names_the_file_and_not_the_temporary_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (str(tmp_path / "folder"), str(tmp_path / "none" / "file")):
+        with pytest.raises(OSError) as error, temporary_path(path):
+            pass
+        assert error.value.filename == path
+    with pytest.raises(OSError) as error, write_atomically(str(tmp_path / "full")):
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == str(tmp_path / "full")
+    assert os.listdir(str(tmp_path)) == ["folder"]
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
