@@ -58,6 +58,7 @@ from utils import (
     number_type,
     progress,
     read_json,
+    remove_leftovers,
     warn,
     write_atomically,
     write_json,
@@ -753,6 +754,7 @@ def freeze_best(args, validator):
     paths = validator.split.faces[:16] + validator.split.negatives[:16]
     _, images, _ = next(read_batches(paths, len(paths), args.image_size))
     path = os.path.join(args.model_dir, "darknet19_frozen.pb")
+    remove_leftovers(path)
     difference = freeze(validator.classifier, path, images, {
         "step": int(record["step"]), "epoch": int(record["epoch"]),
         "validation": {name: value for name, value in record.items()

@@ -8,6 +8,7 @@ on stderr that names the file, the cause and the remedy, and exit code 2.
 import argparse
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -176,6 +177,14 @@ def temporary_path(path):
         if isinstance(error, OSError) and PARTIAL in str(error.filename or PARTIAL):
             error.filename = path  # the name that people know, for the error line
         raise
+
+
+def remove_leftovers(path):
+    """Remove what killed programs left beside ``path`` of their writing it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    pattern = PARTIAL + "*-" + glob.escape(name)
+    for leftover in glob.glob(os.path.join(glob.escape(folder), pattern)):
+        os.remove(leftover)
 
 
 class _PlainUnpickler(pickle._Unpickler):

@@ -14,6 +14,7 @@ from utils import (
     number_type,
     read_json,
     relative_to_data,
+    remove_leftovers,
     resolve,
     save_list,
     temporary_path,
@@ -109,6 +110,14 @@ def test_a_failed_write_names_the_file_and_not_the_temporary_one(tmp_path):
         raise OSError(28, "No space left on device")
     assert error.value.filename == str(tmp_path / "full")
     assert os.listdir(str(tmp_path)) == ["folder"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    foreign = [".partial-abc-other.pb", "file.pb", "other-file.pb"]
+    for name in foreign + [".partial-abc-file.pb"]:
+        (tmp_path / name).write_text("")
+    remove_leftovers(str(tmp_path / "file.pb"))
+    assert sorted(os.listdir(str(tmp_path))) == sorted(foreign)
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
