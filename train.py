@@ -17,7 +17,6 @@ import collections
 import contextlib
 import csv
 import os
-import re
 import signal
 import sys
 import time
@@ -27,6 +26,14 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 
 import distributed
 from augment import FACE, KINDS
+from checkpoints import (
+    cause,
+    keep_only,
+    newest_checkpoint,
+    newest_steps,
+    other_files,
+    save_checkpoint,
+)
 from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
 from course import START, Course, Leg
 from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
@@ -63,14 +70,7 @@ from utils import (
     write_atomically,
     write_json,
 )
-from weights import (
-    assign,
-    newest_checkpoint,
-    read_checkpoint,
-    read_weights,
-    set_variables,
-    weight_shapes,
-)
+from weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
 
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
@@ -81,10 +81,6 @@ RUN_SETTINGS = (
 # The same where several ranks had a part in them, and the file that then says which.
 RANK_SETTINGS = ("lr_scaling", "warmup_epochs")
 COURSE = "course.json"
-
-# The files of a checkpoint as TensorFlow names them, and while it writes them.
-CHECKPOINT_FILE = re.compile(
-    r"model-(?P<step>\d+)\.(?P<kind>index|data)(-\d+-of-\d+)?(?P<half>\.tempstate\d+)?$")
 
 # How to come by a best checkpoint again.
 BEST_LOST = "remove the folder and train on with more --epochs, or begin anew with --restart"
@@ -296,21 +292,12 @@ class Validator:
         prefix = save_checkpoint(self.saver, self.classifier.session, self.folder, row["step"])
         write_json(os.path.join(self.folder, "best.json"),
                    dict(row, checkpoint=os.path.basename(prefix)))
-        remove_checkpoints(self.folder, keep=1)
+        keep_only(self.folder, [row["step"]])
         return True
 
     def best(self):
         """The row of the best checkpoint so far, or None."""
-        path = os.path.join(self.folder, "best.json")
-        if not os.path.exists(path):
-            return None
-        record = read_json(path, BEST_LOST)
-        numbers = [value for name, value in record.items() if name != "checkpoint"]
-        if not ({"epoch", "step", self.criterion} < set(record) and all(
-                type(each) in (int, float) for each in numbers) and isinstance(
-                    record.get("checkpoint"), str)):
-            raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
-        return record
+        return read_best(self.folder, self.criterion)
 
     def restore_best(self):
         """Put the best weights into the inference graph; return their row."""
@@ -320,6 +307,31 @@ class Validator:
         assign(self.classifier.session,
                read_checkpoint(os.path.join(self.folder, record["checkpoint"])))
         return record
+
+
+def read_best(folder, criterion):
+    """The record of the best checkpoint in a folder, or None.
+
+    Returns
+    -------
+    dict
+        A row of the history, and ``checkpoint``: the name of the checkpoint.
+
+    Raises
+    ------
+    UserError
+        If it is damaged, or lacks the column ``criterion``.
+    """
+    path = os.path.join(folder, "best.json")
+    if not os.path.exists(path):
+        return None
+    record = read_json(path, BEST_LOST)
+    numbers = [value for name, value in record.items() if name != "checkpoint"]
+    if not ({"epoch", "step", criterion} < set(record) and all(
+            type(each) in (int, float) for each in numbers) and isinstance(
+                record.get("checkpoint"), str)):
+        raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
+    return record
 
 
 class Trainer:
@@ -417,7 +429,7 @@ class Trainer:
             self.net.saver.restore(self.session, checkpoint)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError("{}: does not restore ({}); remove its files to use the one before, or "
-                            "start anew with --restart".format(checkpoint, _cause(error)))
+                            "start anew with --restart".format(checkpoint, cause(error)))
         write_course(self.args, self.course)
         step = int(self.session.run(self.net.step))
         print("resuming at step {} (epoch {}) from {}{}".format(
@@ -498,7 +510,7 @@ class Trainer:
         if distributed.rank() == 0:
             prefix = save_checkpoint(
                 self.net.saver, self.session, self.checkpoint_dir, self.step)
-            remove_checkpoints(self.checkpoint_dir, keep=2)
+            keep_only(self.checkpoint_dir, newest_steps(self.checkpoint_dir, 2))
         distributed.wait_for_all()  # else one could leave, and the launcher end rank 0 meanwhile
         return prefix
 
@@ -625,62 +637,6 @@ def _checkpoint_to_resume_from(args):
     return None if args.restart else newest_checkpoint(folder)
 
 
-def save_checkpoint(saver, session, folder, step):
-    """Write a checkpoint whole or not at all.
-
-    Returns
-    -------
-    str
-        Its prefix.
-
-    Raises
-    ------
-    UserError
-        With exit code 1 when it can't be written, most likely for want of space.
-    """
-    try:
-        return saver.save(session, os.path.join(folder, "model"), int(step),
-                          write_meta_graph=False)
-    except (tf.errors.OpError, ValueError) as error:
-        remove_checkpoints(folder, keep=2)  # and so what there is of this one
-        raise UserError("{}: the checkpoint of step {} can't be written ({}); those before are "
-                        "whole: check the permissions and the free disk space".format(
-                            folder, int(step), _cause(error)), exit_code=1)
-
-
-def remove_checkpoints(folder, keep):
-    """Remove what :func:`old_checkpoints` names."""
-    for path in old_checkpoints(folder, keep):
-        os.remove(path)
-
-
-def old_checkpoints(folder, keep):
-    """The files of all checkpoints but the newest, and what kills left of half-written ones.
-
-    Parameters
-    ----------
-    folder : str
-    keep : int
-        How many checkpoints are not old.
-
-    Returns
-    -------
-    list of str
-    """
-    files = [(CHECKPOINT_FILE.match(name), os.path.join(folder, name))
-             for name in (os.listdir(folder) if os.path.isdir(folder) else ())]
-    whole = {int(match.group("step")) for match, _ in files
-             if match and match.group("kind") == "index" and not match.group("half")}
-    kept = sorted(whole)[-keep:] if keep else []
-    return [path for match, path in files
-            if match and (match.group("half") or int(match.group("step")) not in kept)]
-
-
-def _cause(error):
-    """What TensorFlow says of an error, without the node that it befell."""
-    return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
-
-
 def plan_course(args, split):
     """The course of this run: from the start, or from where its newest checkpoint stands.
 
@@ -736,7 +692,7 @@ def remove_old_run(args):
              for name in ("history.csv", "history.png", "training_summary.png")]
     for folder, names in (("checkpoints", ("settings.json", COURSE)), ("best", ("best.json",))):
         folder = os.path.join(args.model_dir, folder)
-        paths += old_checkpoints(folder, keep=0)
+        paths += other_files(folder, ())
         paths += [os.path.join(folder, name) for name in names + ("checkpoint",)]
     paths = [path for path in paths if os.path.exists(path)]
     start = os.path.realpath(args.init_from) if args.init_from else None

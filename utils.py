@@ -143,14 +143,10 @@ def write_atomically(path, mode="wb", **options):
     """
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        with temporary_path(path) as temporary, open(temporary, mode, **options) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        error.filename = error.filename or path  # a full disk names none
-        raise
+    with temporary_path(path) as temporary, open(temporary, mode, **options) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -175,7 +171,7 @@ def temporary_path(path):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary)
         if isinstance(error, OSError) and PARTIAL in str(error.filename or PARTIAL):
-            error.filename = path  # the name that people know, for the error line
+            error.filename = path  # a full disk names none, others one that nobody knows
         raise
 
 

@@ -9,7 +9,6 @@ shape that a file claims is compared with the network's before memory is taken f
 
 import contextlib
 import functools
-import glob
 import io
 import operator
 import os
@@ -23,6 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import darknet19
 import darknet_format
+from checkpoints import newest_checkpoint
 from session import tf
 from utils import UserError, write_atomically
 
@@ -358,20 +358,6 @@ def find_checkpoint(path):
                         "file that train.py, extract_weights.py or darknet wrote".format(path))
     darknet_format.regular_size(prefix + ".index", "name a whole checkpoint")
     return prefix
-
-
-def newest_checkpoint(folder):
-    """The prefix of the checkpoint of the highest step in a folder, or None.
-
-    Found by the checkpoints' own files: TensorFlow's note ``checkpoint`` may be damaged, or name
-    one whose files were removed, and then the others count for nothing.
-    """
-    steps = {}
-    for path in glob.glob(os.path.join(glob.escape(folder), "*.index")):
-        prefix = path[:-len(".index")]
-        number = prefix.rpartition("-")[2]
-        steps[prefix] = int(number) if number.isdecimal() else -1
-    return max(sorted(steps), key=steps.get, default=None)
 
 
 def assign(session, weights):

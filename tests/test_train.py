@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import train
 from dataset import LISTS, load_split
 from session import tf
 from utils import UserError, save_list
-from weights import find_checkpoint, newest_checkpoint, read_checkpoint
+from weights import find_checkpoint, read_checkpoint
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")
@@ -189,53 +188,35 @@ def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
 
-@pytest.mark.parametrize("record", [
-    None, "{}", '{"epoch": 1, "step": 4, "disturbed_loss": "low", "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5}'])
-def test_a_lost_record_of_the_best_is_one_line(run_script, few, trained, record):
-    path = os.path.join(trained, "model", "best", "best.json")
-    os.remove(path)
-    if record:
-        with open(path, "w") as stream:
-            stream.write(record)
+def test_a_lost_record_of_the_best_is_one_line(run_script, few, trained):
+    os.remove(os.path.join(trained, "model", "best", "best.json"))
     outcome = run_here(run_script, few, trained, "--epochs", "2")
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1 and "--restart" in outcome.err
 
 
-def test_a_checkpoint_that_finds_no_room_leaves_nothing(tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.get_variable("numbers", [1000000])
-        session.run(tf.global_variables_initializer())
-        saver = tf.train.Saver(max_to_keep=None)
-        first = train.save_checkpoint(saver, session, str(tmp_path), 1)
-        before = sorted(os.listdir(str(tmp_path)))
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, limits[1]))
-        try:
-            with pytest.raises(UserError, match="step 2 can't be written") as error:
-                train.save_checkpoint(saver, session, str(tmp_path), 2)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.exit_code == 1 and "[[" not in str(error.value)
-    assert sorted(os.listdir(str(tmp_path))) == before
-    assert newest_checkpoint(str(tmp_path)) == first
+@pytest.mark.parametrize("record", [
+    "", "[]", "{}", '{"epoch": 1, "step": 4, "val_loss": "low", "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "val_loss": 0.5}',
+    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5, "checkpoint": "model-4"}'])
+def test_a_damaged_record_of_the_best_is_refused(tmp_path, record):
+    assert train.read_best(str(tmp_path), "val_loss") is None
+    whole = {"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}
+    (tmp_path / "best.json").write_text(json.dumps(whole))
+    assert train.read_best(str(tmp_path), "val_loss") == whole
+    (tmp_path / "best.json").write_text(record)
+    with pytest.raises(UserError, match="best.json"):
+        train.read_best(str(tmp_path), "val_loss")
 
 
-def test_the_newest_checkpoints_stay_and_what_kills_left_goes(tmp_path):
-    left = ("model-{}.data-00000-of-00001", "model-{}.index")
-    half = ["model-12.data-00000-of-00001.tempstate123", "model-12.index.tempstate9"]
-    foreign = ["settings.json", "checkpoint", "model-3.index.bak", "model-mine.index"]
-    names = [name.format(step) for name in left for step in (3, 9, 10)] + half + foreign
-    for name in names:
-        (tmp_path / name).write_text("")
-    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "model-10")
-    train.remove_checkpoints(str(tmp_path), keep=2)
-    expected = [name for name in names if not name.startswith("model-3.") and name not in half]
-    assert sorted(os.listdir(str(tmp_path))) == sorted(expected + ["model-3.index.bak"])
-    train.remove_checkpoints(str(tmp_path), keep=0)
-    assert sorted(os.listdir(str(tmp_path))) == sorted(foreign)
-    train.remove_checkpoints(str(tmp_path / "none"), keep=0)
+def test_a_new_run_beside_the_old_best_freezes_its_own(run_script, few, trained):
+    """As after a removal of the checkpoints alone: the new best has the lower step."""
+    shutil.rmtree(os.path.join(trained, "model", "checkpoints"))
+    outcome = run_here(run_script, few, trained, "--epochs", "1")
+    assert outcome.code == 0 and "darknet19_frozen.pb (step 4," in outcome.out
+    best = os.listdir(os.path.join(trained, "model", "best"))
+    assert {name for name in best if name.startswith("model-")} == {
+        "model-4.index", "model-4.data-00000-of-00001"}
 
 
 @pytest.mark.parametrize("legs", [

@@ -1,0 +1,96 @@
+"""The files of TensorFlow's checkpoints: which there are, which is newest, which can go.
+
+TensorFlow's own note of them, the file ``checkpoint``, is written but not relied on: it may be
+damaged, or name a checkpoint whose files were removed, and then the others would count for nothing.
+"""
+
+import glob
+import os
+import re
+
+from session import tf
+from utils import UserError
+
+# The files of a checkpoint as TensorFlow names them, and while it writes them. The index is written
+# last, so that a checkpoint with one is whole.
+_FILE = re.compile(
+    r"model-(?P<step>\d+)\.(?P<kind>index|data)(-\d+-of-\d+)?(?P<half>\.tempstate\d+)?$")
+
+
+def newest_checkpoint(folder):
+    """The prefix of the checkpoint of the highest step in a folder, or None."""
+    steps = {}
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.index")):
+        prefix = path[:-len(".index")]
+        number = prefix.rpartition("-")[2]
+        steps[prefix] = int(number) if number.isdecimal() else -1
+    return max(sorted(steps), key=steps.get, default=None)
+
+
+def save_checkpoint(saver, session, folder, step):
+    """Write a checkpoint ``model-<step>``, whole or not at all.
+
+    Parameters
+    ----------
+    saver : tf.train.Saver
+        One that removes nothing: it would know of no checkpoint from before a resumption.
+    session : tf.Session
+    folder : str
+    step : int
+
+    Returns
+    -------
+    str
+        Its prefix.
+
+    Raises
+    ------
+    UserError
+        With exit code 1 when it can't be written, most likely for want of space.
+    """
+    try:
+        return saver.save(session, os.path.join(folder, "model"), int(step),
+                          write_meta_graph=False)
+    except (tf.errors.OpError, ValueError) as error:
+        keep_only(folder, _steps(folder))  # not what there is of this one
+        raise UserError("{}: the checkpoint of step {} can't be written ({}); those before are "
+                        "whole: check the permissions and the free disk space".format(
+                            folder, int(step), cause(error)), exit_code=1)
+
+
+def newest_steps(folder, count):
+    """The steps of the ``count`` newest whole checkpoints that :func:`save_checkpoint` wrote."""
+    return _steps(folder)[-count:]
+
+
+def _steps(folder):
+    return sorted(int(match.group("step")) for match, _ in _files(folder)
+                  if match.group("kind") == "index" and not match.group("half"))
+
+
+def other_files(folder, steps):
+    """The files of all checkpoints but those of ``steps``, and what kills left half written.
+
+    Returns
+    -------
+    list of str
+    """
+    return [path for match, path in _files(folder)
+            if match.group("half") or int(match.group("step")) not in steps]
+
+
+def _files(folder):
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    found = ((_FILE.match(name), os.path.join(folder, name)) for name in names)
+    return [(match, path) for match, path in found if match]
+
+
+def keep_only(folder, steps):
+    """Remove :func:`other_files`."""
+    for path in other_files(folder, steps):
+        os.remove(path)
+
+
+def cause(error):
+    """What TensorFlow says of an error, without the node that it befell."""
+    return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
