@@ -37,6 +37,7 @@ from pictures import GREEN, RED, contact_sheet, fit, picture_name, save_picture
 from report import add_evaluation_arguments, evaluate_and_report
 from sources import Picture, camera, check_names, digest, find_pictures, photographs
 from utils import (
+    HelpFormatter,
     UserError,
     cli,
     number_type,
@@ -120,25 +121,31 @@ class Montage:
 
     def __init__(self, path, most):
         self.path, self.most = path, most
-        self.tiles, self.captions, self.frames = [], [], []
+        self.tiles, self.rows = [], []
         self.total = 0
 
     def write(self, picture, row):
         self.total += 1
         if len(self.tiles) < self.most:
             self.tiles.append(fit(picture.read(), TILE))
-            self.captions.append("{class} {probability:.3f}\n".format(**row)
-                                 + printable(row["file"]))
-            self.frames.append(GREEN if row["class"] == CLASS_NAMES[FACE] else RED)
+            self.rows.append(row)
 
     def close(self):
         if self.tiles:
             shown = "" if self.total == len(self.tiles) else ": the first {:,} of {:,}".format(
                 len(self.tiles), self.total)
             columns = min(8, max(2, round(len(self.tiles) ** 0.5 * 1.3)))
+            frames = [GREEN if row["class"] == CLASS_NAMES[FACE] else RED for row in self.rows]
             save_picture(self.path, contact_sheet(
-                self.tiles, self.captions, self.frames,
+                self.tiles, list(self._captions()), frames,
                 "green: called a face, red: not a face" + shown, columns, TILE))
+
+    def _captions(self):
+        names = collections.Counter(os.path.basename(row["file"]) for row in self.rows)
+        for row in self.rows:
+            name = os.path.basename(row["file"])
+            yield "{class} {probability:.3f}\n".format(**row) + printable(
+                name if names[name] == 1 else row["file"])  # whose end says which it is
 
 
 class Sorter:
@@ -493,7 +500,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Classify pictures, or measure on the test lists, with a fresh graph built "
                     "from extracted weights.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("images", nargs="*", metavar="IMAGE",
                         help="picture files, folders, patterns, videos, or - for a list of them on "
                              "standard input (default: the test lists)")

@@ -426,6 +426,18 @@ def test_sort_by_links(infer, pictures, tmp_path):
     assert os.readlink(str(target / "face" / "00.png")) == pictures + "/00.png"
 
 
+def test_a_montage_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(inference, "contact_sheet", lambda *sheet: sheets.append(sheet))
+    monkeypatch.setattr(inference, "save_picture", lambda *_: None)
+    montage = inference.Montage(str(tmp_path / "sheet.png"), 9)
+    pixels = inference.Picture("", "", np.zeros((4, 4, 3), np.uint8))
+    for name in ("x/1.png", "y/1.png", "y/2.png"):
+        montage.write(pixels, {"file": name, "class": "FACE", "probability": 0.75})
+    montage.close()
+    assert sheets[0][1] == ["FACE 0.750\n" + name for name in ("x/1.png", "y/1.png", "2.png")]
+
+
 def test_montage_frames_tell_the_class(infer, pictures, tmp_path):
     table, montage = str(tmp_path / "out.csv"), str(tmp_path / "sheets" / "montage.png")
     infer(pictures, "--csv", table, "--montage", montage, "--montage-images", 12)
