@@ -16,6 +16,7 @@ import argparse
 import collections
 import contextlib
 import csv
+import hashlib
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ from utils import (
     number_type,
     progress,
     read_json,
+    relative_to_data,
     remove_leftovers,
     warn,
     write_atomically,
@@ -415,6 +417,7 @@ class Trainer:
         checkpoint = _checkpoint_to_resume_from(self.args)
         settings = {name: getattr(self.args, name) for name in RUN_SETTINGS}
         settings["steps_per_epoch"] = self.course.clock_of_epoch  # of one process
+        settings["file_lists"] = _digest_of_lists(self.loader, self.args.data_dir)
         settings_path = os.path.join(self.checkpoint_dir, "settings.json")
         if not checkpoint:
             warm_start(self.session, self.args)
@@ -629,6 +632,13 @@ def _check_settings(stored, settings, checkpoint_dir):
             raise UserError(
                 "{}: made with {} {}, not {}; use the same, or begin anew with --restart".format(
                     checkpoint_dir, name.replace("_", "-"), stored.get(name), value))
+
+
+def _digest_of_lists(loader, data_dir):
+    """Short digest of what is trained and validated on: it and its order stay while resuming."""
+    names = [relative_to_data(path, data_dir) for source in ("train", "val")
+             for path in loader.sources[source].split.paths]
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _checkpoint_to_resume_from(args):

@@ -165,6 +165,20 @@ def test_other_settings_do_not_resume(run_script, few, trained):
     assert "max-lr" in outcome.err and len(outcome.err.splitlines()) == 1
 
 
+def test_other_pictures_do_not_resume(run_script, few, trained, tmp_path):
+    """As many as before, but one of them moved from validation to training."""
+    swapped = str(tmp_path / "swapped")
+    shutil.copytree(few, swapped)
+    names = [LISTS[split][1] for split in ("train", "val")]
+    lists = [list(load_split(few, split).negatives) for split in ("train", "val")]
+    lists[0][0], lists[1][0] = lists[1][0], lists[0][0]
+    for name, paths in zip(names, lists):
+        save_list(os.path.join(swapped, name), paths)
+    outcome = run_here(run_script, swapped, trained, "--epochs", "3")
+    assert outcome.code == 2
+    assert "file-lists" in outcome.err and len(outcome.err.splitlines()) == 1
+
+
 def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
     prefix = find_checkpoint(os.path.join(trained, "model", "checkpoints"))
     with open(prefix + ".data-00000-of-00001", "r+b") as stream:
