@@ -11,7 +11,7 @@ import os
 
 from pictures import picture_name
 from session import tf
-from utils import cli, number_type, temporary_path
+from utils import HelpFormatter, cli, number_type, temporary_path
 
 POLICIES = ("triangular", "triangular2", "exp_range")
 
@@ -109,7 +109,7 @@ def plot_policies(path, base_lr, max_lr, step_size, gamma, steps):
 def main():
     parser = argparse.ArgumentParser(
         description="Draw the cyclical learning rate policies.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     rate = number_type(float, 0)
     parser.add_argument("--plot", type=picture_name, default="clr.png", help="the picture to write")
     parser.add_argument("--base-lr", type=rate, default=1e-4, help="lower end of the cycle")

@@ -10,7 +10,7 @@ import argparse
 from collections import OrderedDict
 
 from session import is_mkl_build, tf
-from utils import cli, number_type
+from utils import HelpFormatter, cli, number_type
 
 CLASS_NAMES = ("FACE", "NON_FACE")
 NUM_CLASSES = len(CLASS_NAMES)
@@ -212,7 +212,7 @@ def layer_table(num_classes=NUM_CLASSES, size=224):
 def main():
     parser = argparse.ArgumentParser(
         description="Print Darknet-19's layers, parameters and operations.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("--classes", type=number_type(int, 1), default=2, help="output classes")
     parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
                         help="input height and width, a multiple of 32")

@@ -26,7 +26,17 @@ from augment import FACE, KINDS, NON_FACE, Augmenter
 from course import Course
 from images import OVERSAMPLING, BadImage, read_image, resize
 from pictures import BLUE, RED, contact_sheet, picture_name, save_picture
-from utils import UserError, cli, load_list, number_type, progress, resolve, sha256, warn
+from utils import (
+    HelpFormatter,
+    UserError,
+    cli,
+    load_list,
+    number_type,
+    progress,
+    resolve,
+    sha256,
+    warn,
+)
 
 # The lists of each split: faces, then non-faces.
 LISTS = {
@@ -399,7 +409,7 @@ def add_data_arguments(parser):
 def main():
     parser = argparse.ArgumentParser(
         description="Draw a labelled sheet of augmented training images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--preview", type=picture_name, default="preview.png", metavar="PNG",
                         help="picture to write")

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 
-from utils import UserError, cli, number_type, print_error
+from utils import HelpFormatter, UserError, cli, number_type, print_error
 
 # Where launchers say how many processes they started: Open MPI's mpirun, those of other MPIs,
 # horovodrun, Slurm's srun.
@@ -303,7 +303,7 @@ def measure(megabytes, rounds, compress=False):
 def main():
     parser = argparse.ArgumentParser(
         description="Time how long ranks take to average gradients.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("--megabytes", type=number_type(float, 0.1), default=79.3,
                         help="of float32; the default is this network's gradients")
     parser.add_argument("--rounds", type=number_type(int, 1), default=20, help="to take")

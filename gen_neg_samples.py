@@ -38,6 +38,7 @@ from picture_checks import (
     stored_form,
 )
 from utils import (
+    HelpFormatter,
     UserError,
     cli,
     number_type,
@@ -523,7 +524,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description="Collect negative samples (pictures without faces) from the web or a folder "
                     "and write their train, validation and test lists.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data",
                         help="where the lists, and neg_samples/ with pictures from the web, go")
     parser.add_argument("--val-size", type=split_size, default=0.1, metavar="N",
@@ -571,9 +572,9 @@ def _add_client_arguments(group):
     group.add_argument("--contact", default="", help="your e-mail or web address, told to the "
                        "servers in the User-Agent; Wikimedia's policy asks for it")
     group.add_argument("--rate", type=number_type(float, 0.01), metavar="N",
-                       help="requests per second to one host; None means 2, for openverse 1")
+                       help="requests per second to one host (default: 2, for openverse 1)")
     group.add_argument("--workers", type=number_type(int, 1, 64), metavar="N",
-                       help="download threads; None means 2, as Wikimedia asks, for urls 8")
+                       help="download threads (default: 2, as Wikimedia asks, for urls 8)")
     group.add_argument("--connect-timeout", type=seconds, default=10, metavar="SECONDS",
                        help="wait for a connection")
     group.add_argument("--read-timeout", type=seconds, default=20, metavar="SECONDS",

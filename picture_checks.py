@@ -22,7 +22,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 import images
-from utils import UserError, cli, load_list, progress, resolve, warn
+from utils import HelpFormatter, UserError, cli, load_list, progress, resolve, warn
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90
@@ -253,7 +253,7 @@ def find_pictures(name, data_dir):
 def main():
     parser = argparse.ArgumentParser(
         description="Print the pictures in which the face check finds a human face, and their "
-                    "share.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                    "share.", formatter_class=HelpFormatter)
     parser.add_argument("pictures", nargs="+", help="folders, lists (.pickle) or picture files")
     parser.add_argument("--data-dir", default="data", help="where the names in lists begin")
     args = parser.parse_args()

@@ -16,7 +16,7 @@ import distributed
 import frozen
 from dataset import LARGEST_BATCH, add_data_arguments, load_split
 from report import add_evaluation_arguments, evaluate_and_report
-from utils import cli, number_type
+from utils import HelpFormatter, cli, number_type
 from weights import read_frozen
 
 
@@ -24,7 +24,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Measure the frozen graph on the test lists: accuracy, precision, recall, F1, "
                     "areas under the curves, calibration, confusion matrix.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph")

@@ -19,7 +19,7 @@ import frozen  # noqa: E402
 import train  # noqa: E402
 from darknet19 import STRIDE  # noqa: E402
 from session import new_session, tf  # noqa: E402
-from utils import cli, number_type  # noqa: E402
+from utils import HelpFormatter, cli, number_type  # noqa: E402
 from weights import read_npz  # noqa: E402
 
 
@@ -62,7 +62,7 @@ def milliseconds_by_operation(session, fetch, feed, steps):
 def main():
     parser = argparse.ArgumentParser(
         description="Tell where a step's time goes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("work", choices=("training", "inference"))
     parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
                         help="height and width, a multiple of 32")

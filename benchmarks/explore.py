@@ -21,7 +21,7 @@ import worker  # noqa: E402
 from prepare import RELEASED, add_size_arguments, check_sizes, prepare  # noqa: E402
 from processes import WorkerProcess  # noqa: E402
 
-from utils import cli, number_type  # noqa: E402
+from utils import HelpFormatter, cli, number_type  # noqa: E402
 
 # A variant: variables of the environment, in capitals, and what _config() and _training() know.
 # KMP_BLOCKTIME=infinite can't be among them: its threads spin while the others are measured.
@@ -152,7 +152,7 @@ class Variant(WorkerProcess):
 def main():
     parser = argparse.ArgumentParser(
         description="Measure what settings of TensorFlow give.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS),
                         metavar="NAME", help="which to measure: " + ", ".join(VARIANTS))
     parser.add_argument("--tasks", nargs="+", metavar="TASK",

@@ -30,7 +30,7 @@ from prepare import add_size_arguments, check_sizes, prepare  # noqa: E402
 from processes import WorkerProcess  # noqa: E402
 
 from darknet19 import layer_table  # noqa: E402
-from utils import UserError, cli, number_type, progress, temporary_path, write_json  # noqa: E402
+from utils import HelpFormatter, UserError, cli, number_type, progress, temporary_path, write_json  # noqa: E402
 
 # In memory: only training and inference on pictures in memory are measured; else all the tasks.
 Engine = collections.namedtuple("Engine", "name title environment script in_memory")
@@ -281,7 +281,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Measure this project beside plain TensorFlow, PyTorch, ONNX Runtime and "
                     "OpenCV on the same work.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     parser.add_argument("--rounds", type=number_type(int, 1), default=5,
                         help="how often everything is measured")
     parser.add_argument("--seconds", type=number_type(float, 0), default=3.0,
