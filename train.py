@@ -881,12 +881,14 @@ def main():
     with BatchLoader(sources, args.workers) as loader:
         if args.lr_range_test:
             lr_range_test(args, loader)
-            return
-        stop = StopSignal()
-        validator = Validator(args, splits["val"], loader)
-        Trainer(args, loader, validator, stop).run()
-        if distributed.rank() == 0:
-            freeze_best(args, validator)
+        else:
+            stop = StopSignal()
+            validator = Validator(args, splits["val"], loader)
+            Trainer(args, loader, validator, stop).run()
+            if distributed.rank() == 0:
+                freeze_best(args, validator)
+        if loader.bad_files:
+            warn("files that did not decode and were skipped: {}".format(loader.bad_files))
 
 
 if __name__ == "__main__":

@@ -290,8 +290,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact(run_script, 
 
 
 def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_path):
-    outcome = run_here(run_script, few, str(tmp_path), "--epochs", "2", "--lr-range-test")
+    data, bad = str(tmp_path / "data"), str(tmp_path / "bad.png")
+    shutil.copytree(few, data)
+    with open(bad, "w") as stream:
+        stream.write("no picture")
+    faces = list(load_split(few, "train").faces)
+    save_list(os.path.join(data, LISTS["train"][0]), faces[1:] + [bad])
+    outcome = run_here(run_script, data, str(tmp_path), "--epochs", "2", "--lr-range-test")
     assert outcome.code == 0
+    assert len(outcome.err.splitlines()) == 2 and bad in outcome.err.splitlines()[0]
+    assert outcome.err.splitlines()[1].endswith("skipped: 1")
     with open(str(tmp_path / "logs" / "lr_range_test.csv")) as stream:
         rows = list(csv.DictReader(stream))
     rates = [float(row["learning_rate"]) for row in rows]
