@@ -1,13 +1,24 @@
 """Contact sheets: every picture in its place, in its frame, whatever its shape."""
 
+import argparse
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pictures import BLUE, GREEN, RED, _cut, contact_sheet, encode_png, fit, font, save_picture
-from utils import UserError
+from pictures import (
+    BLUE,
+    GREEN,
+    RED,
+    _cut,
+    contact_sheet,
+    encode_png,
+    fit,
+    font,
+    picture_name,
+    save_picture,
+)
 
 
 def plain(height, width, colour):
@@ -64,10 +75,18 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "folder" / "sheet.png"
     save_picture(str(path), plain(8, 9, (1, 2, 3)))
     np.testing.assert_array_equal(np.asarray(Image.open(str(path))), plain(8, 9, (1, 2, 3)))
-    (path.parent / "folder.png").mkdir()
-    for name in ("sheet.unknown", "sheet", "folder.png"):
-        with pytest.raises(UserError, match=name):
-            save_picture(str(path.parent / name), plain(8, 9, 0))
-    (path.parent / "folder.png").rmdir()
-    assert os.listdir(str(path.parent)) == ["sheet.png"]
+    folder = path.parent / "folder.png"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        save_picture(str(folder), plain(8, 9, 0))
+    assert error.value.filename == str(folder)
+    assert sorted(os.listdir(str(path.parent))) == ["folder.png", "sheet.png"]
     assert encode_png(Image.new("RGB", (3, 3))).startswith(b"\x89PNG")
+
+
+def test_names_under_which_no_picture_can_be_written(tmp_path):
+    assert picture_name("new/Sheet.PNG") == "new/Sheet.PNG"
+    (tmp_path / "folder.png").mkdir()
+    for name in ("sheet.unknown", "sheet", str(tmp_path / "folder.png")):
+        with pytest.raises(argparse.ArgumentTypeError, match=name):
+            picture_name(name)

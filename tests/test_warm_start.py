@@ -138,22 +138,6 @@ def test_another_network(tiny_model, tmp_path):
     assert "conv_9/beta: expected float [256], found float32 [3]" in str(caught.value)
 
 
-@pytest.mark.parametrize("options, cause", [
-    (["--init-from", "none.npz"], "none.npz: No such file"),
-    (["--freeze-until", "4"], "name trained weights by --init-from"),
-])
-def test_a_restart_that_can_not_start_keeps_the_old_run(sample_dir, run_script, tmp_path, options,
-                                                        cause):
-    names = ["checkpoints/checkpoint", "checkpoints/model-9.index", "best/best.json"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    outcome = run_script(train, "--data-dir", sample_dir, "--model-dir", tmp_path, "--log-dir",
-                         tmp_path, "--image-size", 32, "--restart", *options)
-    assert outcome.code == 2 and cause in outcome.err
-    assert all((tmp_path / name).exists() for name in names)
-
-
 @pytest.mark.parametrize("start", ["best", "best/model-5", "best/model-5.index", "checkpoints"])
 def test_a_restart_does_not_remove_what_it_starts_from(tmp_path, start):
     names = ["best/model-5.index", "best/model-5.data-00000-of-00001", "checkpoints/checkpoint",
