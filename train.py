@@ -636,7 +636,7 @@ def _check_settings(stored, settings, checkpoint_dir):
 
 def _digest_of_lists(loader, data_dir):
     """Short digest of what is trained and validated on: it and its order stay while resuming."""
-    names = [relative_to_data(path, data_dir) for source in ("train", "val")
+    names = [relative_to_data(path, data_dir) for source in sorted(loader.sources)
              for path in loader.sources[source].split.paths]
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
