@@ -560,9 +560,12 @@ class Trainer:
 
 def warm_start(session, args):
     """Begin with the weights of --init-from, where there are any, as far as they fit."""
-    weights, message = weights_to_start_from(args.init_from, args.freeze_until)
-    if not weights:
+    if not args.init_from:
+        if args.freeze_until:
+            raise UserError("--freeze-until {}: these layers would stay as random as they are; "
+                            "name trained weights by --init-from".format(args.freeze_until))
         return
+    weights, message = weights_to_start_from(args.init_from, args.freeze_until)
     assign(session, weights)
     # The weights' averages, where kept, start at the weights: not at the random ones.
     suffix = "/ExponentialMovingAverage"
@@ -578,8 +581,8 @@ def weights_to_start_from(path, freeze_until=0):
 
     Parameters
     ----------
-    path : str or None
-        See :func:`weights.read_weights`; None starts at random.
+    path : str
+        See :func:`weights.read_weights`.
     freeze_until : int
         How many layers are to stay as they are in the file, which then must hold them.
 
@@ -595,11 +598,6 @@ def weights_to_start_from(path, freeze_until=0):
     UserError
         Naming each layer that does not fit, what was expected and what was found.
     """
-    if not path:
-        if freeze_until:
-            raise UserError("--freeze-until {}: these layers would stay as random as they are; "
-                            "name trained weights by --init-from".format(freeze_until))
-        return {}, ""
     weights = read_weights(path, num_classes=None, partial=True)
     shapes = weight_shapes()
     others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
