@@ -9,8 +9,8 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 import argparse
 import os
 
-from pictures import picture_name
-from session import tf
+from pictures.sheets import picture_name
+from runtime.session import tf
 from utils import HelpFormatter, cli, number_type, temporary_path
 
 POLICIES = ("triangular", "triangular2", "exp_range")

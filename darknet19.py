@@ -9,10 +9,10 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, a
 import argparse
 from collections import OrderedDict
 
-from session import is_mkl_build, tf
+from pictures.classes import CLASS_NAMES
+from runtime.session import is_mkl_build, tf
 from utils import HelpFormatter, cli, number_type
 
-CLASS_NAMES = ("FACE", "NON_FACE")
 NUM_CLASSES = len(CLASS_NAMES)
 MAX_POOL = "max-pool 2x2, stride 2"
 

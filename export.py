@@ -28,13 +28,22 @@ import cv2
 import numpy as np
 
 import darknet19
-import darknet_format
-import serving
-from dataset import LISTS, add_data_arguments, load_split, read_batches
-from frozen import classifier_from_weights, freeze, load
+from classify.finding import photographs
+from exporters import savedmodel
 from inference import choose_model
-from session import is_mkl_build, new_session, tf
-from sources import photographs
+from model import darknet_files
+from model.frozen import classifier_from_weights, freeze, load
+from model.weights import (
+    assign,
+    read_frozen,
+    read_graph_def,
+    read_handoff,
+    read_weights,
+    write_handoff,
+)
+from pictures.lists import LISTS, add_data_arguments, load_split
+from pictures.reader import read_batches
+from runtime.session import is_mkl_build, new_session, tf
 from utils import (
     HelpFormatter,
     UserError,
@@ -44,14 +53,6 @@ from utils import (
     warn,
     write_atomically,
     write_json,
-)
-from weights import (
-    assign,
-    read_frozen,
-    read_graph_def,
-    read_handoff,
-    read_weights,
-    write_handoff,
 )
 
 # The largest difference in probability that an engine may show on any picture.
@@ -141,9 +142,9 @@ def choose_source(args):
 
 def _told_size(path, cfg):
     """The height and width of the input that a frozen graph or a .cfg tells, else None."""
-    if cfg or darknet_format.is_darknet_file(path):
-        cfg = darknet_format.find_cfg(path, cfg)
-        return darknet_format.read_image_size(cfg) if cfg else None
+    if cfg or darknet_files.is_darknet_file(path):
+        cfg = darknet_files.find_cfg(path, cfg)
+        return darknet_files.read_image_size(cfg) if cfg else None
     if not path.endswith(".pb") or os.path.basename(path) == "saved_model.pb":
         return None
     for node in read_graph_def(path).node:
@@ -338,7 +339,7 @@ def export_darknet(network, args):
     with staged(args.out) as folder:
         cfg, content, names = (os.path.join(folder, NAME + extension)
                                for extension in (".cfg", ".weights", ".names"))
-        darknet_format.write_network(cfg, content, network.weights, network.image_size)
+        darknet_files.write_network(cfg, content, network.weights, network.image_size)
         with write_atomically(names, "w", encoding="ascii") as stream:
             stream.write("\n".join(darknet19.CLASS_NAMES) + "\n")
         difference = network.check(
@@ -510,7 +511,7 @@ def write_saved_model(weights, image_size, folder):
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         contents = tf.placeholder(tf.string, [None], "image_bytes")
-        pictures = serving.decode_batch(contents, image_size)
+        pictures = savedmodel.decode_batch(contents, image_size)
         images = tf.placeholder_with_default(
             tf.cast(pictures, tf.float32) / 255.0, [None, None, None, 3], "input")
         logits, _ = darknet19.build(images)

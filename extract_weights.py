@@ -16,9 +16,9 @@ import os
 
 import numpy as np
 
-from dataset import add_data_arguments
+from model.weights import read_weights, write_handoff, write_npz
+from pictures.lists import add_data_arguments
 from utils import HelpFormatter, UserError, cli
-from weights import read_weights, write_handoff, write_npz
 
 
 def _parser():

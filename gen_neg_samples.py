@@ -26,28 +26,16 @@ import warnings
 
 import numpy as np
 
-import images
-from neg_store import NegativeStore, Picture, Rejection, write_report
-from picture_checks import (
+from negatives.checks import (
     STORED_SIDE,
     FaceDetector,
     Unfit,
-    decode,
+    decode_download,
     near_duplicate_groups,
     perceptual_hash,
     stored_form,
 )
-from utils import (
-    HelpFormatter,
-    UserError,
-    cli,
-    number_type,
-    progress,
-    relative_to_data,
-    save_list,
-    warn,
-)
-from websources import (
+from negatives.client import (
     FetchError,
     Openverse,
     PoliteClient,
@@ -56,6 +44,10 @@ from websources import (
     Wikimedia,
     defused,
 )
+from negatives.store import NegativeStore, Picture, Rejection, write_report
+from pictures import decode
+from pictures.lists import relative_to_data, save_list
+from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",
            "sun", "water", "sky")
@@ -97,22 +89,22 @@ def read_folder(folder):
     for path in progress(paths, desc="reading pictures", unit="picture"):
         category = _category(path, folder)
         try:
-            image = images.read_image(path)
-        except images.BadImage as error:
+            image = decode.read_image(path)
+        except decode.BadImage as error:
             warn("{}: {}; left out".format(path, error))
             rejections.append(Rejection(path, category, "bad picture", str(error)))
             continue
         pictures.append(
-            Picture(path, category, images.pixel_digest(image), perceptual_hash(image)))
+            Picture(path, category, decode.pixel_digest(image), perceptual_hash(image)))
     if not pictures:
         raise UserError("{}: no usable picture in it; --from-dir wants sub-folders with "
-                        "pictures ({})".format(folder, ", ".join(images.EXTENSIONS)))
+                        "pictures ({})".format(folder, ", ".join(decode.EXTENSIONS)))
     return pictures, rejections
 
 
 def _choose_files(folder):
     """The picture files of a folder's categories, and those that belong to none."""
-    paths = list(images.find_images(folder))
+    paths = list(decode.find_images(folder))
     inside = [path for path in paths if _category(path, folder)]
     if not inside:
         return paths, []
@@ -345,7 +337,7 @@ class Collector:
             return True
         try:
             body = self._client.get_picture(candidate.url, self._args.max_bytes)
-            image = decode(body, self._args.max_pixels, self._args.min_side)
+            image = decode_download(body, self._args.max_pixels, self._args.min_side)
             jpeg, stored = stored_form(image)
             if self._faces and self._faces.has_face(stored):
                 raise Unfit("human face")
@@ -354,7 +346,7 @@ class Collector:
             self._store.add_failure(candidate, query, error, final)
             return final
         self._store.add_picture(
-            candidate, jpeg, images.pixel_digest(stored), perceptual_hash(stored))
+            candidate, jpeg, decode.pixel_digest(stored), perceptual_hash(stored))
         return True
 
     def _candidates(self, query):
@@ -560,7 +552,7 @@ def _add_picture_arguments(group):
     group.add_argument("--min-side", type=number_type(int, 1, STORED_SIDE), default=64,
                        metavar="PIXELS", help="least height and width, after a picture was shrunk "
                        "to {} pixels along its longer side".format(STORED_SIDE))
-    group.add_argument("--max-pixels", type=number_type(int, 1, images.MAX_PIXELS),
+    group.add_argument("--max-pixels", type=number_type(int, 1, decode.MAX_PIXELS),
                        default=50 * 1000 * 1000, metavar="N",
                        help="larger pictures are not even decoded")
     group.add_argument("--max-bytes", type=number_type(int, 1), default=20 * 1000 * 1000,

@@ -26,16 +26,18 @@ import sys
 
 from tqdm import tqdm
 
-import distributed
-import heatmaps
-from augment import FACE
-from darknet19 import CLASS_NAMES, STRIDE
-from dataset import LARGEST_BATCH, LARGEST_SIZE, add_data_arguments, load_split, read_batches
-from frozen import folded_classifier
-from images import BadImage
-from pictures import GREEN, RED, contact_sheet, fit, picture_name, save_picture
-from report import add_evaluation_arguments, evaluate_and_report
-from sources import Picture, camera, check_names, digest, find_pictures, photographs
+from classify.finding import Picture, camera, check_names, digest, find_pictures, photographs
+from darknet19 import STRIDE
+from evaluation import heatmaps
+from evaluation.report import add_evaluation_arguments, evaluate_and_report
+from model.frozen import folded_classifier
+from model.weights import read_npz
+from pictures.classes import CLASS_NAMES, FACE
+from pictures.decode import BadImage
+from pictures.lists import add_data_arguments, load_split
+from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
+from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
+from runtime import distributed
 from utils import (
     HelpFormatter,
     UserError,
@@ -48,7 +50,6 @@ from utils import (
     warn,
     write_atomically,
 )
-from weights import read_npz
 
 COLUMNS = ("file", "class", "probability", "face_probability")
 BATCHES_AT_ONCE = 4  # that each of several ranks takes before they put their answers together

@@ -16,10 +16,10 @@ import concurrent.futures
 import itertools
 import os
 
-from dataset import LISTS
-from images import BadImage, find_images, pixel_digest, read_image
-from pictures import save_picture
-from utils import UserError, cli, number_type, progress, relative_to_data, save_list, warn
+from pictures.decode import BadImage, find_images, pixel_digest, read_image
+from pictures.lists import LISTS, relative_to_data, save_list
+from pictures.sheets import save_picture
+from utils import UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val", "test")
 IMAGE_FOLDER = "img_align_celeba"

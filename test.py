@@ -12,12 +12,13 @@ Loads the frozen graph and nothing else of the model, prints a table and writes
 import argparse
 import os
 
-import distributed
-import frozen
-from dataset import LARGEST_BATCH, add_data_arguments, load_split
-from report import add_evaluation_arguments, evaluate_and_report
+from evaluation.report import add_evaluation_arguments, evaluate_and_report
+from model import frozen
+from model.weights import read_frozen
+from pictures.lists import add_data_arguments, load_split
+from pictures.reader import LARGEST_BATCH
+from runtime import distributed
 from utils import HelpFormatter, cli, number_type
-from weights import read_frozen
 
 
 def _parser():

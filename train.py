@@ -25,9 +25,10 @@ import time
 import numpy as np
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
-import distributed
-from augment import FACE, KINDS
-from checkpoints import (
+from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
+from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
+from evaluation.figures import measure, score_split
+from model.checkpoints import (
     cause,
     keep_only,
     newest_checkpoint,
@@ -35,30 +36,24 @@ from checkpoints import (
     other_files,
     save_checkpoint,
 )
-from clr import POLICIES, cyclical_learning_rate, linear_learning_rate
-from course import START, Course, Leg
-from darknet19 import CLASSIFIER, NUM_CLASSES, NUM_CONVOLUTIONS, STRIDE, build
-from dataset import (
-    LARGEST_BATCH,
-    LARGEST_SIZE,
-    BatchLoader,
-    TrainingBatches,
-    add_data_arguments,
-    check_disjoint,
-    load_split,
-    read_batches,
-)
-from evaluation import measure, score_split
-from frozen import build_classifier, freeze
-from history import (
+from model.frozen import build_classifier, freeze
+from model.weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
+from pictures.classes import FACE
+from pictures.lists import add_data_arguments, check_disjoint, load_split, relative_to_data
+from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
+from pictures.sheets import BLUE, RED, contact_sheet, encode_png
+from runtime import distributed
+from runtime.session import is_mkl_build, new_session, tf
+from training.augment import KINDS
+from training.history import (
     plot_history,
     plot_range_test,
     plot_training_summary,
     read_history,
     write_history,
 )
-from pictures import BLUE, RED, contact_sheet, encode_png
-from session import is_mkl_build, new_session, tf
+from training.loader import BatchLoader, TrainingBatches
+from training.schedule import START, Course, Leg
 from utils import (
     HelpFormatter,
     UserError,
@@ -66,13 +61,11 @@ from utils import (
     number_type,
     progress,
     read_json,
-    relative_to_data,
     remove_leftovers,
     warn,
     write_atomically,
     write_json,
 )
-from weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
 
 # What a run must have in common with the checkpoints that it resumes from.
 RUN_SETTINGS = (
@@ -109,7 +102,7 @@ def build_training_graph(args, steps_per_epoch, learning_rate=None):
         ``running`` holds the epoch's mean loss and accuracy so far; they are variables, so that a
         resumed epoch reports what an uninterrupted one would. With several ranks, loss and
         accuracy are those of all ranks' batches together; ``joint`` is a
-        :class:`distributed.JointStep` then, else None.
+        :class:`runtime.distributed.JointStep` then, else None.
     """
     tf.set_random_seed(args.seed)
     images = tf.placeholder(tf.uint8, [None, args.image_size, args.image_size, 3], "images")
@@ -582,7 +575,7 @@ def weights_to_start_from(path, freeze_until=0):
     Parameters
     ----------
     path : str
-        See :func:`weights.read_weights`.
+        See :func:`model.weights.read_weights`.
     freeze_until : int
         How many layers are to stay as they are in the file, which then must hold them.
 

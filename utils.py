@@ -12,7 +12,6 @@ import glob
 import hashlib
 import json
 import os
-import pickle
 import sys
 import tempfile
 import unicodedata
@@ -183,60 +182,6 @@ def remove_leftovers(path):
         os.remove(leftover)
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Reads pickles of built-in values; whatever names a class or function is refused.
-
-    The pure-Python unpickler is used on purpose: the C one allocates its memo table by an index
-    found in the file, so that six hostile bytes cost 64 GiB.
-    """
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError("it asks for {}.{}".format(module, name))
-
-
-def load_list(path, remedy="make it anew"):
-    """Read a file list: a pickled, non-empty list of strings.
-
-    Parameters
-    ----------
-    path : str
-        The pickle. Nothing in it is executed: only lists and strings are admitted.
-    remedy : str
-        What to do when the file is missing or bad, for the error line.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    UserError
-        Missing, empty, truncated or hostile file, or anything but a list of strings.
-    """
-    try:
-        with open(path, "rb") as stream:
-            value = _PlainUnpickler(stream).load()
-    except FileNotFoundError:
-        raise UserError("{}: no such file; {}".format(path, remedy))
-    except OSError as error:
-        raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        cause = str(error) or type(error).__name__
-        raise UserError("{}: not a pickled list of file names ({}); {}".format(
-            path, cause, remedy))
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UserError("{}: not a list of strings; {}".format(path, remedy))
-    if not value:
-        raise UserError("{}: the list is empty; {}".format(path, remedy))
-    return value
-
-
-def save_list(path, strings):
-    """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
-    with write_atomically(path) as stream:
-        pickle.dump(list(strings), stream, protocol=2)
-
-
 def read_json(path, remedy="make it anew"):
     """Read a JSON object.
 
@@ -277,14 +222,3 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def relative_to_data(path, data_dir):
-    """The name of a file in a list: relative to ``data_dir`` if it is under it, else absolute."""
-    path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
-    if os.path.commonpath([path, data_dir]) == data_dir:
-        return os.path.relpath(path, data_dir)
-    return path
-
-
-def resolve(name, data_dir):
-    """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
-    return os.path.join(data_dir, name)  # an absolute name wins over data_dir

@@ -15,12 +15,12 @@ sys.path.insert(1, os.path.dirname(HERE))
 import numpy as np  # noqa: E402
 from prepare import RELEASED  # noqa: E402
 
-import frozen  # noqa: E402
 import train  # noqa: E402
 from darknet19 import STRIDE  # noqa: E402
-from session import new_session, tf  # noqa: E402
+from model import frozen  # noqa: E402
+from model.weights import read_npz  # noqa: E402
+from runtime.session import new_session, tf  # noqa: E402
 from utils import HelpFormatter, cli, number_type  # noqa: E402
-from weights import read_npz  # noqa: E402
 
 
 def inference(args):

@@ -16,7 +16,7 @@ import numpy as np
 import worker
 
 from darknet19 import LAYERS, MAX_POOL
-from session import is_mkl_build, tf
+from runtime.session import is_mkl_build, tf
 
 
 def build(images, is_training):

@@ -8,13 +8,14 @@ sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import worker
 
-import frozen
 import train
-from dataset import BatchLoader, Split, TrainingBatches
+from classify.finding import find_pictures
 from inference import classify
-from session import is_mkl_build, new_session, tf  # before the other modules of the project
-from sources import find_pictures
-from weights import read_npz
+from model import frozen
+from model.weights import read_npz
+from pictures.lists import Split
+from runtime.session import is_mkl_build, new_session, tf  # before the other modules of the project
+from training.loader import BatchLoader, TrainingBatches
 
 
 def training_tasks(args, pictures):

@@ -43,7 +43,7 @@ VARIANTS = collections.OrderedDict([
 
 def _config(variant):
     """The session's configuration: as session.new_session makes it but for the variant."""
-    from session import is_mkl_build, tf
+    from runtime.session import is_mkl_build, tf
 
     config = tf.ConfigProto()
     config.inter_op_parallelism_threads = variant.get("inter_op", int(is_mkl_build()))
@@ -57,7 +57,7 @@ def _config(variant):
 
 def to_nchw(graph_def):
     """A folded NHWC graph with its inner layers channels first; the input stays as it is."""
-    from session import tf
+    from runtime.session import tf
 
     first = tf.GraphDef()
     for node in graph_def.node:
@@ -85,9 +85,9 @@ def to_nchw(graph_def):
 
 def serve_variant(args, variant):
     """Be the process of a variant."""
-    import frozen
-    from session import is_mkl_build, tf
-    from weights import read_npz
+    from model import frozen
+    from model.weights import read_npz
+    from runtime.session import is_mkl_build, tf
 
     frozen.new_session = lambda graph, threads: tf.Session(graph=graph, config=_config(variant))
     pictures = worker.prepared_pictures(args)
@@ -108,7 +108,7 @@ def _training(args, variant, pictures):
 
     import darknet19
     import train
-    from session import tf
+    from runtime.session import tf
 
     if variant.get("own_gradients"):
         darknet19.fast_gradients = lambda training: {}

@@ -13,10 +13,10 @@ import numpy as np
 from environments import ROOT
 from PIL import Image
 
+from classify.finding import photographs
 from darknet19 import LAYERS, STRIDE
-from dataset import read_batches
-from images import read_image
-from sources import photographs
+from pictures.decode import read_image
+from pictures.reader import read_batches
 from utils import UserError, number_type, progress
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")

@@ -11,12 +11,13 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-import frozen  # noqa: E402
 import preprocess_celeba  # noqa: E402
 from darknet19 import build  # noqa: E402
-from dataset import load_split, read_batches  # noqa: E402
-from session import tf  # noqa: E402
-from weights import assign, weight_shapes, write_npz  # noqa: E402
+from model import frozen  # noqa: E402
+from model.weights import assign, weight_shapes, write_npz  # noqa: E402
+from pictures.lists import load_split  # noqa: E402
+from pictures.reader import read_batches  # noqa: E402
+from runtime.session import tf  # noqa: E402
 
 TinyModel = collections.namedtuple("TinyModel", "folder npz pb weights")
 Outcome = collections.namedtuple("Outcome", "code out err")

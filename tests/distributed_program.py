@@ -15,9 +15,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import distributed  # noqa: E402
 import train  # noqa: E402
-from session import tf  # noqa: E402
+from runtime import distributed  # noqa: E402
+from runtime.session import tf  # noqa: E402
 
 
 class WatchedTrainer(train.Trainer):

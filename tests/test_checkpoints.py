@@ -5,8 +5,8 @@ import resource
 
 import pytest
 
-from checkpoints import keep_only, newest_checkpoint, newest_steps, save_checkpoint
-from session import tf
+from model.checkpoints import keep_only, newest_checkpoint, newest_steps, save_checkpoint
+from runtime.session import tf
 from utils import UserError
 
 

@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from course import START, Course, Leg
-from dataset import TrainingBatches, load_split
-from session import tf
+from pictures.lists import load_split
+from runtime.session import tf
+from training.loader import TrainingBatches
+from training.schedule import START, Course, Leg
 
 
 def begin(length, half, ranks, **options):

@@ -5,10 +5,11 @@ import pytest
 from skimage.measure import block_reduce
 
 import darknet19
-import frozen
-from dataset import load_split, read_batches
-from session import tf
-from weights import assign
+from model import frozen
+from model.weights import assign
+from pictures.lists import load_split
+from pictures.reader import read_batches
+from runtime.session import tf
 
 # Table 6 of the paper at 224x224: type, filters, kernel, output size.
 TABLE_6 = [

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import distributed
-from dataset import LISTS, load_split
-from session import tf
-from utils import load_list, save_list
-from weights import find_checkpoint, read_checkpoint
+from model.weights import find_checkpoint, read_checkpoint
+from pictures.lists import LISTS, load_list, load_split, save_list
+from runtime import distributed
+from runtime.session import tf
 
 pytestmark = pytest.mark.distributed
 

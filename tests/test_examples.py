@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT
 
 from darknet19 import build
-from dataset import load_split, read_batches
-from session import tf
-from weights import assign, write_handoff
+from model.weights import assign, write_handoff
+from pictures.lists import load_split
+from pictures.reader import read_batches
+from runtime.session import tf
 
 PATH = os.path.join(ROOT, "examples", "yolov2_backbone.py")
 

@@ -17,15 +17,16 @@ import onnxruntime
 import pytest
 from conftest import ROOT
 
-import darknet_format
 import export
-import frozen
 import train
-from dataset import TrainingBatches, load_split, read_batches
-from images import read_image, resize
-from session import tf
+from model import darknet_files, frozen
+from model.weights import assign, read_weights, write_npz
+from pictures.decode import read_image, resize
+from pictures.lists import load_split
+from pictures.reader import read_batches
+from runtime.session import tf
+from training.loader import TrainingBatches
 from utils import UserError
-from weights import assign, read_weights, write_npz
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
@@ -198,7 +199,7 @@ def test_trained_to_npz_to_darknet_to_npz(model, tmp_path):
     """Every bit of every array comes back."""
     first, second = str(tmp_path / "first.npz"), str(tmp_path / "second.npz")
     write_npz(first, read_weights(model.checkpoint))
-    darknet_format.write_network(str(tmp_path / "face.cfg"), str(tmp_path / "face.weights"),
+    darknet_files.write_network(str(tmp_path / "face.cfg"), str(tmp_path / "face.weights"),
                                  read_weights(first), 32)
     write_npz(second, read_weights(str(tmp_path / "face.weights")))
     with np.load(first) as before, np.load(second) as after:
@@ -257,9 +258,9 @@ def test_opencv_needs_the_raised_variances(network, tmp_path):
     """With the variances as they are, OpenCV's other epsilon shows in the probabilities."""
     differences = []
     for write in (
-            lambda cfg, content: darknet_format.write_network(cfg, content, network.weights, 32),
-            lambda cfg, content: (darknet_format.write_cfg(cfg, 32),
-                                  darknet_format.write_weights(content, network.weights))):
+            lambda cfg, content: darknet_files.write_network(cfg, content, network.weights, 32),
+            lambda cfg, content: (darknet_files.write_cfg(cfg, 32),
+                                  darknet_files.write_weights(content, network.weights))):
         write(*[str(tmp_path / (export.NAME + extension)) for extension in (".cfg", ".weights")])
         differences.append(network.difference(export.run_opencv(str(tmp_path), network)))
     assert differences[0] < 1e-4 and differences[0] < differences[1] / 5, differences
@@ -392,7 +393,7 @@ def test_an_export_of_other_weights_stops(network, tmp_path, monkeypatch, comman
     for name in ("conv_18/kernel", "conv_18/bias"):
         wrong[name] = np.ascontiguousarray(wrong[name][..., ::-1])
     wrong["conv_0/gamma"] = wrong["conv_0/gamma"] * np.float32(1.01)
-    for module, name, place in ((darknet_format, "write_network", 2), (export, "to_onnx", 0),
+    for module, name, place in ((darknet_files, "write_network", 2), (export, "to_onnx", 0),
                                 (export, "write_saved_model", 0), (export, "write_handoff", 0)):
         monkeypatch.setattr(module, name, with_weights(getattr(module, name), place, wrong))
     args = argparse_of(command, tmp_path)

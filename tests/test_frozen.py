@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-import frozen
-import weights
-from dataset import load_split, read_batches
-from session import tf
+from model import frozen, weights
+from pictures.lists import load_split
+from pictures.reader import read_batches
+from runtime.session import tf
 from utils import UserError, sha256
 
 # tf.nn.softmax(logits) in float32 against numpy's in float64 leaves rounding of this size.

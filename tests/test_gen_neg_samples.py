@@ -15,10 +15,10 @@ from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-import images
-import picture_checks
-from neg_store import Picture
-from utils import load_list, resolve, save_list
+from negatives import checks
+from negatives.store import Picture
+from pictures import decode
+from pictures.lists import load_list, resolve, save_list
 
 LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
 
@@ -68,7 +68,7 @@ def test_names_are_relative_only_under_the_data_directory(run, tmp_path):
     names = sum(read_lists(tmp_path / "elsewhere"), [])
     assert all(os.path.isabs(name) for name in names)
     for name in names:
-        images.read_image(resolve(name, str(tmp_path / "elsewhere")))
+        decode.read_image(resolve(name, str(tmp_path / "elsewhere")))
 
 
 def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
@@ -84,9 +84,9 @@ def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
                        "--val-size", "0.3", "--test-size", "0.3")
     assert code == 0
     kept = sum(read_lists(tmp_path / "data"), [])
-    hashes = [picture_checks.perceptual_hash(images.read_image(name)) for name in kept]
+    hashes = [checks.perceptual_hash(decode.read_image(name)) for name in kept]
     assert len(kept) == 30
-    assert len(set(picture_checks.near_duplicate_groups(np.array(hashes)))) == 30
+    assert len(set(checks.near_duplicate_groups(np.array(hashes)))) == 30
     causes = [row["cause"] for row in report(tmp_path / "data" / "neg_samples_report.csv")]
     assert sorted(causes) == ["duplicate"] * 20 + ["near duplicate"] * 20
     assert "left out: 20 (near duplicate)" in out
@@ -163,7 +163,7 @@ def test_added_duplicates_never_move_one_from_train_to_test():
         for trained in before["train"]:
             for tested in after["test"]:
                 distance = np.count_nonzero(trained.hash != tested.hash)
-                assert distance > picture_checks.NEAR_BITS
+                assert distance > checks.NEAR_BITS
         assert sum(map(len, after.values())) + len(rejected) == len(pictures)
 
 
@@ -174,7 +174,7 @@ def near_hashes(random, count):
         start = hashes[random.randint(len(hashes))] if hashes and random.rand() < 0.4 else (
             random.rand(256) < 0.5)
         flips = np.zeros(256, bool)
-        flips[random.choice(256, picture_checks.NEAR_BITS, replace=False)] = True
+        flips[random.choice(256, checks.NEAR_BITS, replace=False)] = True
         hashes.append(start ^ flips)
     return hashes
 
@@ -183,7 +183,7 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
     """A picture like one that was trained on does not come to stand for it among the tests."""
     bits = np.random.RandomState(0).rand(256) < 0.5
     near = bits.copy()
-    near[:picture_checks.NEAR_BITS] ^= True
+    near[:checks.NEAR_BITS] ^= True
     trained = Picture("trained", "dog", "f" * 64, bits)
     for digest in ("0" * 64, "8" * 64):
         splits, rejected = gen_neg_samples.divide(
@@ -196,20 +196,20 @@ def test_pictures_one_bit_beyond_the_threshold_are_different():
     bits = np.zeros(256, bool)
     bits[128:] = True
     far = bits.copy()
-    far[:picture_checks.NEAR_BITS + 1] ^= True
-    assert len(set(picture_checks.near_duplicate_groups(np.array([bits, far])))) == 2
-    seen = picture_checks.SeenPictures()
+    far[:checks.NEAR_BITS + 1] ^= True
+    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 2
+    seen = checks.SeenPictures()
     seen.add("a", bits)
     assert seen.find("b", far) is None
     far[0] ^= True
-    assert len(set(picture_checks.near_duplicate_groups(np.array([bits, far])))) == 1
+    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 1
     assert seen.find("b", far) == ("near duplicate", "a")
 
 
 def test_seen_pictures_grow_beyond_their_first_room():
     random = np.random.RandomState(0)
     hashes = random.rand(600, 256) < 0.5
-    seen = picture_checks.SeenPictures()
+    seen = checks.SeenPictures()
     for number, bits in enumerate(hashes):
         assert seen.find(str(number), bits) is None
         seen.add(str(number), bits)
@@ -229,12 +229,12 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
         with lock:
             under_way.pop()
 
-    monkeypatch.setattr(images, "read_image", read_image)
+    monkeypatch.setattr(decode, "read_image", read_image)
     for side, expected in [(2100, 1), (100, 4)]:
         most.clear()
         body = encode(np.zeros((side, side, 3), np.uint8), "PNG")
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            list(pool.map(picture_checks.decode, [body] * 8, [5000000] * 8, [1] * 8))
+            list(pool.map(checks.decode_download, [body] * 8, [5000000] * 8, [1] * 8))
         assert max(most) == expected
 
 
@@ -242,11 +242,11 @@ def test_perceptual_hash_survives_scaling_and_compression():
     for number in range(20):
         picture = Image.fromarray(texture(number, 120, 160))
         small = picture.resize((80, 60), Image.LANCZOS)
-        squeezed = images.read_image(encode(np.asarray(small), quality=40))
-        first, second, other = (picture_checks.perceptual_hash(image) for image in (
+        squeezed = decode.read_image(encode(np.asarray(small), quality=40))
+        first, second, other = (checks.perceptual_hash(image) for image in (
             np.asarray(picture), squeezed, texture(number + 100, 120, 160)))
-        assert np.count_nonzero(first != second) <= picture_checks.NEAR_BITS
-        assert np.count_nonzero(first != other) > 2 * picture_checks.NEAR_BITS
+        assert np.count_nonzero(first != second) <= checks.NEAR_BITS
+        assert np.count_nonzero(first != other) > 2 * checks.NEAR_BITS
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -333,15 +333,15 @@ def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
         Image.fromarray(picture).save(str(tmp_path / name))
     (tmp_path / "spoiled.jpg").write_bytes(b"x")
     save_list(str(tmp_path / "list.pickle"), names[:2])
-    code, out, err = run_script(picture_checks, tmp_path)
+    code, out, err = run_script(checks, tmp_path)
     assert code == 0 and "spoiled.jpg: " in err
     assert out.splitlines() == [
         str(tmp_path / "astronaut.png"), "faces found in 1 of 3 pictures (33.33 %)"]
-    code, out, err = run_script(picture_checks, tmp_path / "list.pickle", tmp_path / "coffee.png",
+    code, out, err = run_script(checks, tmp_path / "list.pickle", tmp_path / "coffee.png",
                                 "--data-dir", tmp_path)
     assert (code, err) == (0, "") and "faces found in 1 of 3 pictures" in out
     for missing in ("missing.jpg", "missing.pickle", "spoiled.jpg"):
-        code, _, err = run_script(picture_checks, tmp_path / missing)
+        code, _, err = run_script(checks, tmp_path / missing)
         assert code == 2 and missing in err.splitlines()[-1]
 
 

@@ -23,10 +23,9 @@ from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-import images
-import neg_store
-import websources
-from utils import load_list
+from negatives import client, store
+from pictures import decode
+from pictures.lists import load_list
 
 ROOT = os.path.dirname(os.path.abspath(gen_neg_samples.__file__))
 LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
@@ -194,16 +193,16 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
 
 def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypatch):
     server.add("dog", "0.jpg", b"", "500")
-    client = websources.PoliteClient(
+    polite = client.PoliteClient(
         contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
         retries=6, backoff=1, longest_wait=20)
     runs = []
     for _ in range(2):
         waits = []
         monkeypatch.setattr(
-            client._pace, "sleep", lambda seconds, waits=waits: waits.append(seconds))
-        with pytest.raises(websources.Unavailable):
-            client.get_picture(server.url + "/0.jpg", 1000)
+            polite._pace, "sleep", lambda seconds, waits=waits: waits.append(seconds))
+        with pytest.raises(client.Unavailable):
+            polite.get_picture(server.url + "/0.jpg", 1000)
         runs.append([wait for wait in waits if wait > 0.1])  # without the waits for a turn
         for wait, most in zip(runs[-1], [1, 2, 4, 8, 16, 20]):
             assert most / 2 <= wait <= most
@@ -215,14 +214,14 @@ def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
     """A redirect's target asks to wait: the target is held back, not the host that sent us."""
     server.add("dog", "busy.jpg", b"", "503 with Retry-After")
     server.add("dog", "0.jpg", b"", "redirect to another host")
-    client = websources.PoliteClient(
+    polite = client.PoliteClient(
         contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
         retries=1, backoff=0.01, longest_wait=1)
     held = []
-    monkeypatch.setattr(client._pace, "hold", lambda host, seconds: held.append(host))
+    monkeypatch.setattr(polite._pace, "hold", lambda host, seconds: held.append(host))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    with pytest.raises(websources.Unavailable):
-        client.get_picture(server.url + "/0.jpg", 1000)
+    with pytest.raises(client.Unavailable):
+        polite.get_picture(server.url + "/0.jpg", 1000)
     assert set(held) == {"localhost"}
 
 
@@ -368,7 +367,7 @@ def test_names_with_separators_stay_inside(server, run, tmp_path):
 def test_every_query_has_a_harmless_folder_of_its_own():
     queries = ["dog", "Dog", "dog ", "red dog", "red_dog", "red-dog", "..", ".", "", "a/b", "a\\b",
                "собака", "кошка", "x" * 300, "x" * 301, "con:aux", ".incoming", "-", "\0"]
-    names = [neg_store.folder_name(query) for query in queries]
+    names = [store.folder_name(query) for query in queries]
     assert len({name.lower() for name in names}) == len(names)
     for name in names:
         assert 0 < len(name.encode()) <= 120
@@ -447,9 +446,9 @@ def test_stored_pictures_are_small_and_carry_nothing_else(server, run, tmp_path)
         with open(path, "rb") as stream:
             content = stream.read()
         assert b"SECRET" not in content and b"secret.txt" not in content
-        image = images.read_image(path)
+        image = decode.read_image(path)
         shapes.append(image.shape[:2])
-        assert os.path.basename(name) == images.pixel_digest(image) + ".jpg"
+        assert os.path.basename(name) == decode.pixel_digest(image) + ".jpg"
     assert sorted(shapes) == [(96, 96)] * 3 + [(256, 512)]
 
 
@@ -528,10 +527,10 @@ def test_the_contact_sheet_shows_what_was_kept(server, run, tmp_path):
     fill(server, "dog", range(25))
     fill(server, "собака", range(30, 34))
     _, out, _ = run("--queries", "dog", "собака")
-    sheet = images.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
+    sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
     # Two strips: 25 pictures take two rows of 20, 4 pictures one row.
-    assert sheet.shape[0] >= 3 * neg_store.SHEET_TILE
-    assert sheet.shape[1] >= 20 * neg_store.SHEET_TILE
+    assert sheet.shape[0] >= 3 * store.SHEET_TILE
+    assert sheet.shape[1] >= 20 * store.SHEET_TILE
     assert "sheet.png" in out
 
 
@@ -629,11 +628,11 @@ def test_other_settings_are_refused(server, run, tmp_path):
 
 def test_two_runs_on_one_folder_are_refused(server, run, tmp_path):
     settings = {"min-side": 64}
-    store = neg_store.NegativeStore(str(tmp_path / "neg_samples"), settings)
+    held = store.NegativeStore(str(tmp_path / "neg_samples"), settings)
     code, _, err = run("--queries", "dog")
     assert code == 2 and "another run is at work" in err
-    store.close()
-    neg_store.NegativeStore(str(tmp_path / "neg_samples"), settings).close()
+    held.close()
+    store.NegativeStore(str(tmp_path / "neg_samples"), settings).close()
 
 
 @pytest.mark.parametrize("cut", [1, 30])
@@ -768,7 +767,7 @@ def test_retry_after_is_understood_in_both_forms():
     def seconds(value):
         answer = requests.Response()
         answer.headers["Retry-After"] = value
-        return websources._retry_after(answer)
+        return client._retry_after(answer)
 
     assert seconds("17") == 17
     later = seconds(email.utils.formatdate(time.time() + 1000, usegmt=True))
@@ -781,8 +780,8 @@ def test_retry_after_is_understood_in_both_forms():
 def test_overload_holds_back_the_whole_host(monkeypatch):
     """After HTTP 503 with Retry-After no thread asks the host before the time is over."""
     now = [1000.0]
-    monkeypatch.setattr(websources.time, "monotonic", lambda: now[0])
-    pace = websources._Pace(rate=2)
+    monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
+    pace = client._Pace(rate=2)
     waits = []
 
     def sleep(seconds):
@@ -797,7 +796,7 @@ def test_overload_holds_back_the_whole_host(monkeypatch):
     pace.take_turn("host")
     assert waits == [0.5, 30]
     pace.close("host", 100)
-    with pytest.raises(websources.Denied):
+    with pytest.raises(client.Denied):
         pace.take_turn("host")
     now[0] += 101
     pace.take_turn("host")
@@ -809,8 +808,8 @@ def test_web_addresses():
     bad = ["", "a.org", "//a.org", "ftp://a.org/b", "file:///etc/passwd", "http://", "http:///b",
            "http://a b.org", "http://a.org\n", "http://a.org:x/", "http://[", "javascript:alert(1)",
            "http://a.org/" + "x" * 2000, "http://a.org/\0"]
-    assert all(websources.is_web_address(url) for url in good)
-    assert not any(websources.is_web_address(url) for url in bad)
+    assert all(client.is_web_address(url) for url in good)
+    assert not any(client.is_web_address(url) for url in bad)
 
 
 def test_journal_holds_no_more_than_plain_lines(server, run, tmp_path):

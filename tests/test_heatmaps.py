@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import frozen
-import heatmaps
-from session import tf
-from weights import weight_shapes
+from evaluation import heatmaps
+from model import frozen
+from model.weights import weight_shapes
+from runtime.session import tf
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import history
 import train
+from training import history
 from utils import UserError
 
 

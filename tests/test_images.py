@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images import BadImage, find_images, read_image, resize
+from pictures.decode import BadImage, find_images, read_image, resize
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)

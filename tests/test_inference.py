@@ -17,15 +17,15 @@ import pytest
 from conftest import ROOT, heed_sigint
 from PIL import Image
 
-import frozen
 import inference
-import sources
 import test as test_script
-from dataset import load_split
-from images import read_image
-from pictures import GREEN, RED
+from classify import finding
+from model import frozen
+from model.weights import read_npz, write_npz
+from pictures.decode import read_image
+from pictures.lists import load_split
+from pictures.sheets import GREEN, RED
 from utils import UserError
-from weights import read_npz, write_npz
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_names_come_lazily(classifier, pictures):
     def endless():
         for number in itertools.count():
             taken.append(number)
-            yield sources.Picture(pictures + "/00.png", "00.png", None)
+            yield finding.Picture(pictures + "/00.png", "00.png", None)
 
     results = inference.classify(classifier, endless(), batch_size=4)
     for round_number in range(1, 20):
@@ -476,14 +476,14 @@ def video(tmp_path):
 
 
 def test_video_frames(video):
-    pictures = list(sources.find_pictures([video], frames_per_second=1.0))
+    pictures = list(finding.find_pictures([video], frames_per_second=1.0))
     assert [each.name for each in pictures] == [
         video + "@0.00s", video + "@1.00s", video + "@2.00s"]
     for channel, picture in enumerate(pictures):
         assert picture.read().shape == (48, 64, 3)
         assert picture.read().mean(axis=(0, 1)).argmax() == channel
-    assert len(list(sources.find_pictures([video], frames_per_second=5))) == 15
-    assert len(list(sources.find_pictures([video], frames_per_second=1000))) == 30
+    assert len(list(finding.find_pictures([video], frames_per_second=5))) == 15
+    assert len(list(finding.find_pictures([video], frames_per_second=1000))) == 30
 
 
 def test_classifying_a_video(infer, video, tmp_path):
@@ -503,7 +503,7 @@ def test_large_frames_are_shrunk(tmp_path):
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (2560, 640))
     writer.write(np.zeros((640, 2560, 3), np.uint8))
     writer.release()
-    (picture,) = sources.find_pictures([path])
+    (picture,) = finding.find_pictures([path])
     assert picture.read().shape == (320, 1280, 3)
 
 
@@ -525,7 +525,7 @@ def test_camera_frames_come_one_by_one(infer, video, monkeypatch):
 
 def test_photographs(infer):
     outcome = infer("--photographs")
-    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(sources.PHOTOGRAPHS)
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(finding.PHOTOGRAPHS)
     assert "astronaut.png" in outcome.out and "could not be read" not in outcome.err
 
 

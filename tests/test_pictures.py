@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures import (
+from pictures.sheets import (
     BLUE,
     GREEN,
     RED,

@@ -11,9 +11,8 @@ from PIL import Image
 from skimage.data import lfw_subset
 
 import preprocess_celeba
-from dataset import LISTS
-from images import read_image
-from utils import load_list, resolve
+from pictures.decode import read_image
+from pictures.lists import LISTS, load_list, resolve
 
 FACE_LISTS = {split: names[0] for split, names in LISTS.items()}
 

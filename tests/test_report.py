@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-import evaluation
-import frozen
-import report
 import test as test_script
-from dataset import load_split
-from evaluation import Scores
+from evaluation import figures, report
+from evaluation.figures import Scores
+from model import frozen
+from pictures.lists import load_split
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -83,7 +82,7 @@ def made(tmp_path_factory, sample_dir, tiny_model):
 def truth(sample_dir, tiny_model):
     """Labels and probabilities of the test pictures, straight from the frozen graph."""
     split = load_split(sample_dir, "test")
-    return split, evaluation.score_split(frozen.load(tiny_model.pb), split)
+    return split, figures.score_split(frozen.load(tiny_model.pb), split)
 
 
 def test_json_agrees_with_scikit_learn(made, truth):
@@ -163,7 +162,7 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
         shutil.copy(source, name)
     scores = Scores(names, np.array([0, 1, 1]), np.array([0.2, 0.9, 0.8]), 0)
     folder = str(tmp_path / "report")
-    report.write_report(folder, "model", scores, evaluation.figures_of(scores))
+    report.write_report(folder, "model", scores, figures.figures_of(scores))
     with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
         text = stream.read()
     page = Page(text)
@@ -177,10 +176,10 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
 def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
     split = load_split(sample_dir, "test")
     scores = Scores(list(split.paths), split.labels, np.where(split.labels == 0, 1.0, 0.0), 0)
-    figures = evaluation.figures_of(scores)
-    figures["at_false_positive_rate"] = evaluation.threshold_at(
+    measured = figures.figures_of(scores)
+    measured["at_false_positive_rate"] = figures.threshold_at(
         scores.labels, scores.face_probabilities, 0.0)
-    report.write_report(str(tmp_path), "model", scores, figures)
+    report.write_report(str(tmp_path), "model", scores, measured)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "categories" not in page.ids
     assert "Non-faces taken for faces: 0" in " ".join(page.text)

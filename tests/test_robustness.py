@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-import evaluation
-import robustness
-from dataset import load_split
-from images import read_image, resize
-from robustness import DISTURBANCES
+from evaluation import figures, robustness
+from evaluation.robustness import DISTURBANCES
+from pictures.decode import read_image, resize
+from pictures.lists import load_split
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +109,14 @@ class ColourClassifier:
 def test_the_table_against_a_plain_loop(sample_dir):
     split = load_split(sample_dir, "test")
     classifier = ColourClassifier()
-    scores = evaluation.score_split(classifier, split)
+    scores = figures.score_split(classifier, split)
     rows = robustness.measure_disturbed(classifier, scores, batch_size=7)
     assert [row["disturbance"] for row in rows] == list(DISTURBANCES)
-    undisturbed = evaluation.measure(scores.labels, scores.face_probabilities)
+    undisturbed = figures.measure(scores.labels, scores.face_probabilities)
     assert rows[0] == dict(undisturbed, disturbance="as it is")
     moved = np.stack([DISTURBANCES["shifted up by 1/5"](resize(read_image(path), 32, 32))
                       for path in split.paths])
-    expected = evaluation.measure(split.labels, classifier(moved)[:, 0])
+    expected = figures.measure(split.labels, classifier(moved)[:, 0])
     row = rows[list(DISTURBANCES).index("shifted up by 1/5")]
     for name, value in expected.items():
         assert row[name] == value

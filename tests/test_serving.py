@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import images
-import serving
-from session import tf
+from exporters import savedmodel
+from pictures import decode
+from runtime.session import tf
 
 SIZE = 64
 
@@ -24,8 +24,9 @@ def run():
         picture = tf.placeholder(tf.uint8, [None, None, 3])
         contents = tf.placeholder(tf.string, [None])
         feeds = {"decode": content, "resize": picture, "batch": contents}
-        fetches = {"decode": serving.decode(content), "resize": serving.resize(picture, SIZE, SIZE),
-                   "batch": serving.decode_batch(contents, SIZE)}
+        fetches = {"decode": savedmodel.decode(content),
+                   "resize": savedmodel.resize(picture, SIZE, SIZE),
+                   "batch": savedmodel.decode_batch(contents, SIZE)}
         yield lambda name, value: session.run(fetches[name], {feeds[name]: value})
 
 
@@ -52,7 +53,7 @@ def encode(image, kind, **options):
 ])
 def test_resize_to_the_same_integers(run, height, width):
     noise = np.random.RandomState(height).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(run("resize", noise), images.resize(noise, SIZE, SIZE))
+    np.testing.assert_array_equal(run("resize", noise), decode.resize(noise, SIZE, SIZE))
 
 
 @pytest.mark.parametrize("height, width", [
@@ -62,8 +63,8 @@ def test_large_jpegs_to_the_same_integers(run, height, width):
     rows, columns = np.mgrid[0:height, 0:width]
     waves = np.dstack([255 * (1 + np.sin(rows / 9 + columns / k)) / 2 for k in (7, 11, 23)])
     content = encode(waves.astype(np.uint8), "JPEG", quality=90)
-    expected = images.resize(
-        images.read_image(content, least_size=images.OVERSAMPLING * SIZE), SIZE, SIZE)
+    expected = decode.resize(
+        decode.read_image(content, least_size=decode.OVERSAMPLING * SIZE), SIZE, SIZE)
     np.testing.assert_array_equal(run("batch", [content])[0], expected)
 
 
@@ -92,12 +93,12 @@ def forms(picture):
 def test_decodes_to_the_same_pixels(run, picture):
     for name, content in forms(picture):
         np.testing.assert_array_equal(
-            run("decode", content), images.read_image(content), err_msg=name)
+            run("decode", content), decode.read_image(content), err_msg=name)
 
 
 def test_sixteen_bits_within_one_level(run):
     deep = encode(np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64), "PNG")
-    difference = run("decode", deep).astype(int) - images.read_image(deep)
+    difference = run("decode", deep).astype(int) - decode.read_image(deep)
     assert np.abs(difference).max() == 1
 
 
@@ -109,7 +110,7 @@ def test_every_orientation(run, picture, kind):
         exif[0x010F], exif[0x0112], exif[0x0131] = "maker", orientation, "software"
         content = encode(picture, kind, exif=exif)
         decoded = run("decode", content)
-        np.testing.assert_array_equal(decoded, images.read_image(content))
+        np.testing.assert_array_equal(decoded, decode.read_image(content))
         seen.add(decoded.tobytes() + bytes(decoded.shape))
     assert len(seen) == 8
 
@@ -127,7 +128,7 @@ LONG_VALUE = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x06\0\0\0\0
 def test_exif_of_all_kinds(run, picture, exif, turned):
     content = encode(picture, "JPEG", exif=exif)
     decoded = run("decode", content)
-    np.testing.assert_array_equal(decoded, images.read_image(content))
+    np.testing.assert_array_equal(decoded, decode.read_image(content))
     assert decoded.shape == ((60, 40, 3) if turned else (40, 60, 3))
 
 
@@ -137,7 +138,7 @@ def test_a_batch(run, picture):
     assert batch.shape == (2, SIZE, SIZE, 3) and batch.dtype == np.uint8
     for content, decoded in zip(contents, batch):
         np.testing.assert_array_equal(
-            decoded, images.resize(images.read_image(content), SIZE, SIZE))
+            decoded, decode.resize(decode.read_image(content), SIZE, SIZE))
     assert run("batch", np.zeros([0], object)).shape == (0, SIZE, SIZE, 3)
 
 

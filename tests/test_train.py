@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT
 
 import train
-from dataset import LISTS, load_split
-from session import tf
-from utils import UserError, save_list
-from weights import find_checkpoint, read_checkpoint
+from model.weights import find_checkpoint, read_checkpoint
+from pictures.lists import LISTS, load_split, save_list
+from runtime.session import tf
+from utils import UserError
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")

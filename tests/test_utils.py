@@ -7,16 +7,13 @@ import stat
 
 import pytest
 
+from pictures.lists import load_list, relative_to_data, resolve, save_list
 from utils import (
     UserError,
     cli,
-    load_list,
     number_type,
     read_json,
-    relative_to_data,
     remove_leftovers,
-    resolve,
-    save_list,
     temporary_path,
     write_atomically,
     write_json,

@@ -7,9 +7,10 @@ import pytest
 from test_darknet_format import write_public_weights
 
 import train
-from dataset import TrainingBatches, load_split
+from model.weights import write_npz
+from pictures.lists import load_split
+from training.loader import TrainingBatches
 from utils import UserError
-from weights import write_npz
 
 ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
 

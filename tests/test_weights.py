@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from test_darknet_format import write_public_weights
 
-import darknet_format
 import export
-import weights
-from frozen import build_classifier
-from session import tf
+from model import darknet_files, weights
+from model.frozen import build_classifier
+from runtime.session import tf
 from utils import UserError
 
 
@@ -37,7 +36,7 @@ def forms(tiny_model, tmp_path_factory):
             session, paths["constants"], {"images": graph.get_tensor_by_name("input:0")},
             {"probabilities": graph.get_tensor_by_name("probabilities:0")})
     paths["darknet"] = os.path.join(folder, "face.weights")
-    darknet_format.write_weights(paths["darknet"], tiny_model.weights)
+    darknet_files.write_weights(paths["darknet"], tiny_model.weights)
     return paths
 
 

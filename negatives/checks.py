@@ -5,7 +5,7 @@ is stored in, and the search for near duplicates by perceptual hash.
 
 To see which pictures the face check would leave out, run it on folders, pictures or lists::
 
-    python picture_checks.py data/celeba_test_file.pickle data/neg_samples
+    python -m negatives.checks data/celeba_test_file.pickle data/neg_samples
 """
 
 import argparse
@@ -21,8 +21,9 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-import images
-from utils import HelpFormatter, UserError, cli, load_list, progress, resolve, warn
+from pictures import decode
+from pictures.lists import load_list, resolve
+from utils import HelpFormatter, UserError, cli, progress, warn
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90
@@ -50,7 +51,7 @@ class Unfit(Exception):
         self.detail = detail
 
 
-def decode(body, max_pixels, min_side):
+def decode_download(body, max_pixels, min_side):
     """Decode a downloaded file, whatever it claims to be.
 
     Parameters
@@ -71,7 +72,7 @@ def decode(body, max_pixels, min_side):
     Unfit
     """
     try:
-        with Image.open(io.BytesIO(body), formats=images.FORMATS) as image:
+        with Image.open(io.BytesIO(body), formats=decode.FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise Unfit("too many pixels", "more than {:,}".format(max_pixels)) from None
@@ -83,8 +84,8 @@ def decode(body, max_pixels, min_side):
         raise Unfit("too small", "{} x {} pixels".format(width, height))
     try:
         with _decoding_large if width * height > _LARGE else contextlib.nullcontext():
-            return images.read_image(body, max_pixels)
-    except images.BadImage as error:
+            return decode.read_image(body, max_pixels)
+    except decode.BadImage as error:
         raise Unfit("truncated or damaged", str(error)) from None
 
 
@@ -104,9 +105,9 @@ def stored_form(image):
         uint8, [height, width, 3]: what ``jpeg`` decodes to.
     """
     stream = io.BytesIO()
-    small = images.resize(image, *_stored_size(*image.shape[:2]))
+    small = decode.resize(image, *_stored_size(*image.shape[:2]))
     Image.fromarray(small).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue(), images.read_image(stream.getvalue())
+    return stream.getvalue(), decode.read_image(stream.getvalue())
 
 
 def _stored_size(*size):
@@ -216,7 +217,7 @@ class FaceDetector:
         frontal, profile = self._local.cascades
         scale = self.SIDE / max(image.shape[:2])
         height, width = (max(1, round(scale * length)) for length in image.shape[:2])
-        grey = cv2.cvtColor(images.resize(image, height, width), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(decode.resize(image, height, width), cv2.COLOR_RGB2GRAY)
         return (self._sees(frontal, grey) or self._sees(profile, grey)
                 or self._sees(profile, cv2.flip(grey, 1)))
 
@@ -241,7 +242,7 @@ def find_pictures(name, data_dir):
     list of str
     """
     if os.path.isdir(name):
-        return list(images.find_images(name))
+        return list(decode.find_images(name))
     if name.endswith(".pickle"):
         return [resolve(item, data_dir) for item in load_list(name)]
     if not os.path.exists(name):
@@ -262,8 +263,8 @@ def main():
     looked_at = found = 0
     for path in progress(paths, desc="looking for faces", unit="picture"):
         try:
-            image = images.read_image(path)
-        except images.BadImage as error:
+            image = decode.read_image(path)
+        except decode.BadImage as error:
             warn("{}: {}; left out".format(path, error))
             continue
         looked_at += 1

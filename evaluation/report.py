@@ -19,11 +19,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-import distributed
-import heatmaps
-from augment import FACE, NON_FACE
-from darknet19 import CLASS_NAMES
-from evaluation import (
+from evaluation import heatmaps
+from evaluation.figures import (
     TABLE,
     figures_of,
     format_figure,
@@ -31,9 +28,11 @@ from evaluation import (
     score_split,
     threshold_at,
 )
-from images import read_image
-from pictures import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal, shrink
-from robustness import format_robustness, measure_disturbed
+from evaluation.robustness import format_robustness, measure_disturbed
+from pictures.classes import CLASS_NAMES, FACE, NON_FACE
+from pictures.decode import read_image
+from pictures.sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal, shrink
+from runtime import distributed
 from utils import number_type, printable, progress, write_atomically, write_json
 
 MOST_MISTAKES = 24  # pictures shown of each kind of mistake
@@ -107,7 +106,7 @@ def write_report(folder, model, scores, figures, mapper=None):
         The model's name.
     scores : evaluation.Scores
     figures : dict
-        As :func:`evaluation.figures_of` gives them; with ``at_false_positive_rate`` and
+        As :func:`evaluation.figures.figures_of` gives them; with ``at_false_positive_rate`` and
         ``robustness`` where they were asked for.
     mapper : heatmaps.FaceMapper, optional
         Draws where a face was seen beside each picture.

@@ -21,9 +21,9 @@ import numpy as np
 from tensorflow.core.protobuf import saved_model_pb2
 
 import darknet19
-import darknet_format
-from checkpoints import newest_checkpoint
-from session import tf
+from model import darknet_files
+from model.checkpoints import newest_checkpoint
+from runtime.session import tf
 from utils import UserError, write_atomically
 
 # Names in a graph differ from names in a file in these two.
@@ -99,7 +99,7 @@ def check_weights(weights, source, num_classes=darknet19.NUM_CLASSES, partial=Fa
 def _count_classes(weights):
     """The length of the last convolution's bias; that of this project if it is of no use."""
     shape = getattr(weights.get(darknet19.CLASSIFIER + "/bias"), "shape", ())
-    if len(shape) == 1 and 1 <= shape[0] <= darknet_format.MAX_CLASSES:
+    if len(shape) == 1 and 1 <= shape[0] <= darknet_files.MAX_CLASSES:
         return int(shape[0])
     return darknet19.NUM_CLASSES
 
@@ -139,7 +139,7 @@ def _load_finite(name, stored, source):
 def read_npz(path, num_classes=darknet19.NUM_CLASSES, partial=False):
     """Read the weights of a ``.npz`` as :func:`write_npz` writes it; pickles in it are refused."""
     try:
-        darknet_format.regular_size(path, "run extract_weights.py")
+        darknet_files.regular_size(path, "run extract_weights.py")
         with zipfile.ZipFile(path) as archive:
             stored = {}
             for member in archive.infolist():
@@ -261,7 +261,7 @@ def read_graph_def(path):
 
 
 def _read_proto(path, message, kind, remedy):
-    size = darknet_format.regular_size(path, remedy)
+    size = darknet_files.regular_size(path, remedy)
     if size > MAX_PROTO_BYTES:
         raise UserError("{}: {:,} bytes are more than a {} can have; {} anew".format(
             path, size, kind, remedy))
@@ -311,7 +311,7 @@ def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=Non
     partial : bool
         Accept weights of the first layers only.
     cfg : str, optional
-        darknet's description of its weights; see :func:`darknet_format.read_weights`.
+        darknet's description of its weights; see :func:`darknet_files.read_weights`.
 
     Returns
     -------
@@ -322,8 +322,8 @@ def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=Non
     UserError
         Missing, damaged, of another network or of a kind that is not known.
     """
-    if cfg or darknet_format.is_darknet_file(path):
-        return check_weights(darknet_format.read_weights(path, cfg), path, num_classes, partial)
+    if cfg or darknet_files.is_darknet_file(path):
+        return check_weights(darknet_files.read_weights(path, cfg), path, num_classes, partial)
     if path.endswith(".npz"):
         return read_npz(path, num_classes, partial)
     if path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
@@ -356,7 +356,7 @@ def find_checkpoint(path):
     if not prefix or not os.path.exists(prefix + ".index"):
         raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
                         "file that train.py, extract_weights.py or darknet wrote".format(path))
-    darknet_format.regular_size(prefix + ".index", "name a whole checkpoint")
+    darknet_files.regular_size(prefix + ".index", "name a whole checkpoint")
     return prefix
 
 
@@ -446,7 +446,7 @@ def read_handoff(conv_path, bn_path):
     """
     weights = {}
     for path, parts_of in ((conv_path, lambda kernel: {"kernel": kernel}), (bn_path, dict)):
-        darknet_format.regular_size(path, "run extract_weights.py")
+        darknet_files.regular_size(path, "run extract_weights.py")
         try:
             with open(path, "rb") as stream:
                 layers = _ArrayUnpickler(stream).load()

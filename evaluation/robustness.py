@@ -14,10 +14,10 @@ from collections import OrderedDict
 import cv2
 import numpy as np
 
-from augment import FACE
-from dataset import read_batches
-from evaluation import format_figure, measure
-from images import resize
+from evaluation.figures import format_figure, measure
+from pictures.classes import FACE
+from pictures.decode import resize
+from pictures.reader import read_batches
 from utils import progress
 
 SURROUND = (128, 128, 128)  # what shows where a moved picture has left its place
@@ -104,7 +104,7 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
     Returns
     -------
     list of dict
-        As :func:`evaluation.measure` gives them, each with ``disturbance``, its name.
+        As :func:`evaluation.figures.measure` gives them, each with ``disturbance``, its name.
     """
     labels = dict(zip(scores.paths, scores.labels))
     truth, probabilities = [], {name: [] for name in DISTURBANCES}

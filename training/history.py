@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pictures import CHART_STYLE, GREY, PAPER, hexadecimal
+from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
 from utils import UserError, temporary_path, write_atomically
 
 COLUMNS = (

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 
-from session import tf
+from runtime.session import tf
 from utils import UserError
 
 # The files of a checkpoint as TensorFlow names them, and while it writes them. The index is written

@@ -8,8 +8,8 @@ export.py puts it in front of the network in the SavedModel.
 
 import numpy as np
 
-from images import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
-from session import tf
+from pictures.decode import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
+from runtime.session import tf
 
 EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is looked for
 # What EXIF data begin with, None being any byte: a JPEG's segment and a PNG's chunk.
@@ -25,7 +25,7 @@ def decode_batch(contents, image_size):
     Parameters
     ----------
     contents : tf.Tensor
-        string, [batch], each a whole JPEG or PNG file of at most :data:`images.MAX_PIXELS`;
+        string, [batch], each a whole JPEG or PNG file of at most :data:`MAX_PIXELS`;
         another makes the batch fail.
     image_size : int
         Height and width that every picture is stretched to.
@@ -43,7 +43,7 @@ def decode_batch(contents, image_size):
 
 
 def decode(content, least_size=None):
-    """Decode a picture as :func:`images.read_image` does.
+    """Decode a picture as :func:`pictures.decode.read_image` does.
 
     A sixteen-bit PNG can differ by one level of 255: its lower bytes are dropped, not rounded.
 
@@ -168,7 +168,7 @@ def _upright(image, orientation):
 
 
 def resize(image, height, width):
-    """Resize a picture as :func:`images.resize` does, to the same integers.
+    """Resize a picture as :func:`pictures.decode.resize` does, to the same integers.
 
     Parameters
     ----------

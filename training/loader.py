@@ -4,15 +4,13 @@ A training batch is a pure function of the lists, the seed and the training step
 worker processes prepares the same batches, and a resumed run goes on with the very batch that an
 uninterrupted one would have had.
 
-``python dataset.py --preview preview.png`` draws a labelled sheet of augmented training images.
+``python -m training.loader --preview preview.png`` draws a sheet of augmented training images.
 """
 
 import argparse
 import collections
 import concurrent.futures
-import contextlib
 import hashlib
-import itertools
 import multiprocessing
 import os
 import signal
@@ -22,128 +20,14 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 import numpy as np
 
-from augment import FACE, KINDS, NON_FACE, Augmenter
-from course import Course
-from images import OVERSAMPLING, BadImage, read_image, resize
-from pictures import BLUE, RED, contact_sheet, picture_name, save_picture
-from utils import (
-    HelpFormatter,
-    UserError,
-    cli,
-    load_list,
-    number_type,
-    progress,
-    resolve,
-    sha256,
-    warn,
-)
-
-# The lists of each split: faces, then non-faces.
-LISTS = {
-    "train": ("celeba_train_file.pickle", "neg_samples.pickle"),
-    "val": ("celeba_val_file.pickle", "neg_samples_val.pickle"),
-    "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
-}
-
-# Bounds for the command line, far above use: beyond them a slip of the finger fills the memory.
-LARGEST_SIZE = 4096
-LARGEST_BATCH = 4096
-
-_MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
-
-
-class Split(collections.namedtuple("Split", "faces negatives")):
-    """The image paths of one split, by class: ``faces`` and ``negatives``, tuples of str."""
-
-    @property
-    def paths(self):
-        return self.faces + self.negatives
-
-    @property
-    def labels(self):
-        return np.array([FACE] * len(self.faces) + [NON_FACE] * len(self.negatives), np.int32)
-
-
-def load_split(data_dir, name):
-    """Read the two file lists of a split.
-
-    Parameters
-    ----------
-    data_dir : str
-        The folder with the lists; relative names in them are relative to it.
-    name : {"train", "val", "test"}
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    UserError
-        A list that is missing or damaged, or that names a file twice.
-    """
-    columns = []
-    for filename, maker in zip(LISTS[name], _MAKERS):
-        path = os.path.join(data_dir, filename)
-        names = load_list(path, maker)
-        paths = tuple(resolve(each, data_dir) for each in names)
-        if len(set(map(os.path.normpath, paths))) != len(paths):
-            raise UserError("{}: names a file twice; {}".format(path, maker))
-        columns.append(paths)
-    return Split(*columns)
-
-
-def check_disjoint(splits):
-    """Make sure that no picture stands in two splits or under both classes.
-
-    By name, then by content: files of equal size are compared by SHA-256. Files that can't be read
-    are left to whoever decodes them.
-
-    Parameters
-    ----------
-    splits : dict of str to Split
-
-    Raises
-    ------
-    UserError
-        Naming the two files.
-    """
-    places = {}
-    for split_name, split in splits.items():
-        for class_name, paths in zip(("faces", "non-faces"), split):
-            for path in paths:
-                here = "{} {}".format(split_name, class_name)
-                there = places.setdefault(_real_path(path), here)
-                if there != here:
-                    _overlap(path, here, path, there)
-    by_size = collections.defaultdict(list)
-    for path in places:
-        with contextlib.suppress(OSError, ValueError):
-            if os.path.isfile(path):
-                by_size[os.path.getsize(path)].append(path)
-    suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
-    seen = {}
-    for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
-        try:
-            twin = seen.setdefault(sha256(path), path)
-        except OSError:
-            continue
-        if places[twin] != places[path]:
-            _overlap(path, places[path], twin, places[twin])
-
-
-def _real_path(path):
-    """A path without symbolic links; as it is where no file can be named so."""
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # a NUL, or half of a surrogate pair
-        return path
-
-
-def _overlap(path, here, twin, there):
-    raise UserError(
-        "{} ({}) is the same picture as {} ({}); make the lists anew, a picture belongs to one "
-        "split and one class".format(path, here, twin, there))
+from pictures.classes import FACE, NON_FACE
+from pictures.decode import BadImage, read_image
+from pictures.lists import add_data_arguments, load_split
+from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
+from pictures.sheets import BLUE, RED, contact_sheet, picture_name, save_picture
+from training.augment import KINDS, Augmenter
+from training.schedule import Course
+from utils import HelpFormatter, UserError, cli, number_type, warn
 
 
 class TrainingBatches:
@@ -160,7 +44,7 @@ class TrainingBatches:
     image_size : int
     seed : int
     augment : str
-        Which part of the augmentation; one of :data:`augment.KINDS`.
+        Which part of the augmentation; one of :data:`training.augment.KINDS`.
     course : Course, optional
         Which pictures a step takes; that of one process, from the start, if absent.
     rank : int
@@ -338,71 +222,6 @@ class BatchLoader:
     def bad_files(self):
         """How many files have failed to decode so far."""
         return len(self._reported)
-
-
-def read_for_inference(path, least_size):
-    """Read a picture that will be shrunk to no less than ``least_size``; raises BadImage."""
-    return read_image(path, least_size=least_size)
-
-
-def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inference):
-    """Read pictures for inference, a few batches ahead in threads, in the order given.
-
-    Parameters
-    ----------
-    paths : iterable of str
-    batch_size : int
-    image_size : int
-        Height and width that every picture is stretched to.
-    threads : int
-        Decoding threads (the decoders release Python's lock).
-    read : callable
-        Turns one of ``paths`` (which then need not be strings) and the size below which it must
-        not be shrunk into an RGB image, or raises BadImage.
-
-    Yields
-    ------
-    paths : list of str
-        The batch's files that decoded.
-    images : numpy.ndarray
-        uint8, [len(paths), image_size, image_size, 3], RGB; len(paths) may be 0.
-    bad : list of (str, str)
-        The batch's files that did not, each with the cause.
-    """
-    paths = iter(paths)
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        pending = collections.deque()
-        while True:
-            while len(pending) < 3 * batch_size:
-                chunk = list(itertools.islice(paths, batch_size))
-                if not chunk:
-                    break
-                pending.extend(
-                    (path, pool.submit(_read_resized, path, image_size, read)) for path in chunk)
-            if not pending:
-                return
-            yield _gather([pending.popleft() for _ in range(min(batch_size, len(pending)))],
-                          image_size)
-
-
-def _read_resized(path, size, read):
-    return resize(read(path, OVERSAMPLING * size), size, size)
-
-
-def _gather(results, size):
-    good, images, bad = [], [], []
-    for path, future in results:
-        try:
-            images.append(future.result())
-            good.append(path)
-        except BadImage as error:
-            bad.append((path, str(error)))
-    return good, np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8), bad
-
-
-def add_data_arguments(parser):
-    """The option that every script with file lists has."""
-    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
 
 
 @cli

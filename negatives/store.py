@@ -26,11 +26,11 @@ import threading
 import numpy as np
 from PIL import Image
 
-import images
-from picture_checks import SeenPictures
-from pictures import PAPER, contact_sheet, save_picture
+from negatives.checks import SeenPictures
+from negatives.client import Candidate, ResultPage
+from pictures import decode
+from pictures.sheets import PAPER, contact_sheet, save_picture
 from utils import UserError, warn, write_atomically
-from websources import Candidate, ResultPage
 
 SHEET_PER_QUERY = 60  # pictures of each query in the contact sheet, evenly spaced
 SHEET_COLUMNS, SHEET_TILE = 20, 96
@@ -333,8 +333,8 @@ def _readable(paths):
     """The pictures of some files, without those that somebody spoiled since."""
     for path in paths:
         try:
-            yield images.read_image(path)
-        except images.BadImage as error:
+            yield decode.read_image(path)
+        except decode.BadImage as error:
             warn("{}: {}; not on the sheet".format(path, error))
 
 

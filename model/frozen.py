@@ -13,8 +13,8 @@ import os
 import numpy as np
 
 import darknet19
-import weights as weight_files
-from session import new_session, tf
+from model import weights as weight_files
+from runtime.session import new_session, tf
 from utils import UserError, read_json, sha256, temporary_path, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
@@ -68,7 +68,7 @@ def build_classifier(image_size, threads=None):
     image_size : int
         A multiple of 32.
     threads : int, optional
-        See :func:`session.new_session`.
+        See :func:`runtime.session.new_session`.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def load(path, threads=None, fold=True):
     path : str
         The ``.pb``; its ``.json`` is checked against it where there is one.
     threads : int, optional
-        See :func:`session.new_session`.
+        See :func:`runtime.session.new_session`.
     fold : bool
         Fold batch norm into the convolutions, for speed; False runs the file as it is.
 

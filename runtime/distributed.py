@@ -135,7 +135,7 @@ class JointStep:
     Attributes
     ----------
     weight : tf.Tensor
-        To be fed: how much this rank's batch counts; see :class:`course.Share`.
+        To be fed: how much this rank's batch counts; see :class:`training.schedule.Share`.
     stop : tf.Tensor
         To be fed: whether this rank is asked to stop.
     objective : tf.Tensor
@@ -147,7 +147,7 @@ class JointStep:
     """
 
     def __init__(self, loss, accuracy):
-        from session import tf
+        from runtime.session import tf
 
         self.weight, self.stop = tf.placeholder(tf.float32, []), tf.placeholder(tf.bool, [])
         self.objective = self.weight * loss
@@ -160,7 +160,7 @@ class JointStep:
 
         For the moving averages of batch norms, each rank's being drawn from its own batches.
         """
-        from session import tf
+        from runtime.session import tf
 
         with tf.control_dependencies(updates):
             return [each.assign(average(self.weight * each.read_value())) for each in variables]
@@ -243,7 +243,7 @@ class _Exchange:
     """A graph and session that pass bytes between the ranks."""
 
     def __init__(self):
-        from session import new_session, tf
+        from runtime.session import new_session, tf
 
         with tf.Graph().as_default():
             self.content = tf.placeholder(tf.uint8, [None])
@@ -279,7 +279,7 @@ def measure(megabytes, rounds, compress=False):
     """
     import numpy as np
 
-    from session import new_session, tf
+    from runtime.session import new_session, tf
 
     with tf.Graph().as_default():
         # Of variables, each fetched: TensorFlow computes the average of a constant only once, and

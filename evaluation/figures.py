@@ -13,10 +13,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
-import distributed
-from augment import FACE, NON_FACE
-from darknet19 import CLASS_NAMES
-from dataset import read_batches
+from pictures.classes import CLASS_NAMES, FACE, NON_FACE
+from pictures.reader import read_batches
+from runtime import distributed
 from utils import UserError, printable, progress, warn
 
 CALIBRATION_BINS = 10

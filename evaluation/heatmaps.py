@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 import darknet19
-from augment import FACE
-from session import new_session, tf
-from weights import assign
+from model.weights import assign
+from pictures.classes import FACE
+from runtime.session import new_session, tf
 
 # Multiples of the input size that a picture is run at, as far as it has the pixels. At the input
 # size itself every cell of the map sees the whole of a portrait, which then is face all over.
@@ -33,7 +33,7 @@ class FaceMapper:
     zooms : sequence of float
         Multiples of it to run a picture at.
     threads : int, optional
-        See :func:`session.new_session`.
+        See :func:`runtime.session.new_session`.
     """
 
     def __init__(self, weights, image_size, zooms=ZOOMS, threads=None):

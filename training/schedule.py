@@ -105,7 +105,9 @@ class Course:
                  + after % self.steps_per_epoch * leg.ranks)
         if isinstance(step, int):
             return here if after < 0 else later
-        from session import tf  # not above: batch workers import this and need no TensorFlow
+        from runtime.session import (
+            tf,  # not above: batch workers import this and need no TensorFlow
+        )
 
         return tf.where(after < 0, here, later)
 
@@ -136,7 +138,7 @@ class Course:
         duration = self.warmup_epochs * self.clock_of_epoch
         if isinstance(step, int):
             return leg.scale + (aim - leg.scale) * min(passed / duration, 1.0)
-        from session import tf
+        from runtime.session import tf
 
         done = tf.minimum(tf.cast(passed, tf.float32) / duration, 1.0)
         return leg.scale + (aim - leg.scale) * done

@@ -10,9 +10,8 @@ import cv2
 import imgaug.augmenters as iaa
 import numpy as np
 
-from images import resize
-
-FACE, NON_FACE = 0, 1
+from pictures.classes import FACE, NON_FACE
+from pictures.decode import resize
 
 # What an Augmenter can be told to do; the parts serve to weigh them against each other.
 KINDS = ("all", "framing", "distortion", "none")

@@ -14,7 +14,7 @@ import time
 
 import cv2
 
-from images import BadImage, find_images, read_image, resize
+from pictures.decode import BadImage, find_images, read_image, resize
 from utils import UserError
 
 # What does not open is reported here, once. FFmpeg's level is read when a video is first opened.
@@ -48,7 +48,7 @@ class Picture(collections.namedtuple("Picture", "name place content")):
     def read(self, least_size=None):
         """The picture: uint8, [height, width, 3], RGB; raises BadImage.
 
-        For ``least_size`` see :func:`images.read_image`.
+        For ``least_size`` see :func:`pictures.decode.read_image`.
         """
         if isinstance(self.content, BadImage):
             raise self.content

@@ -1,0 +1,1 @@
+"""How good a classifier is: figures, robustness, heat maps and the report."""

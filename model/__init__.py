@@ -1,0 +1,1 @@
+"""The trained network: its weights in every file format, and the graphs that classify."""

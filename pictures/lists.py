@@ -1,0 +1,190 @@
+"""The file lists: which pictures belong to which split and class.
+
+A list is a pickled list of file names, absolute or relative to the data folder. Each split has two:
+its faces and its non-faces. No picture stands in two lists, neither by name nor by content.
+"""
+
+import collections
+import contextlib
+import os
+import pickle
+
+import numpy as np
+
+from pictures.classes import FACE, NON_FACE
+from utils import UserError, progress, sha256, write_atomically
+
+# The lists of each split: faces, then non-faces.
+LISTS = {
+    "train": ("celeba_train_file.pickle", "neg_samples.pickle"),
+    "val": ("celeba_val_file.pickle", "neg_samples_val.pickle"),
+    "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
+}
+
+_MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
+
+
+class Split(collections.namedtuple("Split", "faces negatives")):
+    """The image paths of one split, by class: ``faces`` and ``negatives``, tuples of str."""
+
+    @property
+    def paths(self):
+        return self.faces + self.negatives
+
+    @property
+    def labels(self):
+        return np.array([FACE] * len(self.faces) + [NON_FACE] * len(self.negatives), np.int32)
+
+
+def load_split(data_dir, name):
+    """Read the two file lists of a split.
+
+    Parameters
+    ----------
+    data_dir : str
+        The folder with the lists; relative names in them are relative to it.
+    name : {"train", "val", "test"}
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        A list that is missing or damaged, or that names a file twice.
+    """
+    columns = []
+    for filename, maker in zip(LISTS[name], _MAKERS):
+        path = os.path.join(data_dir, filename)
+        names = load_list(path, maker)
+        paths = tuple(resolve(each, data_dir) for each in names)
+        if len(set(map(os.path.normpath, paths))) != len(paths):
+            raise UserError("{}: names a file twice; {}".format(path, maker))
+        columns.append(paths)
+    return Split(*columns)
+
+
+def check_disjoint(splits):
+    """Make sure that no picture stands in two splits or under both classes.
+
+    By name, then by content: files of equal size are compared by SHA-256. Files that can't be read
+    are left to whoever decodes them.
+
+    Parameters
+    ----------
+    splits : dict of str to Split
+
+    Raises
+    ------
+    UserError
+        Naming the two files.
+    """
+    places = {}
+    for split_name, split in splits.items():
+        for class_name, paths in zip(("faces", "non-faces"), split):
+            for path in paths:
+                here = "{} {}".format(split_name, class_name)
+                there = places.setdefault(_real_path(path), here)
+                if there != here:
+                    _overlap(path, here, path, there)
+    by_size = collections.defaultdict(list)
+    for path in places:
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.isfile(path):
+                by_size[os.path.getsize(path)].append(path)
+    suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
+    seen = {}
+    for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
+        try:
+            twin = seen.setdefault(sha256(path), path)
+        except OSError:
+            continue
+        if places[twin] != places[path]:
+            _overlap(path, places[path], twin, places[twin])
+
+
+def _real_path(path):
+    """A path without symbolic links; as it is where no file can be named so."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        return path
+
+
+def _overlap(path, here, twin, there):
+    raise UserError(
+        "{} ({}) is the same picture as {} ({}); make the lists anew, a picture belongs to one "
+        "split and one class".format(path, here, twin, there))
+
+
+def add_data_arguments(parser):
+    """The option that every script with file lists has."""
+    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads pickles of built-in values; whatever names a class or function is refused.
+
+    The pure-Python unpickler is used on purpose: the C one allocates its memo table by an index
+    found in the file, so that six hostile bytes cost 64 GiB.
+    """
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError("it asks for {}.{}".format(module, name))
+
+
+def load_list(path, remedy="make it anew"):
+    """Read a file list: a pickled, non-empty list of strings.
+
+    Parameters
+    ----------
+    path : str
+        The pickle. Nothing in it is executed: only lists and strings are admitted.
+    remedy : str
+        What to do when the file is missing or bad, for the error line.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UserError
+        Missing, empty, truncated or hostile file, or anything but a list of strings.
+    """
+    try:
+        with open(path, "rb") as stream:
+            value = _PlainUnpickler(stream).load()
+    except FileNotFoundError:
+        raise UserError("{}: no such file; {}".format(path, remedy))
+    except OSError as error:
+        raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        cause = str(error) or type(error).__name__
+        raise UserError("{}: not a pickled list of file names ({}); {}".format(
+            path, cause, remedy))
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError("{}: not a list of strings; {}".format(path, remedy))
+    if not value:
+        raise UserError("{}: the list is empty; {}".format(path, remedy))
+    return value
+
+
+def save_list(path, strings):
+    """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
+    with write_atomically(path) as stream:
+        pickle.dump(list(strings), stream, protocol=2)
+
+
+def relative_to_data(path, data_dir):
+    """The name of a file in a list: relative to ``data_dir`` if it is under it, else absolute."""
+    path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
+    if os.path.commonpath([path, data_dir]) == data_dir:
+        return os.path.relpath(path, data_dir)
+    return path
+
+
+def resolve(name, data_dir):
+    """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
+    return os.path.join(data_dir, name)  # an absolute name wins over data_dir

@@ -1,0 +1,1 @@
+"""What the scripts run on: TensorFlow, imported quietly, and one process or several."""
