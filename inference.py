@@ -589,7 +589,7 @@ def main():
         check_names(args.images)
     path, image_size = choose_model(args)
     weights = read_npz(path)
-    classifier = folded_classifier(weights, image_size)
+    classifier = folded_classifier(weights, image_size, precision=args.precision)
     if distributed.rank() == 0:
         print("model: {}{}, input {} x {}".format(
             path, " (the released one)" if path == RELEASED else "", image_size, image_size),

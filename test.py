@@ -48,7 +48,8 @@ def main():
     split = load_split(args.data_dir, "test")
     model = args.model or os.path.join(args.model_dir, "darknet19_frozen.pb")
     evaluate_and_report(
-        frozen.load(model), split, args, model, lambda: read_frozen(model),
+        frozen.load(model, precision=args.precision), split, args, model,
+        lambda: read_frozen(model),
         args.json or os.path.join(args.model_dir, "test_metrics.json"))
 
 

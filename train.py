@@ -36,14 +36,14 @@ from model.checkpoints import (
     other_files,
     save_checkpoint,
 )
-from model.frozen import build_classifier, freeze
+from model.frozen import build_classifier, classifier_from_weights, freeze
 from model.weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
 from pictures.classes import FACE
 from pictures.lists import add_data_arguments, check_disjoint, load_split, relative_to_data
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
 from pictures.sheets import BLUE, RED, contact_sheet, encode_png
 from runtime import distributed
-from runtime.session import is_mkl_build, new_session, tf
+from runtime.session import PRECISIONS, check_precision, is_mkl_build, new_session, tf
 from training.augment import KINDS
 from training.history import (
     plot_history,
@@ -235,7 +235,7 @@ class Validator:
     """
 
     def __init__(self, args, split, loader):
-        self.classifier = build_classifier(args.image_size, args.threads)
+        self.classifier = build_classifier(args.image_size, args.threads, args.precision)
         self.split = split
         self.loader = loader
         self.batch_size = args.batch_size
@@ -294,14 +294,12 @@ class Validator:
         """The row of the best checkpoint so far, or None."""
         return read_best(self.folder, self.criterion)
 
-    def restore_best(self):
-        """Put the best weights into the inference graph; return their row."""
+    def read_best(self):
+        """The row and the weights of the best checkpoint."""
         record = self.best()
         if not record:
             raise UserError("{}: no best.json there; {}".format(self.folder, BEST_LOST))
-        assign(self.classifier.session,
-               read_checkpoint(os.path.join(self.folder, record["checkpoint"])))
-        return record
+        return record, read_checkpoint(os.path.join(self.folder, record["checkpoint"]))
 
 
 def read_best(folder, criterion):
@@ -353,7 +351,7 @@ class Trainer:
         graph = tf.Graph()
         with graph.as_default():
             self.net = build_training_graph(args, self.steps_per_epoch, self._learning_rate)
-            self.session = new_session(graph, args.threads)
+            self.session = new_session(graph, args.threads, args.precision)
             self.session.run(tf.global_variables_initializer())
         self.step = 0
         self.all_stop = False  # of several ranks: all know that one was asked to stop
@@ -707,12 +705,13 @@ def remove_old_run(args):
 
 def freeze_best(args, validator):
     """Freeze the best checkpoint, compared on validation pictures before it takes its name."""
-    record = validator.restore_best()
+    record, weights = validator.read_best()
+    classifier = classifier_from_weights(weights, args.image_size, args.threads)
     paths = validator.split.faces[:16] + validator.split.negatives[:16]
     _, images, _ = next(read_batches(paths, len(paths), args.image_size))
     path = os.path.join(args.model_dir, "darknet19_frozen.pb")
     remove_leftovers(path)
-    difference = freeze(validator.classifier, path, images, {
+    difference = freeze(classifier, path, images, {
         "step": int(record["step"]), "epoch": int(record["epoch"]),
         "validation": {name: value for name, value in record.items()
                        if name.startswith(("val_", "disturbed_"))}})
@@ -738,7 +737,7 @@ def lr_range_test(args, loader):
         net = build_training_graph(
             args, steps_per_epoch,
             lambda step: linear_learning_rate(step, 0, args.max_lr, total))
-        with new_session(threads=args.threads) as session:
+        with new_session(threads=args.threads, precision=args.precision) as session:
             session.run(tf.global_variables_initializer())
             warm_start(session, args)
             for images, labels in progress(loader.stream("train", 0, total), total=total,
@@ -813,6 +812,9 @@ def _parser():
     parser.add_argument("--threads", type=number_type(int, 1, 1024), metavar="N",
                         help="threads inside an operation; with 1 a run on a CPU is repeatable to "
                              "the bit (default: all cores)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in; checkpoints and the frozen graph "
+                             "stay float32")
     parser.add_argument("--save-every", type=positive, default=200, metavar="STEPS",
                         help="steps between checkpoints; one more before each validation pass")
     parser.add_argument("--validate-every", type=positive, default=1, metavar="EPOCHS",
@@ -853,6 +855,7 @@ def _parse(argv=None):
 @distributed.job
 def main():
     args = _parse()
+    check_precision(args.precision)
     splits = {name: load_split(args.data_dir, name) for name in ("train", "val", "test")}
     check_disjoint(splits)
     distributed.check_same(

@@ -33,6 +33,7 @@ from pictures.classes import CLASS_NAMES, FACE, NON_FACE
 from pictures.decode import read_image
 from pictures.sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal, shrink
 from runtime import distributed
+from runtime.session import PRECISIONS
 from utils import number_type, printable, progress, write_atomically, write_json
 
 MOST_MISTAKES = 24  # pictures shown of each kind of mistake
@@ -50,6 +51,8 @@ def add_evaluation_arguments(parser):
                         help="probability from which on a picture is called a face")
     parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
                         help="also find the threshold whose false-positive rate is at most this")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
     parser.add_argument("--robustness", action="store_true",
                         help="also measure with every test picture grey, blurred, noisy, shrunk, "
                              "moved, .. (takes 12 times as long)")

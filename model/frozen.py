@@ -60,14 +60,14 @@ class Classifier:
             self.probabilities, {self.input: images.astype(np.float32) / np.float32(255)})
 
 
-def build_classifier(image_size, threads=None):
+def build_classifier(image_size, threads=None, precision="float32"):
     """A fresh inference graph, its variables not yet set.
 
     Parameters
     ----------
     image_size : int
         A multiple of 32.
-    threads : int, optional
+    threads, precision
         See :func:`runtime.session.new_session`.
 
     Returns
@@ -79,22 +79,22 @@ def build_classifier(image_size, threads=None):
         images = tf.placeholder(tf.float32, [None, image_size, image_size, 3], name="input")
         logits, _ = darknet19.build(images, training=False)
         tf.nn.softmax(logits, name="probabilities")
-    return Classifier(new_session(graph, threads))
+    return Classifier(new_session(graph, threads, precision))
 
 
-def classifier_from_weights(weights, image_size, threads=None):
+def classifier_from_weights(weights, image_size, threads=None, precision="float32"):
     """A fresh inference graph with the given weights in its variables."""
-    classifier = build_classifier(image_size, threads)
+    classifier = build_classifier(image_size, threads, precision)
     weight_files.assign(classifier.session, weights)
     return classifier
 
 
-def folded_classifier(weights, image_size, threads=None):
+def folded_classifier(weights, image_size, threads=None, precision="float32"):
     """A fresh inference graph with the given weights, made fast: see :func:`fold_batch_norm`."""
     classifier = classifier_from_weights(weights, image_size, threads)
     with classifier.session:
         graph_def = _with_constants(classifier)
-    return _import(fold_batch_norm(graph_def), threads)
+    return _import(fold_batch_norm(graph_def), threads, precision)
 
 
 def _with_constants(classifier):
@@ -104,11 +104,11 @@ def _with_constants(classifier):
         session, session.graph.as_graph_def(), OUTPUTS)
 
 
-def _import(graph_def, threads):
+def _import(graph_def, threads, precision="float32"):
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
-    return Classifier(new_session(graph, threads))
+    return Classifier(new_session(graph, threads, precision))
 
 
 def fold_batch_norm(graph_def):
@@ -166,14 +166,14 @@ def _add_constant(graph_def, name, value):
         "dtype": tf.AttrValue(type=tensor.dtype), "value": tf.AttrValue(tensor=tensor)})
 
 
-def load(path, threads=None, fold=True):
+def load(path, threads=None, fold=True, precision="float32"):
     """Load a frozen graph.
 
     Parameters
     ----------
     path : str
         The ``.pb``; its ``.json`` is checked against it where there is one.
-    threads : int, optional
+    threads, precision
         See :func:`runtime.session.new_session`.
     fold : bool
         Fold batch norm into the convolutions, for speed; False runs the file as it is.
@@ -200,7 +200,8 @@ def load(path, threads=None, fold=True):
         raise UserError("{}: not a frozen graph of this project (it has {}); run train.py "
                         "anew".format(path, ", ".join(foreign)))
     try:
-        return _import(fold_batch_norm(graph_def) if fold else graph_def, threads)
+        return _import(fold_batch_norm(graph_def) if fold else graph_def, threads,
+                       precision)
     except (ValueError, KeyError, IndexError, TypeError, AssertionError,
             tf.errors.OpError) as error:
         raise UserError("{}: not a frozen graph of this project ({}); run train.py anew".format(

@@ -1,32 +1,116 @@
-"""TensorFlow, imported quietly and with threads set to suit the build.
+"""TensorFlow in graph mode, imported quietly: version 1.15, or version 2 in its v1 mode.
 
-Import TensorFlow from here (``from session import tf``) and before any other module that imports
-it: OpenMP reads its settings once, when the library loads.
+Import TensorFlow from here (``from runtime.session import tf``) and before any other module that
+imports it: the settings below are read once, when the library loads. Everything that differs
+between the two runtimes is in this file.
 """
 
+import contextlib
+import logging
 import os
+import sys
+import tempfile
 import warnings
+
+from utils import UserError
 
 # OpenMP's threads (MKL builds) spin for 200 ms after each parallel region by default, which takes
 # the cores from image decoding; 1 ms keeps them warm between layers and no longer.
 os.environ.setdefault("KMP_BLOCKTIME", "1")
 os.environ.setdefault("KMP_SETTINGS", "0")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# 3 also hides the error line that TensorFlow 2 prints on every machine without an NVIDIA driver.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# tf.layers needs Keras 2, which from TensorFlow 2.16 on is the package tf_keras.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # numpy's on TensorFlow's own type table
+PRECISIONS = ("float32", "bfloat16", "float16")
+# How Linux names a processor's bfloat16 instructions in /proc/cpuinfo.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep back what native code prints to stderr; print it after all if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with warnings.catch_warnings(), _quiet():
+    warnings.simplefilter("ignore")  # numpy's about TensorFlow 1.15's own type table
     import tensorflow.compat.v1 as tf
-    from tensorflow.python import pywrap_tensorflow
 
-tf.logging.set_verbosity(tf.logging.ERROR)
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if not tf.__version__.startswith("1."):
+        tf.disable_v2_behavior()
+
+IS_TF2 = not tf.__version__.startswith("1.")
+# tf.layers is what this project is about; that it is deprecated is no news to its users.
+warnings.filterwarnings("ignore", "`tf.layers", UserWarning)
 
 
 def is_mkl_build():
-    """Whether this TensorFlow was built with Intel's MKL-DNN."""
-    return bool(pywrap_tensorflow.IsMklEnabled())
+    """Whether this TensorFlow computes convolutions by oneDNN (formerly MKL-DNN)."""
+    if IS_TF2:
+        from tensorflow.python.util import _pywrap_util_port as features
+    else:
+        from tensorflow.python import pywrap_tensorflow as features
+    return bool(features.IsMklEnabled())
 
 
-def new_session(graph=None, threads=None):
+def has_gpu():
+    """Whether TensorFlow sees an NVIDIA GPU that it can use."""
+    return bool(tf.config.experimental.list_physical_devices("GPU"))
+
+
+def check_precision(precision):
+    """Make sure that this TensorFlow and this processor can compute in a precision.
+
+    Parameters
+    ----------
+    precision : str
+        One of :data:`PRECISIONS`.
+
+    Raises
+    ------
+    UserError
+        With the reason and the remedy.
+    """
+    if precision == "float32":
+        return
+    if not IS_TF2:
+        raise UserError("--precision {}: TensorFlow {} has no such mode; use TensorFlow 2 "
+                        "(make RUNTIME=tf2) or --precision float32".format(
+                            precision, tf.__version__))
+    if precision == "float16" and not has_gpu():
+        raise UserError("--precision float16: needs an NVIDIA GPU; use bfloat16 or float32")
+    if precision == "bfloat16" and not _computes_bfloat16():
+        raise UserError("--precision bfloat16: this processor has no bfloat16 instructions "
+                        "({}); use --precision float32".format(
+                            " or ".join(sorted(BFLOAT16_FLAGS))))
+
+
+def _computes_bfloat16():
+    try:
+        with open("/proc/cpuinfo") as stream:
+            return any(BFLOAT16_FLAGS & set(line.split()) for line in stream
+                       if line.startswith("flags"))
+    except OSError:  # not Linux
+        return False
+
+
+def new_session(graph=None, threads=None, precision="float32"):
     """A session whose thread pools suit the build.
 
     Parameters
@@ -36,16 +120,30 @@ def new_session(graph=None, threads=None):
     threads : int, optional
         Threads inside one operation; all cores if absent. With 1 a run on a CPU is repeatable to
         the bit.
+    precision : str
+        One of :data:`PRECISIONS`: what convolutions and matrix products compute in. TensorFlow's
+        graph rewriter inserts the casts; variables, feeds and fetches stay float32.
 
     Returns
     -------
     tf.Session
-        Operations run one at a time when there are MKL threads to fill the cores inside each.
+        Operations run one at a time when oneDNN's threads fill the cores inside each.
+
+    Raises
+    ------
+    UserError
+        When the precision is not to be had here: see :func:`check_precision`.
     """
+    check_precision(precision)
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     if threads:
         config.intra_op_parallelism_threads = threads
     if threads == 1 or is_mkl_build():
         config.inter_op_parallelism_threads = 1
+    rewriter = config.graph_options.rewrite_options
+    if precision == "bfloat16":
+        rewriter.auto_mixed_precision_onednn_bfloat16 = rewriter.ON
+    elif precision == "float16":
+        rewriter.auto_mixed_precision = rewriter.ON
     return tf.Session(graph=graph, config=config)

@@ -222,10 +222,10 @@ def test_the_best_of_a_new_run_beside_an_old_one_stays(few, tmp_path):
             {"epoch": 1, "step": step, "disturbed_loss": loss}) == is_best
     assert sorted(os.listdir(str(tmp_path / "best"))) == [
         "best.json", "checkpoint", "model-4.data-00000-of-00001", "model-4.index"]
-    assert validator.restore_best()["step"] == 4
+    assert validator.read_best()[0]["step"] == 4
     os.remove(str(tmp_path / "best" / "best.json"))
     with pytest.raises(UserError, match="--restart"):
-        validator.restore_best()
+        validator.read_best()
 
 
 @pytest.mark.parametrize("legs", [

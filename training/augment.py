@@ -7,8 +7,15 @@ shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompre
 """
 
 import cv2
-import imgaug.augmenters as iaa
 import numpy as np
+
+if not hasattr(np, "sctypes"):  # NumPy 2 has dropped it; imgaug 0.4.0 reads it when it is imported
+    np.sctypes = {"float": [np.float16, np.float32, np.float64, np.longdouble],
+                  "int": [np.int8, np.int16, np.int32, np.int64],
+                  "uint": [np.uint8, np.uint16, np.uint32, np.uint64]}
+if not hasattr(np, "bool"):  # gone from NumPy 1.24 to 1.26
+    np.bool = np.bool_
+import imgaug.augmenters as iaa  # noqa: E402
 
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import resize
