@@ -83,6 +83,31 @@ def linear_learning_rate(step, low, high, total_steps):
     return tf.cast(low + (high - low) * tf.cast(step, tf.float64) / total_steps, tf.float32)
 
 
+def gradual_warmup(step, factor, warmup_steps):
+    """A multiple of the learning rate that grows from 1 to ``factor`` in a straight line.
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017
+    (arXiv 1706.02677), section 2.2.
+
+    Parameters
+    ----------
+    step : tf.Tensor or int
+        Scalar integer.
+    factor : float
+        With N ranks N, by section 2.1.
+    warmup_steps : float
+        Steps until ``factor`` is reached; 0 starts with it.
+
+    Returns
+    -------
+    tf.Tensor
+        float32 scalar.
+    """
+    if not warmup_steps:
+        return tf.constant(factor, tf.float32)
+    return 1 + (factor - 1) * tf.minimum(tf.cast(step, tf.float32) / warmup_steps, 1.0)
+
+
 def plot_policies(path, base_lr, max_lr, step_size, gamma, steps):
     """Draw the three policies over ``steps`` updates into the picture ``path``."""
     import matplotlib

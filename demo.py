@@ -25,8 +25,7 @@ LOGS = "logs/sample"
 PLACES = ("--data-dir", SAMPLE, "--model-dir", MODEL)
 STEPS = (
     ("preprocess_celeba.py", "--sample"),
-    ("-m", "training.loader", "--data-dir", SAMPLE, "--image-size", "32", "--images", "32",
-     "--preview", LOGS + "/augmented.png"),
+    ("train.py", "--data-dir", SAMPLE, "--image-size", "32", "--preview", LOGS + "/augmented.png"),
     ("train.py",) + PLACES + ("--log-dir", LOGS, "--restart", "--image-size", "32",
                               "--batch-size", "16", "--epochs", "48", "--step-epochs", "24",
                               "--validate-every", "8"),

@@ -20,6 +20,7 @@ from darknet19 import STRIDE  # noqa: E402
 from model import frozen  # noqa: E402
 from model.weights import read_npz  # noqa: E402
 from runtime.session import new_session, tf  # noqa: E402
+from training.settings import Settings  # noqa: E402
 from utils import HelpFormatter, cli, number_type  # noqa: E402
 
 
@@ -34,8 +35,8 @@ def inference(args):
 def training(args):
     """A session with what to fetch and feed for a step of training."""
     with tf.Graph().as_default() as graph:
-        net = train.build_training_graph(
-            train._parse(["--image-size", str(args.image_size)]), steps_per_epoch=1000)
+        settings = Settings(image_size=args.image_size)
+        net = train.build_training_graph(settings, lambda step: settings.max_lr)
         session = new_session(graph)
         session.run(tf.global_variables_initializer())
     shape = args.batch_size, args.image_size, args.image_size, 3

@@ -15,7 +15,9 @@ from model import frozen
 from model.weights import read_npz
 from pictures.lists import Split
 from runtime.session import is_mkl_build, new_session, tf  # before the other modules of the project
-from training.loader import BatchLoader, TrainingBatches
+from training.loader import TrainingBatches
+from training.settings import Settings
+from training.workers import BatchLoader
 
 
 def training_tasks(args, pictures):
@@ -25,10 +27,10 @@ def training_tasks(args, pictures):
     -------
     dict of str to callable
     """
-    options = train._parse(["--image-size", str(args.image_size), "--threads", str(args.threads)])
+    settings = Settings(image_size=args.image_size)
     graph = tf.Graph()
     with graph.as_default():
-        net = train.build_training_graph(options, steps_per_epoch=1000)
+        net = train.build_training_graph(settings, lambda step: settings.max_lr)
         session = new_session(graph, args.threads)
         session.run(tf.global_variables_initializer())
 
@@ -40,7 +42,7 @@ def training_tasks(args, pictures):
     batches = training_batches(args)
     tasks = {"training": lambda steps: sum(
         step(pictures, labels) or len(pictures) for _ in range(steps))}
-    stream = BatchLoader({"train": batches}, options.workers).stream("train", 0, 1 << 30)
+    stream = BatchLoader({"train": batches}, settings.workers).stream("train", 0, 1 << 30)
 
     def from_files(steps):
         for _ in range(steps):

@@ -109,13 +109,14 @@ def _training(args, variant, pictures):
     import darknet19
     import train
     from runtime.session import tf
+    from training.settings import Settings
 
     if variant.get("own_gradients"):
         darknet19.fast_gradients = lambda training: {}
-    options = train._parse(["--image-size", str(args.image_size)])
+    settings = Settings(image_size=args.image_size)
     graph = tf.Graph()
     with graph.as_default():
-        net = train.build_training_graph(options, steps_per_epoch=1000)
+        net = train.build_training_graph(settings, lambda step: settings.max_lr)
     session = tf.Session(graph=graph, config=_config(variant))
     with graph.as_default():
         session.run(tf.global_variables_initializer())

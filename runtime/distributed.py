@@ -1,14 +1,12 @@
-"""Several processes, on one machine or many, that work as one: Horovod's, started by MPI.
+"""Several processes, on one machine or many, that work together: Horovod's ranks, started by MPI.
 
     make distributed
-    mpirun -np 2 python distributed.py      # times the averaging of gradients alone
     mpirun -np 2 python train.py
 
-Every script whose ``main`` is decorated by :func:`job` may be started so. A script that was started
-alone never imports Horovod: it is rank 0 of 1, and each function here gives the plain answer.
+Every script whose ``main`` is decorated by :func:`job` may be started by mpirun. A script that is
+started alone never imports Horovod: it is rank 0 of 1, and every function here works for one rank.
 """
 
-import argparse
 import functools
 import hashlib
 import os
@@ -18,12 +16,12 @@ import socket
 import sys
 import time
 
-from utils import HelpFormatter, UserError, cli, number_type, print_error
+from utils import UserError, print_error
 
-# Where launchers say how many processes they started: Open MPI's mpirun, those of other MPIs,
-# horovodrun, Slurm's srun.
+# Environment variables in which launchers say how many processes they started: Open MPI's mpirun,
+# that of other MPIs, horovodrun, Slurm's srun.
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
-PATIENCE = 5  # seconds that other ranks leave to rank 0 to tell of a failure that all share
+PATIENCE = 5  # seconds that other ranks wait for rank 0 to report a failure that all share
 
 _horovod = None  # horovod.tensorflow, once it runs
 _exchange = None
@@ -32,7 +30,7 @@ _exchange = None
 def launched_size():
     """How many processes the launcher started together with this one; 1 without a launcher."""
     sizes = [os.environ.get(name, "") for name in SIZE_VARIABLES]
-    return max([1] + [int(size) for size in sizes if size.isdigit()])
+    return max([1] + [int(size) for size in sizes if size.isdecimal()])
 
 
 def size():
@@ -48,9 +46,8 @@ def rank():
 def job(main):
     """Decorate a script's ``main``, inside ``cli``, to run as one of several ranks if started so.
 
-    A rank that fails leaves at once and with its exit code, without a farewell to the others that
-    they could wait on; the launcher then ends them. Ranks other than 0 print errors and warnings
-    only.
+    A rank that fails exits at once with its exit code; the launcher then ends the others. Ranks
+    other than 0 print errors and warnings only.
     """
 
     @functools.wraps(main)
@@ -72,7 +69,7 @@ def job(main):
 
 def _start():
     global _horovod
-    # Open MPI's waiting would else spin on the cores that the ranks compute with.
+    # Without this Open MPI waits in a busy loop, on the cores that the ranks compute with.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     try:
         import horovod.tensorflow as horovod
@@ -81,9 +78,9 @@ def _start():
                         "distributed, or start one process".format(launched_size(), error))
     horovod.init()
     if horovod.size() == 1:
-        raise UserError("the launcher started {} processes, but they do not find each other: "
-                        "start them by the mpirun that Horovod was built with, or by srun "
-                        "--mpi=pmix".format(launched_size()))
+        raise UserError("the launcher started {} processes, but each one is alone: start them by "
+                        "the mpirun that Horovod was built with, or by srun --mpi=pmix".format(
+                            launched_size()))
     _horovod = horovod
 
 
@@ -91,17 +88,17 @@ def _leave(error):
     """End this process now, with one line that says why and where."""
     code, line = 1, "{}: {}".format(type(error).__name__, error)
     if isinstance(error, SystemExit):
-        code, line = error.code, None  # whoever raised it has told why
+        code, line = error.code, None  # the cause is printed already
     elif isinstance(error, KeyboardInterrupt):
         code, line = 130, "interrupted"
     elif isinstance(error, UserError):
         code, line = error.exit_code, error
     elif isinstance(error, OSError):
         code, line = 2, "{}; check the path, its permissions and the free disk space".format(error)
-    elif "Horovod" in str(error):  # what it says is long; the failure itself is told elsewhere
+    elif "Horovod" in str(error):  # a long message; the rank that failed prints the cause
         line = "another rank has ended"
     if rank():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher's, if rank 0 has told it all
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher's, once rank 0 has exited
         time.sleep(PATIENCE)
     if line:
         print_error("rank {} on {}: {}".format(rank(), socket.gethostname(), line))
@@ -125,7 +122,7 @@ def _compression(compress):
 
 
 class JointStep:
-    """What a training step of several ranks has besides that of one, in the default graph.
+    """A training step by all ranks together, in the default graph; with one rank a plain step.
 
     Parameters
     ----------
@@ -135,21 +132,23 @@ class JointStep:
     Attributes
     ----------
     weight : tf.Tensor
-        To be fed: how much this rank's batch counts; see :class:`training.schedule.Share`.
+        To be fed: how much this rank's batch counts, 1 by default. See
+        :class:`training.schedule.Share`.
     stop : tf.Tensor
-        To be fed: whether this rank is asked to stop.
+        To be fed: whether this rank was asked to stop, False by default.
     objective : tf.Tensor
-        What this rank is to minimise, its gradients being averaged over the ranks.
+        What this rank minimises. Its gradients are averaged over the ranks.
     loss, accuracy : tf.Tensor
-        Means over all ranks' images.
+        Means over the images of all ranks.
     stopping : tf.Tensor
-        Whether any rank is asked to stop: the same on all.
+        Whether any rank was asked to stop: the same on all.
     """
 
     def __init__(self, loss, accuracy):
         from runtime.session import tf
 
-        self.weight, self.stop = tf.placeholder(tf.float32, []), tf.placeholder(tf.bool, [])
+        self.weight = tf.placeholder_with_default(1.0, [])
+        self.stop = tf.placeholder_with_default(False, [])
         self.objective = self.weight * loss
         self.loss, self.accuracy, stopping = tf.unstack(average(tf.stack(
             [self.objective, self.weight * accuracy, tf.cast(self.stop, tf.float32)])))
@@ -158,10 +157,12 @@ class JointStep:
     def average_after(self, updates, variables):
         """Operations that run ``updates``, then give ``variables`` their mean over all images.
 
-        For the moving averages of batch norms, each rank's being drawn from its own batches.
+        They are for the moving averages of batch norm, which each rank updates by its own batches.
         """
         from runtime.session import tf
 
+        if not _horovod:
+            return updates
         with tf.control_dependencies(updates):
             return [each.assign(average(self.weight * each.read_value())) for each in variables]
 
@@ -181,14 +182,14 @@ def averaging(optimizer, compress=False):
 
 
 def share_variables(session):
-    """Give the variables of the session's graph, on every rank, the values they have on rank 0."""
+    """Set the variables of the session's graph, on every rank, to the values on rank 0."""
     if _horovod:
         with session.graph.as_default():
             session.run(_horovod.broadcast_global_variables(0))
 
 
 def gather(value):
-    """What each rank has to say, as a list by rank, on every rank.
+    """The values of all ranks, on every rank, in the order of the ranks.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def gather(value):
 
 
 def from_first(value):
-    """What rank 0 has to say, on every rank."""
+    """The value of rank 0, on every rank."""
     return gather(value if rank() == 0 else None)[0]
 
 
@@ -217,7 +218,7 @@ def wait_for_all():
 
 
 def check_same(value, what):
-    """Make sure that all ranks have the same before they work on it.
+    """Make sure that all ranks have the same value.
 
     Parameters
     ----------
@@ -235,7 +236,7 @@ def check_same(value, what):
     hosts, digests = zip(*gather((socket.gethostname(), digest)))
     for number, (host, other) in enumerate(zip(hosts, digests)):
         if other != digests[0]:
-            raise UserError("{}: those of rank {} on {} are others; copy them anew".format(
+            raise UserError("{}: rank {} on {} has others; copy them again".format(
                 what, number, host))
 
 
@@ -260,61 +261,3 @@ class _Exchange:
             self.gathered, {self.content: content, self.length: [len(content)]})
         parts = np.split(joined, np.cumsum(lengths)[:-1])
         return [pickle.loads(part.tobytes()) for part in parts]
-
-
-def measure(megabytes, rounds, compress=False):
-    """Seconds that averaging so much takes, the median over rounds; graph and session included.
-
-    Parameters
-    ----------
-    megabytes : float
-        Of float32, in tensors of 4 MB.
-    rounds : int
-    compress : bool
-        Send float16.
-
-    Returns
-    -------
-    float
-    """
-    import numpy as np
-
-    from runtime.session import new_session, tf
-
-    with tf.Graph().as_default():
-        # Of variables, each fetched: TensorFlow computes the average of a constant only once, and
-        # drops operations that nothing but a tf.group() asks for.
-        parts = [tf.Variable(tf.ones([int(min(4, megabytes - start) * 250000)]))
-                 for start in np.arange(0, megabytes, 4)]
-        averages = [average(part, compress).op for part in parts]
-        with new_session(threads=1) as session:
-            session.run(tf.global_variables_initializer())
-            seconds = []
-            for _ in range(rounds + 3):  # the first rounds set up connections
-                wait_for_all()
-                started = time.perf_counter()
-                session.run(averages)
-                seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[3:]))
-
-
-@cli
-@job
-def main():
-    parser = argparse.ArgumentParser(
-        description="Time how long ranks take to average gradients.",
-        formatter_class=HelpFormatter)
-    parser.add_argument("--megabytes", type=number_type(float, 0.1), default=79.3,
-                        help="of float32; the default is this network's gradients")
-    parser.add_argument("--rounds", type=number_type(int, 1), default=20, help="to take")
-    parser.add_argument("--fp16-compression", action="store_true", help="send float16")
-    args = parser.parse_args()
-    if size() == 1:
-        raise UserError("one process has nobody to average with: start it by mpirun -np 2")
-    seconds = measure(args.megabytes, args.rounds, args.fp16_compression)
-    print("{} ranks average {:g} MB in {:.4f} s (median of {}), {:.2f} GB/s".format(
-        size(), args.megabytes, seconds, args.rounds, args.megabytes / 1000 / seconds))
-
-
-if __name__ == "__main__":
-    main()

@@ -37,15 +37,17 @@ class WatchedTrainer(train.Trainer):
         with open(self.path("end-{}.json"), "w") as stream:
             json.dump(digests, stream)
 
-    def _train_step(self, images, labels, bar, writer):
-        rate = float(self.session.run(self.net.learning_rate))
-        share = self.course.share(self.step, distributed.rank())
-        line = {"step": self.step, "epoch": share.epoch, "ranks": distributed.size(), "rate": rate,
-                "weight": share.weight,
-                "images": [hashlib.sha256(image.tobytes()).hexdigest() for image in images]}
-        super()._train_step(images, labels, bar, writer)
-        with open(self.path("steps-{}.jsonl"), "a") as stream:
-            stream.write(json.dumps(line) + "\n")
+    def _feeds(self, end):
+        for feed in super()._feeds(end):
+            rate = float(self.session.run(self.net.learning_rate))
+            share = self.schedule.share(self.step, distributed.rank())
+            line = {"step": self.step, "epoch": share.epoch, "ranks": distributed.size(),
+                    "rate": rate, "weight": share.weight,
+                    "images": [hashlib.sha256(image.tobytes()).hexdigest()
+                               for image in feed[self.net.images]]}
+            yield feed
+            with open(self.path("steps-{}.jsonl"), "a") as stream:
+                stream.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -103,3 +103,13 @@ def test_plot(run_script, tmp_path):
     assert path.stat().st_size > 5000
     assert run_script(clr, "--plot", tmp_path / "clr.xyz").code == 2
     assert run_script(clr, "--base-lr", 1, "--max-lr", 0.5).code == 2
+
+
+def test_gradual_warmup():
+    steps = [0, 5, 10, 50]
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.placeholder(tf.int64, [])
+        for factor, duration, expected in ((4, 10.0, [1, 2.5, 4, 4]), (4, 0.0, [4, 4, 4, 4]),
+                                           (1, 10.0, [1, 1, 1, 1])):
+            scale = clr.gradual_warmup(step, factor, duration)
+            np.testing.assert_allclose([session.run(scale, {step: t}) for t in steps], expected)

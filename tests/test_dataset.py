@@ -12,9 +12,9 @@ from PIL import Image
 
 from pictures.lists import Split, check_disjoint, load_split, save_list
 from pictures.reader import read_batches
-from training import loader
 from training.augment import Augmenter
-from training.loader import BatchLoader, TrainingBatches
+from training.loader import TrainingBatches
+from training.workers import BatchLoader
 from utils import UserError
 
 SIZE = 32
@@ -98,7 +98,9 @@ def test_leaving_a_stream_early_leaves_nothing_running(sample_dir):
 def test_workers_end_when_the_program_is_killed(sample_dir):
     program = """
 import sys, time
-from training.loader import BatchLoader, TrainingBatches, load_split
+from pictures.lists import load_split
+from training.loader import TrainingBatches
+from training.workers import BatchLoader
 loader = BatchLoader({"train": TrainingBatches(load_split(sys.argv[1], "train"), 8, 32)}, 2)
 next(loader.stream("train", 0, 100))
 print(*loader._pool._processes, flush=True)
@@ -271,14 +273,3 @@ class TestAugmentation:
         coloured = np.array([np.ptp(image.astype(int), axis=2).max() > 8 for image in images])
         assert abs(coloured[labels == 0].mean() - coloured[labels == 1].mean()) < 0.2
         assert 0.1 < coloured.mean() < 0.9
-
-
-def test_preview(run_script, sample_dir, tmp_path):
-    path = tmp_path / "preview.png"
-    outcome = run_script(loader, "--data-dir", sample_dir, "--preview", path, "--image-size", 32,
-                         "--images", 8)
-    assert outcome.code == 0
-    assert Image.open(str(path)).size[0] >= 8 * 128
-    assert run_script(loader, "--data-dir", tmp_path / "none", "--preview", path).code == 2
-    for options in (("--preview", tmp_path), ("--images", 10 ** 9), ("--image-size", 10 ** 9)):
-        assert run_script(loader, "--data-dir", sample_dir, *options).code == 2

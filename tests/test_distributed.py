@@ -283,7 +283,7 @@ def test_a_rank_with_other_lists_ends_all(copied, tmp_path):
     path = os.path.join(other, LISTS["train"][0])
     save_list(path, load_list(path)[:-1])
     error = run_with_data(copied, other, str(tmp_path / "work"))
-    assert "rank 1" in error and "copy them anew" in error
+    assert "rank 1" in error and "copy them again" in error
     assert not os.path.exists(str(tmp_path / "work" / "model"))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import train
 from training import history
+from training.summaries import batch_summary
 from utils import UserError
 
 
@@ -57,7 +57,7 @@ def test_the_range_test_shows_a_change_of_accuracy_at_its_rate(tmp_path):
 
 def test_the_batch_for_tensorboard_is_a_picture():
     images = np.random.RandomState(0).randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    (value,) = train.batch_summary(images, [0, 0, 0, 1, 1, 1]).value
+    (value,) = batch_summary(images, [0, 0, 0, 1, 1, 1]).value
     sheet = Image.open(io.BytesIO(value.image.encoded_image_string))
     assert sheet.size == (value.image.width, value.image.height)
     assert value.tag == "augmented_batch"

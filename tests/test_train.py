@@ -12,11 +12,14 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 import train
 from model.weights import find_checkpoint, read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import tf
+from training import resume, validation
+from training.settings import Settings
 from utils import UserError
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
@@ -202,19 +205,18 @@ def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script
     '{"epoch": 1, "step": 4, "val_loss": 0.5}',
     '{"epoch": 1, "step": 4, "disturbed_loss": 0.5, "checkpoint": "model-4"}'])
 def test_a_damaged_record_of_the_best_is_refused(tmp_path, record):
-    assert train.read_best(str(tmp_path), "val_loss") is None
+    assert validation.read_best(str(tmp_path), "val_loss") is None
     whole = {"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}
     (tmp_path / "best.json").write_text(json.dumps(whole))
-    assert train.read_best(str(tmp_path), "val_loss") == whole
+    assert validation.read_best(str(tmp_path), "val_loss") == whole
     (tmp_path / "best.json").write_text(record)
     with pytest.raises(UserError, match="best.json"):
-        train.read_best(str(tmp_path), "val_loss")
+        validation.read_best(str(tmp_path), "val_loss")
 
 
-def test_the_best_of_a_new_run_beside_an_old_one_stays(few, tmp_path):
+def test_the_best_of_a_new_run_beside_an_old_one_stays(tmp_path):
     """As after a removal of the checkpoints alone: the new best has the lower step."""
-    args = train._parse(["--image-size", "32", "--model-dir", str(tmp_path)])
-    validator = train.Validator(args, load_split(few, "val"), None)
+    validator = validation.Validator(Settings(image_size=32, model_dir=str(tmp_path)))
     with validator.classifier.session.graph.as_default():
         validator.classifier.session.run(tf.global_variables_initializer())
     for step, loss, is_best in ((8, 0.25, True), (4, 0.5, True), (6, 0.75, False)):
@@ -228,22 +230,29 @@ def test_the_best_of_a_new_run_beside_an_old_one_stays(few, tmp_path):
         validator.read_best()
 
 
-@pytest.mark.parametrize("legs", [
-    None, 5, [], [5], [[0, 0, 0, 2]], [["0", 0, 0, 2, 1.0]], [[0, 0, 0, 0, 1.0]],
-    [[0, -1, 0, 2, 1.0]], [[0, 0, 0, 2, float("nan")]], [[0, 0, 0, 2, "1"]]])
-def test_a_damaged_course_is_one_line(few, uninterrupted, tmp_path, legs):
+@pytest.mark.parametrize("segments", [
+    None, 5, [], [5], [[0, 0]], [["0", 0, 2]], [[0, 0, 0]], [[0, -1, 2]], [[0, 0, float("nan")]],
+    [[0, 0, "1"]], [[0, 0, 1e400]], [[0, 0, 2.0]], [[3, 0, 1]], [[0, 0, 1], [0, 1, 2]],
+    [[0, 0, 10 ** 30]]])
+def test_damaged_segments_are_one_line(few, uninterrupted, tmp_path, segments):
     checkpoints = tmp_path / "model" / "checkpoints"
     shutil.copytree(os.path.join(uninterrupted[0], "model", "checkpoints"), str(checkpoints),
                     copy_function=os.link)  # read only, so not worth hundreds of megabytes each
-    args = train._parse(["--model-dir", str(tmp_path / "model"), "--batch-size", "8"])
-    split = load_split(few, "train")
-    good = {"lr_scaling": "linear", "warmup_epochs": 1.0, "legs": [[0, 0, 0, 2, 1.0]]}
-    path = checkpoints / "course.json"
-    path.write_text(json.dumps(good))
-    assert train.plan_course(args, split).leg.ranks == 1
-    path.write_text(json.dumps(dict(good, legs=legs)))
-    with pytest.raises(UserError, match="course.json: damaged"):
-        train.plan_course(args, split)
+    settings = Settings(data_dir=few, model_dir=str(tmp_path / "model"), image_size=32,
+                        batch_size=8)
+    splits = {name: load_split(few, name) for name in ("train", "val")}
+    plan = resume.plan_run(settings, splits)
+    assert plan.checkpoint.endswith("model-8") and plan.schedule.ranks == 1
+    path = checkpoints / "settings.json"
+    stored = json.loads(path.read_text())
+    path.unlink()
+    path.write_text(json.dumps(dict(stored, segments=segments)))
+    with pytest.raises(UserError, match="settings.json: its segments are damaged"):
+        resume.plan_run(settings, splits)
+    del stored["segments"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="settings.json: .*older train.py.*--restart"):
+        resume.plan_run(settings, splits)
 
 
 def test_restart_removes_only_its_own(run_script, few, trained):
@@ -302,15 +311,12 @@ def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_p
     assert not os.path.exists(str(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("smoothing, hard_share, hardest", [
-    (0.2, 1.0, 4), (0.2, 0.3, 2), (0.0, 0.0, 1)])
-def test_the_loss_is_cross_entropy_of_faces_and_the_hardest_non_faces(
-        smoothing, hard_share, hardest):
-    args = train._parse(["--image-size", "32", "--label-smoothing", str(smoothing),
-                         "--hard-negatives", str(hard_share)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_cross_entropy(smoothing):
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 0])
     with tf.Graph().as_default() as graph, tf.Session() as session:
-        net = train.build_training_graph(args, steps_per_epoch=1)
+        net = train.build_training_graph(
+            Settings(image_size=32, label_smoothing=smoothing), lambda step: 1e-3)
         session.run(tf.global_variables_initializer())
         images = np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3))
         logits, loss = session.run([graph.get_tensor_by_name("logits:0"), net.loss],
@@ -318,9 +324,7 @@ def test_the_loss_is_cross_entropy_of_faces_and_the_hardest_non_faces(
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     targets = np.eye(2)[labels] * (1 - smoothing) + smoothing / 2
     losses = -(targets * log_softmax).sum(axis=1)
-    others = np.sort(losses[labels == 1])[::-1]
-    expected = (losses[labels == 0].mean() + others[:hardest].mean()) / 2
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(losses.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [
@@ -330,6 +334,19 @@ def test_the_loss_is_cross_entropy_of_faces_and_the_hardest_non_faces(
 def test_senseless_options_are_refused(run_script, few, tmp_path, options):
     assert run_script(train, "--data-dir", few, "--model-dir", tmp_path / "m", *options).code == 2
     assert not (tmp_path / "m").exists()
+
+
+def test_preview(run_script, sample_dir, tmp_path):
+    path = tmp_path / "preview.png"
+    outcome = run_script(train, "--data-dir", sample_dir, "--preview", path, "--image-size", 32,
+                         "--batch-size", 8, "--model-dir", tmp_path / "m")
+    assert outcome.code == 0
+    assert Image.open(str(path)).size[0] >= 8 * 128
+    assert run_script(train, "--data-dir", tmp_path / "none", "--preview", path).code == 2
+    for options in (("--preview", tmp_path), ("--preview", path, "--batch-size", 10 ** 9),
+                    ("--preview", path, "--image-size", 10 ** 9)):
+        assert run_script(train, "--data-dir", sample_dir, *options).code == 2
+    assert os.listdir(str(tmp_path)) == ["preview.png"]
 
 
 def test_overlapping_lists_stop_before_anything_is_written(run_script, few, tmp_path):

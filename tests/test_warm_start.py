@@ -10,26 +10,24 @@ import train
 from model.weights import write_npz
 from pictures.lists import load_split
 from training.loader import TrainingBatches
+from training.resume import plan_run, remove_old_run
+from training.settings import Settings
+from training.warm_start import weights_to_start_from
 from utils import UserError
 
 ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
 
 
-class OneBatch:
-    """Stands for the loader, of which a Trainer that does not run needs the sources."""
-
-    def __init__(self, sample_dir):
-        self.sources = {"train": TrainingBatches(load_split(sample_dir, "train"), 4, 32)}
-
-
 @pytest.fixture
 def trainer(sample_dir, tmp_path):
-    """Build a Trainer at 32 x 32, as main() does."""
+    """Build a Trainer at 32 x 32 for one that does not run."""
+    splits = {name: load_split(sample_dir, name) for name in ("train", "val")}
 
-    def build(*options):
-        args = train._parse(["--image-size", "32", "--batch-size", "4", "--threads", "1",
-                             "--model-dir", str(tmp_path / "model")] + list(options))
-        return train.Trainer(args, OneBatch(sample_dir), None, None)
+    def build(**options):
+        settings = Settings(
+            data_dir=sample_dir, image_size=32, batch_size=4, threads=1,
+            model_dir=str(tmp_path / "model"), log_dir=str(tmp_path / "logs"), **options)
+        return train.Trainer(settings, plan_run(settings, splits), splits["val"], None, None)
 
     return build
 
@@ -62,8 +60,8 @@ def convolutions(public, tmp_path_factory):
 
 def test_imagenet_weights_freeze_and_train(public, trainer, sample_dir, capsys):
     path, arrays = public
-    started = trainer("--init-from", path, "--freeze-until", "10", "--max-lr", "1e-3")
-    started._restore_or_start()
+    started = trainer(init_from=path, freeze_until=10, max_lr=1e-3)
+    started.start_or_resume()
     said = capsys.readouterr().out
     assert "starting from conv_0 to conv_17 of {}; at random: conv_18 (".format(path) in said
     assert "conv_18/kernel: expected [1, 1, 1024, 2], found [1, 1, 1024, 1000]" in said
@@ -76,7 +74,7 @@ def test_imagenet_weights_freeze_and_train(public, trainer, sample_dir, capsys):
         np.testing.assert_array_equal(average, hwio(array), err_msg=name)
     assert before["conv_18/kernel"].std() == pytest.approx(np.sqrt(2 / 1024), rel=0.1)
 
-    images, labels, _ = started.loader.sources["train"].batch(0)
+    images, labels, _ = TrainingBatches(load_split(sample_dir, "train"), 4, 32).batch(0)
     started.session.run(started.net.train_op, {started.net.images: images,
                                                started.net.labels: labels})
     after = variables(started)
@@ -90,15 +88,15 @@ def test_imagenet_weights_freeze_and_train(public, trainer, sample_dir, capsys):
 
 def test_a_truncated_convolutional_part(convolutions, public, trainer, tmp_path, capsys):
     """After two starts that fail, which leave nothing behind."""
-    started = trainer("--freeze-until", "18", "--average-decay", "0")
+    started = trainer(freeze_until=18, average_decay=0.0)
     for path, cause in ((None, "name trained weights by --init-from"), ("none.npz", "none.npz")):
-        started.args.init_from = path
+        started.settings = started.settings._replace(init_from=path)
         with pytest.raises(UserError, match=cause):
-            started._restore_or_start()
+            started.start_or_resume()
     assert not os.path.exists(str(tmp_path / "model"))
 
-    started.args.init_from = convolutions
-    started._restore_or_start()
+    started.settings = started.settings._replace(init_from=convolutions)
+    started.start_or_resume()
     assert "conv_0 to conv_17 of {}; at random: conv_18 (not in the file)".format(
         convolutions) in capsys.readouterr().out
     assert os.listdir(str(tmp_path / "model" / "checkpoints")) == ["settings.json"]
@@ -112,17 +110,17 @@ def test_a_truncated_convolutional_part(convolutions, public, trainer, tmp_path,
 def test_fewer_layers(tmp_path):
     path = str(tmp_path / "darknet19.conv.3")
     write_public_weights(path, 2)
-    loaded, message = train.weights_to_start_from(path)
+    loaded, message = weights_to_start_from(path)
     assert len(loaded) == 10
     assert message.endswith("conv_0 to conv_1 of {}; at random: conv_2 to conv_18 (not in the "
                             "file)".format(path))
     with pytest.raises(UserError, match="conv_2 is missing, so --freeze-until is at most 2"):
-        train.weights_to_start_from(path, freeze_until=3)
+        weights_to_start_from(path, freeze_until=3)
 
 
 def test_own_weights_whole(tiny_model):
     for path in (tiny_model.npz, tiny_model.pb):
-        loaded, message = train.weights_to_start_from(path, 18)
+        loaded, message = weights_to_start_from(path, 18)
         assert len(loaded) == 92 and message == "starting from conv_0 to conv_18 of " + path
 
 
@@ -133,7 +131,7 @@ def test_another_network(tiny_model, tmp_path):
     path = str(tmp_path / "wrong.npz")
     write_npz(path, wrong)
     with pytest.raises(UserError) as caught:
-        train.weights_to_start_from(path)
+        weights_to_start_from(path)
     assert "conv_2/kernel: expected float [3, 3, 64, 128], found float32 [5, 5, 64, 128]" in str(
         caught.value)
     assert "conv_9/beta: expected float [256], found float32 [3]" in str(caught.value)
@@ -146,10 +144,9 @@ def test_a_restart_does_not_remove_what_it_starts_from(tmp_path, start):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    options = ["--model-dir", str(tmp_path), "--log-dir", str(tmp_path), "--restart"]
-    args = train._parse(options + ["--init-from", str(tmp_path / start)])
+    settings = Settings(model_dir=str(tmp_path), log_dir=str(tmp_path), restart=True)
     with pytest.raises(UserError, match="--restart removes it; copy"):
-        train.remove_old_run(args)
+        remove_old_run(settings._replace(init_from=str(tmp_path / start)))
     assert all((tmp_path / name).exists() for name in names)
-    train.remove_old_run(train._parse(options + ["--init-from", str(tmp_path / "other/model-5")]))
+    remove_old_run(settings._replace(init_from=str(tmp_path / "other/model-5")))
     assert [name for name in names if (tmp_path / name).exists()] == ["other/model-5.index"]

@@ -1,4 +1,4 @@
-"""The training history: one row an epoch in ``history.csv``, and the pictures of a training."""
+"""The training history: ``history.csv`` with a row per validated epoch, and its charts."""
 
 import csv
 import os
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
+from training.settings import RUN_SETTINGS
 from utils import UserError, temporary_path, write_atomically
 
 COLUMNS = (
@@ -43,12 +44,48 @@ def read_history(path):
 
 
 def write_history(path, rows):
-    """Write the whole history anew, so that a kill leaves the old one or the new one."""
+    """Write the whole history; a kill leaves the old file or the new one."""
     with write_atomically(path, "w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for row in rows:
             writer.writerow(dict(row, epoch=int(row["epoch"]), step=int(row["step"])))
+
+
+def report_epoch(settings, rows, is_best):
+    """Write the history and its chart, and print the last row.
+
+    Parameters
+    ----------
+    settings : Settings
+    rows : list of dict
+        The whole history.
+    is_best : bool
+        Whether the last row is the best so far.
+    """
+    write_history(os.path.join(settings.log_dir, "history.csv"), rows)
+    plot_history(os.path.join(settings.log_dir, "history.png"), rows)
+    print("epoch {epoch}/{epochs}: loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; "
+          "validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}; disturbed loss "
+          "{disturbed_loss:.4f}, accuracy {disturbed_accuracy:.4f}; {images_per_second:.1f} "
+          "images/s{mark}".format(epochs=settings.epochs, mark=" (best)" if is_best else "",
+                                  **rows[-1]), flush=True)
+
+
+def summarise(settings, best):
+    """Draw the whole training into ``training_summary.png``.
+
+    Parameters
+    ----------
+    settings : Settings
+    best : dict
+        The row of the epoch that was frozen.
+    """
+    path = os.path.join(settings.log_dir, "training_summary.png")
+    plot_training_summary(
+        path, read_history(os.path.join(settings.log_dir, "history.csv")), best,
+        {name: getattr(settings, name) for name in RUN_SETTINGS})
+    print("wrote {}".format(path))
 
 
 LOSS = (("train_loss", "training"), ("val_loss", "validation"),
@@ -74,7 +111,7 @@ def plot_history(path, rows):
 
 
 def plot_training_summary(path, rows, best, settings):
-    """Draw what a finished training was: curves, mistakes, settings and the epoch that was kept.
+    """Draw a finished training: curves, error rates, settings and the epoch that was kept.
 
     Parameters
     ----------
@@ -116,7 +153,7 @@ def plot_range_test(path, rows):
         [steps, 3]: learning rate, loss and accuracy of each batch, the rates rising.
     """
     width = max(1, len(rows) // 20)
-    middle = (width - 1) // 2  # a mean stands where its batches do, lest the curve be read late
+    middle = (width - 1) // 2  # a mean is drawn at the middle of its batches
     with matplotlib.rc_context(CHART_STYLE):
         figure = Figure(figsize=(11, 8))
         axes = figure.subplots(2, sharex=True)
@@ -150,7 +187,7 @@ def _draw_lines(axis, rows, title, curves):
         axis.plot(epochs, [row[column] for row in rows], marker="o", label=label)
     axis.set(title=title, xlabel="epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Where no corner is free it stands on the curves, which must not strike its words through.
+    # If no corner is free the legend covers the curves, so its words stay readable.
     axis.legend(frameon=True, facecolor=hexadecimal(PAPER), edgecolor="none", framealpha=0.85)
 
 

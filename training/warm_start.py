@@ -1,0 +1,79 @@
+"""Starting from trained weights instead of random ones: --init-from and --freeze-until."""
+
+import collections
+
+from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
+from model.weights import assign, read_weights, set_variables, weight_shapes
+from runtime.session import tf
+from utils import UserError
+
+
+def warm_start(session, init_from, freeze_until=0):
+    """Set the variables of the training graph to the weights of a file, as far as they fit.
+
+    Parameters
+    ----------
+    session : tf.Session
+        With the training graph, its variables initialised.
+    init_from : str or None
+        See :func:`model.weights.read_weights`; with None nothing is set.
+    freeze_until : int
+        How many convolutions will not be trained; the file must have them.
+
+    Raises
+    ------
+    UserError
+        See :func:`weights_to_start_from`; also for ``freeze_until`` without a file.
+    """
+    if not init_from:
+        if freeze_until:
+            raise UserError("--freeze-until {}: would keep the random weights of these layers; "
+                            "name trained weights by --init-from".format(freeze_until))
+        return
+    weights, message = weights_to_start_from(init_from, freeze_until)
+    assign(session, weights)
+    # The moving averages of the weights, where kept, must start at these weights too.
+    suffix = "/ExponentialMovingAverage"
+    averages = [each for each in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+                if each.op.name.endswith(suffix)]
+    averaged = session.run([each.op.name[:-len(suffix)] + ":0" for each in averages])
+    set_variables(session, dict(zip(averages, averaged)))
+    print(message)
+
+
+def weights_to_start_from(path, freeze_until=0):
+    """Read weights for a warm start: of this network, of its first layers, or for other classes.
+
+    Parameters
+    ----------
+    path : str
+        See :func:`model.weights.read_weights`.
+    freeze_until : int
+        How many convolutions will not be trained; the file must have them.
+
+    Returns
+    -------
+    weights : dict of str to numpy.ndarray
+        Without the last layer if the file's is for another number of classes.
+    message : str
+        Which layers start with the file's weights, which at random, and why.
+
+    Raises
+    ------
+    UserError
+        Naming each layer that does not fit, what was expected and what was found.
+    """
+    weights = read_weights(path, num_classes=None, partial=True)
+    shapes = weight_shapes()
+    others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
+    reasons = ["{}: expected {}, found {}".format(
+        name, list(shapes[name]), list(weights.pop(name).shape)) for name in others]
+    loaded = len({name.split("/")[0] for name in weights})
+    if loaded < freeze_until:
+        raise UserError("{}: conv_{} is missing, so --freeze-until is at most {} with it".format(
+            path, loaded, loaded))
+    message = "starting from conv_0 to conv_{} of {}".format(loaded - 1, path)
+    if loaded < NUM_CONVOLUTIONS:
+        rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
+        message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
+    return weights, message
