@@ -76,10 +76,11 @@ def _step_in_name(checkpoint):
 
 def _check_record(stored, record, path):
     """Refuse to resume with other settings than the checkpoints were made with."""
-    for name, value in record.items():
+    for name in list(record) + ["segments"]:
         if name not in stored:
             raise UserError("{}: has no {}; it is damaged or was written by an older train.py: {}"
                             .format(path, name.replace("_", "-"), AGAIN))
+    for name, value in record.items():
         if stored[name] != value:
             raise UserError("{}: made with {} {}, not {}; use the same, or {}".format(
                 os.path.dirname(path), name.replace("_", "-"), stored[name], value, AGAIN))
