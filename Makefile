@@ -16,7 +16,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 DISTRIBUTED := $(VENV)/installed-distributed
-REQUIREMENT_FILES := $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
+REQUIREMENT_FILES := $(REQUIREMENTS) requirements-tf1-common.txt requirements-dev.txt
 
 
 .PHONY: demo test lint bench clean setup distributed test-distributed

@@ -10,7 +10,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-COMMON = os.path.join(ROOT, "requirements-common.txt")
+COMMON = os.path.join(ROOT, "requirements-tf1-common.txt")
 # What pip is given, then what that reads.
 REQUIREMENTS = {
     "stock": (os.path.join(ROOT, "requirements.txt"), COMMON),
