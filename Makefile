@@ -7,16 +7,39 @@
 # make distributed       add MPI and Horovod to the environment, for training on several machines
 # make test-distributed  and run the tests that start several ranks
 #
-# REQUIREMENTS=requirements-mkl.txt installs Intel's build of TensorFlow instead of the stock one.
-# PYTHON37=/path/to/python3.7 names the interpreter to build the environment with.
+# RUNTIME=tf1 takes TensorFlow 1.15 (in .venv-tf1), RUNTIME=tf2 TensorFlow 2 (in .venv-tf2). Without
+# it a Python 3.7 decides for tf1, and otherwise a Python 3.10 to 3.13 for tf2.
+# REQUIREMENTS=requirements-mkl.txt installs Intel's build of TensorFlow 1.15, and
+# REQUIREMENTS=requirements-tf2-gpu.txt NVIDIA's libraries beside TensorFlow 2.
+# PYTHON37=/path/to/python3.7 and PYTHON3=/path/to/python3 name the interpreter to use.
 
 SHELL := /bin/bash
-REQUIREMENTS ?= requirements.txt
-VENV ?= .venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ifdef RUNTIME
+else ifdef REQUIREMENTS
+    RUNTIME := $(if $(findstring tf2,$(REQUIREMENTS)),tf2,tf1)
+else ifneq ($(PYTHON37)$(PYTHON3),)
+    RUNTIME := $(if $(PYTHON37),tf1,tf2)
+else
+    export CHOSEN := automatically
+    RUNTIME := $(if $(wildcard .venv-tf1/bin/python),tf1,$(shell ./make_environment.sh choose))
+endif
+ifeq ($(RUNTIME),tf1)
+    REQUIREMENTS ?= requirements.txt
+    SHARED_REQUIREMENTS := requirements-tf1-common.txt
+else
+    REQUIREMENTS ?= requirements-tf2.txt
+    SHARED_REQUIREMENTS := requirements-tf2.txt
+endif
+ifneq ($(filter $(RUNTIME)-$(notdir $(REQUIREMENTS)),tf2-requirements.txt \
+    tf2-requirements-mkl.txt tf1-requirements-tf2.txt tf1-requirements-tf2-gpu.txt),)
+    $(error $(REQUIREMENTS) is not for RUNTIME=$(RUNTIME); leave one of them out)
+endif
+VENV ?= .venv-$(RUNTIME)
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 DISTRIBUTED := $(VENV)/installed-distributed
-REQUIREMENT_FILES := $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
 
 
 .PHONY: demo test lint bench clean setup distributed test-distributed
@@ -43,16 +66,19 @@ test-distributed: $(DISTRIBUTED)
 
 # The stamp is newer than every requirements file it was made from, so an environment is made or
 # changed only when one of them has changed, or another build of TensorFlow is asked for.
-$(STAMP): $(REQUIREMENT_FILES)
-	@./make_environment.sh $(VENV)
-	$(PYTHON) -m pip install --quiet --upgrade "pip<24.1" "setuptools<68" wheel
+$(STAMP): $(REQUIREMENTS) $(SHARED_REQUIREMENTS) requirements-dev.txt
+	@./make_environment.sh $(RUNTIME) $(VENV)
 	@rm -f $(VENV)/installed-*
+ifeq ($(RUNTIME),tf1)
+	@# Newer ones do not build the old source packages among the requirements.
+	$(PYTHON) -m pip install --quiet --upgrade "pip<24.1" "setuptools<68" wheel
 	@$(PYTHON) -m pip uninstall --quiet --yes tensorflow intel-tensorflow 2>/dev/null
+endif
 	$(PYTHON) -m pip install --quiet -r $(REQUIREMENTS) -r requirements-dev.txt
 	@touch $@
 
-# Horovod is compiled against the TensorFlow that is there, so neither built apart from it nor taken
-# from pip's cache, and built anew whenever the environment has changed.
+# Horovod is compiled against the TensorFlow that is installed: without build isolation, not from
+# pip's cache, and again whenever the environment has changed.
 $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 	@./install_mpi.sh
 	@echo "compiling Horovod: this takes some minutes"
@@ -63,6 +89,6 @@ $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data/sample saved_models/sample logs/sample
+	rm -rf .venv-tf1 .venv-tf2 $(VENV) data/sample saved_models/sample logs/sample
 	rm -rf benchmarks/.venv-* benchmarks/out
 	rm -rf .pytest_cache .ruff_cache __pycache__ tests/__pycache__

@@ -1,56 +1,183 @@
 #!/bin/sh
-# Make a Python 3.7 environment in the folder given, if it is not there yet or only half made.
+# Make the environment of a runtime, if it is not there yet or only half made.
 #
-#     ./make_environment.sh .venv
+#     ./make_environment.sh tf1 .venv-tf1   # TensorFlow 1.15, which runs on Python 3.7 only
+#     ./make_environment.sh tf2 .venv-tf2   # TensorFlow 2, which runs on Python 3.10 to 3.13
+#     ./make_environment.sh choose          # print the runtime that suits this machine, or none
 #
-# TensorFlow 1.15 runs on Python 3.7 and nothing newer. Tries, in this order: the interpreter that
-# $PYTHON37 names, a python3.7 on the path, a 3.7 of pyenv's, and whatever uv finds (it no longer
-# downloads one).
+# An interpreter is taken from, in this order: the variable PYTHON37 (tf1) or PYTHON3 (tf2), the
+# path, pyenv, and uv. Of several for tf2 the newest is taken.
 set -eu
 
-venv=$1
+TF2_MINORS="13 12 11 10"  # of Python 3, the newest first
 
-is_python37() {
-    # pyenv leaves a python3.7 on the path that does not run unless a 3.7 is chosen: so run it.
-    "$1" -c 'import sys, ensurepip, ssl, venv; sys.exit(sys.version_info[:2] != (3, 7))' \
-        > /dev/null 2>&1
-}
-
-fail() {
+say_and_exit() {
     echo "error: $1" >&2
     exit 2
 }
 
+# Whether an interpreter runs and fits: the program, a condition on v (major, minor), more modules.
+# pyenv leaves programs on the path that only say which version to choose: so run it.
+fits() {
+    "$1" -c "import sys, ssl, platform, venv$3
+v = sys.version_info[:2]
+x86 = platform.machine().lower() in ('x86_64', 'amd64')
+sys.exit(not ($2))" > /dev/null 2>&1
+}
+
+is_python37() { fits "$1" "v == (3, 7) and x86" ", ensurepip"; }
+
+is_current() { fits "$1" "(3, 10) <= v <= (3, 13)" ", ensurepip"; }
+
+# Debian and Ubuntu keep ensurepip in a package of its own.
+lacks_ensurepip() {
+    fits "$1" "(3, 10) <= v <= (3, 13)" "" && ! is_current "$1"
+}
+
+named() {  # the variable's name, its value, the test, what it has to be
+    "$3" "$2" || say_and_exit "$1=$2: not a working $4 with venv and ensurepip; \
+name another or leave $1 unset"
+    echo "$2"
+}
+
+pyenv_versions() {
+    root=${PYENV_ROOT:-$(pyenv root 2> /dev/null || echo "${HOME:-}/.pyenv")}
+    for found in "$root/versions/$1"/bin/python3 "$root/versions/$1".*/bin/python3; do
+        [ ! -x "$found" ] || echo "$found"
+    done
+}
+
 find_python37() {
     if [ -n "${PYTHON37:-}" ]; then
-        is_python37 "$PYTHON37" || fail "PYTHON37=$PYTHON37: not a working Python 3.7 with venv; \
-name another or leave PYTHON37 unset"
-        echo "$PYTHON37"
+        named PYTHON37 "$PYTHON37" is_python37 "Python 3.7"
         return
     fi
-    pyenv_root=${PYENV_ROOT:-$(pyenv root 2> /dev/null || echo "${HOME:-}/.pyenv")}
-    for candidate in python3.7 "$pyenv_root"/versions/3.7*/bin/python3.7; do
+    { echo python3.7; pyenv_versions 3.7; } 2> /dev/null | while read -r candidate; do
         if is_python37 "$candidate"; then
             echo "$candidate"
-            return
+            break
         fi
     done
 }
 
-if [ -L "$venv/bin/python" ] && ! [ -e "$venv/bin/python" ]; then
-    fail "$venv: the interpreter that it was made with has gone; remove it"
-elif ! [ -e "$venv/bin/python" ]; then
-    python=$(find_python37) || exit 2
-    if [ -n "$python" ]; then
-        echo "making $venv with $("$python" --version) ($python)"
-        "$python" -m venv "$venv"
-    elif ! command -v uv > /dev/null || ! uv venv --python cpython@3.7 "$venv"; then
-        fail "no Python 3.7 found, and TensorFlow 1.15 runs on nothing newer: get one with \
-'pyenv install 3.7', or with 'conda create --prefix py37 python=3.7' and name it: \
-make PYTHON37=py37/bin/python"
+current_candidates() {
+    for minor in $TF2_MINORS; do
+        echo "python3.$minor"
+        pyenv_versions "3.$minor"
+    done
+    echo python3
+    echo python
+}
+
+find_current() {
+    if [ -n "${PYTHON3:-}" ]; then
+        named PYTHON3 "$PYTHON3" is_current "Python 3.10 to 3.13"
+        return
     fi
+    current_candidates 2> /dev/null | while read -r candidate; do
+        if is_current "$candidate"; then
+            echo "$candidate"
+            break
+        fi
+    done
+}
+
+# A current Python that only lacks Debian's package python3.X-venv.
+find_incomplete() {
+    current_candidates 2> /dev/null | while read -r candidate; do
+        if lacks_ensurepip "$candidate"; then
+            echo "$candidate"
+            break
+        fi
+    done
+}
+
+has_uv() { command -v uv > /dev/null; }
+
+choose() {
+    if [ -n "${PYTHON37:-}" ]; then
+        echo tf1
+    elif [ -n "${PYTHON3:-}" ]; then
+        echo tf2
+    elif [ -n "$(find_python37)" ] || { has_uv && uv python find cpython@3.7 > /dev/null 2>&1; }
+    then
+        echo tf1
+    elif [ -n "$(find_current)" ] || has_uv; then
+        echo tf2
+    else
+        echo none
+    fi
+}
+
+HOW_TO_GET_37="'pyenv install 3.7', or 'conda create --prefix py37 python=3.7' and then \
+make PYTHON37=py37/bin/python"
+
+say_none_found() {
+    incomplete=$(find_incomplete)
+    if [ "$1" != tf1 ] && [ -n "$incomplete" ]; then
+        package=$("$incomplete" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        say_and_exit "$incomplete can't make environments (it has no ensurepip): install it with \
+'apt-get install $package' on Debian or Ubuntu, then run make again"
+    fi
+    case $1 in
+        tf1) say_and_exit "no Python 3.7 for x86-64 found, and TensorFlow 1.15 runs on nothing \
+else: get one with $HOW_TO_GET_37; or take TensorFlow 2: make RUNTIME=tf2" ;;
+        tf2) say_and_exit "no Python 3.10 to 3.13 found, which TensorFlow 2 needs: install one \
+(python3 and python3-venv on Debian and Ubuntu), or name it: make PYTHON3=/path/to/python3" ;;
+        *) say_and_exit "no Python found that runs TensorFlow: install Python 3.10 to 3.13 for \
+TensorFlow 2 (python3 and python3-venv on Debian and Ubuntu), or a Python 3.7 for TensorFlow 1.15 \
+($HOW_TO_GET_37)" ;;
+    esac
+}
+
+# One line: what is made, with which interpreter, and why.
+announce() {  # runtime, folder, interpreter
+    reason="as asked for"
+    if [ "${CHOSEN:-}" = automatically ]; then
+        reason="since there is no Python 3.7, which TensorFlow 1.15 needs"
+        [ "$1" = tf2 ] || reason="since there is a Python 3.7 (for TensorFlow 2: make RUNTIME=tf2)"
+    fi
+    title="TensorFlow 1.15"
+    [ "$1" = tf1 ] || title="TensorFlow 2"
+    echo "making $2: $title on $3, $reason"
+}
+
+make_venv() {  # runtime, folder
+    if [ "$1" = tf1 ]; then
+        python=$(find_python37) || exit 2
+        wanted=cpython@3.7
+    else
+        python=$(find_current) || exit 2
+        wanted=cpython@3.13
+    fi
+    if [ -n "$python" ]; then
+        announce "$1" "$2" "$("$python" --version) ($(command -v "$python"))"
+        "$python" -m venv "$2"
+    elif has_uv && uv venv --python "$wanted" "$2"; then
+        announce "$1" "$2" "$("$2/bin/python" --version) (found by uv)"
+    else
+        say_none_found "$1"
+    fi
+}
+
+if [ "$1" = choose ]; then
+    choose
+    exit
 fi
-is_python37 "$venv/bin/python" || fail "$venv: not a Python 3.7 environment; remove it, or \
+runtime=$1
+[ "$runtime" != none ] || say_none_found none
+venv=$2
+case $runtime in
+    tf1) test=is_python37 wanted="Python 3.7" ;;
+    tf2) test=is_current wanted="Python 3.10 to 3.13" ;;
+    *) say_and_exit "RUNTIME=$runtime: there are tf1 (TensorFlow 1.15) and tf2 (TensorFlow 2)" ;;
+esac
+if [ -L "$venv/bin/python" ] && ! [ -e "$venv/bin/python" ]; then
+    say_and_exit "$venv: the interpreter that it was made with has gone; remove it"
+elif ! [ -e "$venv/bin/python" ]; then
+    make_venv "$runtime" "$venv"
+fi
+"$test" "$venv/bin/python" || say_and_exit "$venv: not an environment of $wanted; remove it, or \
 choose another place with make VENV=folder"
 
 # uv makes environments without pip, and so does Python's venv when it is ended in the middle.

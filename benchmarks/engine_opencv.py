@@ -18,7 +18,7 @@ def main():
         return net.forward().reshape(len(images), 2)
 
     worker.serve("OpenCV {}".format(cv2.__version__),
-                 worker.inference_tasks(predict, worker.prepared_pictures(args)))
+                 worker.inference_tasks(predict, args))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""The yardstick: Darknet-19 the plain way in TensorFlow 1.15, as the original was trained.
+"""The yardstick: Darknet-19 in plain TensorFlow, trained in the way that the original was.
 
-One process reads, augments and feeds float32 through feed_dict; one graph with an ``is_training``
-placeholder; TensorFlow's and OpenMP's own thread settings. Run by run.py.
+One process reads, augments and feeds float32 through feed_dict. There is one graph with an
+``is_training`` placeholder. Threads are set as TensorFlow and OpenMP set them. Run by run.py.
 """
 
 import os
 import sys
 
-os.environ["KMP_BLOCKTIME"] = "200"  # OpenMP's default, which session.py would change
+os.environ["KMP_BLOCKTIME"] = "200"  # OpenMP's default, which runtime/session.py would change
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import cv2
-import imgaug.augmenters as iaa
 import numpy as np
 import worker
 
 from darknet19 import LAYERS, MAX_POOL
 from runtime.session import is_mkl_build, tf
+from training.augment import iaa  # imgaug, made to work with NumPy 2
 
 
 def build(images, is_training):

@@ -1,4 +1,4 @@
-"""This project, on whichever build of TensorFlow 1.15 the environment has: run by run.py."""
+"""This project, on whichever TensorFlow the environment has: run by run.py."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ def training_tasks(args, pictures):
     graph = tf.Graph()
     with graph.as_default():
         net = train.build_training_graph(settings, lambda step: settings.max_lr)
-        session = new_session(graph, args.threads)
+        session = new_session(graph, args.threads, args.precision)
         session.run(tf.global_variables_initializer())
 
     def step(images, labels):
@@ -101,8 +101,8 @@ def main():
     args = worker.arguments()
     pictures = worker.prepared_pictures(args)
     weights = read_npz(os.path.join(args.folder, "weights.npz"))
-    classifier = frozen.folded_classifier(weights, args.image_size, args.threads)
-    tasks = worker.inference_tasks(classifier, pictures)
+    classifier = frozen.folded_classifier(weights, args.image_size, args.threads, args.precision)
+    tasks = worker.inference_tasks(classifier, args)
     tasks.update(training_tasks(args, pictures))
     tasks["inference from files"] = file_inference(args, classifier)
     tasks["matrix product"] = matrix_product(args)

@@ -1,7 +1,7 @@
 """The environments that the engines run in: made once, in ``.venv-NAME`` beside this file.
 
-The two builds of TensorFlow 1.15 need Python 3.7, which make_environment.sh finds; the peers need a
-Python of today (``PEER_PYTHON``, ``python3`` if it is not set).
+make_environment.sh finds the Python for each TensorFlow. The other engines need a current Python:
+the one that the variable PEER_PYTHON names, or ``python3``.
 """
 
 import os
@@ -10,11 +10,13 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-COMMON = os.path.join(ROOT, "requirements-common.txt")
+COMMON = os.path.join(ROOT, "requirements-tf1-common.txt")
+RUNTIMES = {"stock": "tf1", "mkl": "tf1", "tf2": "tf2"}
 # What pip is given, then what that reads.
 REQUIREMENTS = {
     "stock": (os.path.join(ROOT, "requirements.txt"), COMMON),
     "mkl": (os.path.join(ROOT, "requirements-mkl.txt"), COMMON),
+    "tf2": (os.path.join(ROOT, "requirements-tf2.txt"),),
     "pytorch": (os.path.join(HERE, "requirements-pytorch.txt"),),
     "onnxruntime": (os.path.join(HERE, "requirements-onnxruntime.txt"),),
     "opencv": (os.path.join(HERE, "requirements-opencv.txt"),),
@@ -27,7 +29,7 @@ def python_of(name):
     Raises
     ------
     subprocess.CalledProcessError
-        When it can't be made; pip has then said why on stderr.
+        When it can't be made; pip has said why on stderr.
     """
     folder = os.path.join(HERE, ".venv-" + name)
     python = os.path.join(folder, "bin", "python")
@@ -36,10 +38,12 @@ def python_of(name):
     if os.path.exists(stamp) and _contents(stamp) == requirements:
         return python
     print("making the environment {}".format(name), file=sys.stderr, flush=True)
-    if name in ("stock", "mkl"):
-        subprocess.run([os.path.join(ROOT, "make_environment.sh"), folder], check=True)
-        # Newer ones do not build the old source packages among the requirements.
-        _pip(python, "pip<24.1", "setuptools<68", "wheel")
+    if name in RUNTIMES:
+        subprocess.run([os.path.join(ROOT, "make_environment.sh"), RUNTIMES[name], folder],
+                       check=True)
+        if RUNTIMES[name] == "tf1":
+            # Newer ones do not build the old source packages among the requirements.
+            _pip(python, "pip<24.1", "setuptools<68", "wheel")
     else:
         interpreter = os.environ.get("PEER_PYTHON", "python3")
         subprocess.run([interpreter, "-m", "venv", folder], check=True)

@@ -1,10 +1,10 @@
-"""What settings of one build of TensorFlow 1.15 give: the variants below, interleaved.
+"""Measure settings of one build of TensorFlow: the variants below, interleaved.
 
     python benchmarks/explore.py                              # whatever build runs this
     python benchmarks/explore.py --variants shipped "inter-op 2" --tasks training --rounds 5
 
-Each variant is a process of its own (OpenMP reads its environment once) that waits for its turn, as
-in run.py. Prints images/s and the ratio to what is shipped, medians over the rounds.
+Each variant is a process (OpenMP reads its environment once) that waits for its turn, as in run.py.
+Prints images/s and the ratio to what is shipped, medians over the rounds.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def serve_variant(args, variant):
         read_npz(RELEASED), args.image_size)
     if variant.get("nchw"):
         classifier = frozen._import(to_nchw(classifier.session.graph.as_graph_def()), None)
-    tasks = worker.inference_tasks(classifier, pictures)
+    tasks = worker.inference_tasks(classifier, args)
     if folded and not variant.get("nchw") and "training" in args.tasks:
         tasks["training"] = _training(args, variant, pictures)
     worker.serve("MKL" if is_mkl_build() else "stock", tasks)

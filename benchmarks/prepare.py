@@ -1,4 +1,4 @@
-"""What the engines work on: pictures that scikit-image brings, and the released weights exported.
+"""What the engines work on: scikit-image's pictures, and the released weights, exported.
 
 Nothing is fetched: JPEGs of unequal sizes are cut from the photographs in the scikit-image package.
 """
@@ -12,13 +12,16 @@ import sys
 import numpy as np
 from environments import ROOT
 from PIL import Image
+from skimage.data import lfw_subset
+from skimage.util import img_as_ubyte
 
 from classify.finding import photographs
 from darknet19 import LAYERS, STRIDE
-from pictures.decode import read_image
+from pictures.decode import read_image, resize
 from pictures.reader import read_batches
 from utils import UserError, number_type, progress
 
+CALIBRATION_PICTURES = 64  # for int8
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
 
 
@@ -54,9 +57,16 @@ def prepare(folder, count, image_size, batch_size, exports=True):
     paths = make_pictures(pictures, count)
     _, images, _ = next(read_batches(paths, batch_size, image_size))
     np.save(os.path.join(folder, "pictures.npy"), images)
+    faces_first = [resize(np.dstack([grey] * 3), image_size, image_size)
+                   for grey in img_as_ubyte(lfw_subset())]
+    np.savez(os.path.join(folder, "labelled.npz"), pictures=np.stack(faces_first),
+             labels=np.repeat([0, 1], len(faces_first) // 2))
     with open(os.path.join(folder, "layers.json"), "w") as stream:
         json.dump(LAYERS, stream)
     shutil.copy(RELEASED, os.path.join(folder, "weights.npz"))
+    _, images, _ = next(read_batches(paths[-CALIBRATION_PICTURES:], CALIBRATION_PICTURES,
+                                     image_size))
+    np.save(os.path.join(folder, "calibration.npy"), images)
     for kind in ("onnx", "darknet") if exports else ():
         _export(kind, os.path.join(folder, "exports"), image_size)
 

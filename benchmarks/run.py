@@ -1,12 +1,12 @@
 """Measure this project beside what a user would pick instead, in one interleaved run.
 
-    make bench                                # the environments, then all of it: about 12 minutes
+    make bench                                # the environments, then all of it: about 25 minutes
     make bench BENCH="--rounds 2 --seconds 2" # rougher
     python benchmarks/run.py --help
 
 Engines are processes that take turns: each round measures every task of every engine once, so that
-a drift of the machine's speed meets all of them. What is told is the median over the rounds, with
-the lowest and the highest. Before anything is timed, the engines' answers are compared on real
+a change of the machine's speed affects all of them. Results are medians over the rounds, with the
+lowest and the highest. Before anything is timed, the engines' answers are compared on real
 pictures. Writes results.json and results.png.
 """
 
@@ -32,20 +32,39 @@ from processes import WorkerProcess  # noqa: E402
 from darknet19 import layer_table  # noqa: E402
 from utils import HelpFormatter, UserError, cli, number_type, progress, temporary_path, write_json  # noqa: E402
 
-# In memory: only training and inference on pictures in memory are measured; else all the tasks.
-Engine = collections.namedtuple("Engine", "name title environment script in_memory")
+# In memory: measure only training and inference on pictures in memory, not the other tasks.
+Engine = collections.namedtuple("Engine", "name title environment script in_memory precision",
+                                defaults=["float32"])
 ENGINES = (
+    Engine("tf2", "this project, TensorFlow 2", "tf2", "engine_project.py", False),
+    Engine("tf2-bfloat16", "this project, TensorFlow 2, bfloat16", "tf2", "engine_project.py",
+           False, "bfloat16"),
     Engine("mkl", "this project, MKL build", "mkl", "engine_project.py", False),
     Engine("stock", "this project, stock build", "stock", "engine_project.py", True),
+    Engine("plain-tf2", "plain TensorFlow 2", "tf2", "engine_plain.py", False),
     Engine("plain-mkl", "plain TensorFlow, MKL build", "mkl", "engine_plain.py", False),
     Engine("plain-stock", "plain TensorFlow, stock build", "stock", "engine_plain.py", True),
     Engine("pytorch", "PyTorch", "pytorch", "engine_pytorch.py", False),
+    Engine("pytorch-bfloat16", "PyTorch, bfloat16", "pytorch", "engine_pytorch.py", False,
+           "bfloat16"),
     Engine("onnxruntime", "ONNX Runtime", "onnxruntime", "engine_onnxruntime.py", False),
+    Engine("onnxruntime-int8", "ONNX Runtime, int8", "onnxruntime", "engine_onnxruntime.py", False,
+           "int8"),
     Engine("opencv", "OpenCV DNN", "opencv", "engine_opencv.py", False),
 )
+# How ratios name what they compare.
+SHORT_TITLES = {
+    "tf2": "TensorFlow 2", "tf2-bfloat16": "TensorFlow 2 in bfloat16", "mkl": "MKL",
+    "stock": "stock", "plain-tf2": "a plain graph on it", "plain-mkl": "a plain graph on it",
+    "plain-stock": "a plain graph on it", "pytorch": "PyTorch",
+    "pytorch-bfloat16": "PyTorch in bfloat16", "onnxruntime": "ONNX Runtime",
+    "onnxruntime-int8": "ONNX Runtime in int8"}
+UNTIMED = ("answers", "accuracy")
 PRODUCT = "matrix product"
 PREPARATION = "preparation of training pictures, one core"
-LARGEST_DIFFERENCE = 1e-4  # in probability, between engines that hold the same weights
+# In probability, between engines that hold the same weights. Lower precisions move what they move:
+# how far is reported, with the accuracy, and only a broken engine is refused.
+LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.5}
 
 
 class EngineProcess(WorkerProcess):
@@ -55,11 +74,11 @@ class EngineProcess(WorkerProcess):
         self.engine = engine
         command = [python, os.path.join(HERE, engine.script), "--threads", str(args.threads),
                    "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
-                   "--folder", folder]
+                   "--folder", folder, "--precision", engine.precision]
         super().__init__(engine.title, command,
                          dict(os.environ, OMP_NUM_THREADS=str(args.threads)))
         self.answers = "answers" in self.tasks
-        self.tasks = [name for name in self.tasks if name != "answers" and not (
+        self.tasks = [name for name in self.tasks if name not in UNTIMED and not (
             engine.in_memory and name != "training" and "batch " not in name)]
 
     def run(self, task, steps=1):
@@ -68,29 +87,35 @@ class EngineProcess(WorkerProcess):
 
 
 def check_answers(processes):
-    """Make sure that all engines that hold the project's weights say the same.
+    """Make sure that all engines that hold the project's weights give the same answers.
 
     Returns
     -------
     dict of str to float
-        The largest difference in probability from the project's own answer, by engine.
+        The largest difference in probability from the first float32 engine, by engine.
 
     Raises
     ------
     UserError
         When one differs by more than :data:`LARGEST_DIFFERENCE`.
     """
-    answers = {each.engine.name: np.array(each.run("answers")["result"])
-               for each in processes if each.answers}
-    if not answers:
-        return {}
-    reference = next(iter(answers.values()))
-    differences = {name: float(np.abs(each - reference).max()) for name, each in answers.items()}
-    for name, difference in differences.items():
-        if not difference <= LARGEST_DIFFERENCE:
+    answering = sorted((each for each in processes if each.answers),
+                       key=lambda each: each.engine.precision != "float32")
+    answers = {each.engine: np.array(each.run("answers")["result"]) for each in answering}
+    differences = {}
+    for engine, found in answers.items():
+        first = next(iter(answers))
+        difference = differences[engine.name] = float(np.abs(found - answers[first]).max())
+        if not difference <= LARGEST_DIFFERENCE[engine.precision]:
             raise UserError("{} answers otherwise than {}: a probability differs by {:.2g}".format(
-                name, next(iter(answers)), difference), exit_code=1)
+                engine.name, first.name, difference), exit_code=1)
     return differences
+
+
+def measure_accuracy(processes):
+    """The share of scikit-image's 200 labelled pictures that each engine classifies correctly."""
+    return {each.engine.name: each.run("accuracy")["result"] for each in processes
+            if each.answers}
 
 
 def measure(processes, args):
@@ -175,29 +200,32 @@ def operations_per_image(task, size):
 
 
 def ratios(batch_size):
-    """The ratios to tell, each as title, numerator and denominator, both (task, engine)."""
-    many = "inference, batch {}".format(batch_size)
-    return (
-        ("training, MKL, against PyTorch", ("training", "mkl"), ("training", "pytorch")),
-        ("training, stock, against a plain graph on it", ("training", "stock"),
-         ("training", "plain-stock")),
-        ("training, MKL, against a plain graph on it", ("training", "mkl"),
-         ("training", "plain-mkl")),
-        ("training from files, MKL, against feed_dict", ("training from files", "mkl"),
-         ("training from files", "plain-mkl")),
-        ("training from files against in memory, MKL", ("training from files", "mkl"),
-         ("training", "mkl")),
-        ("inference batch {}, MKL, against ONNX Runtime".format(batch_size), (many, "mkl"),
-         (many, "onnxruntime")),
-        ("inference batch 1, MKL, against ONNX Runtime", ("inference, batch 1", "mkl"),
-         ("inference, batch 1", "onnxruntime")),
-        ("inference from files against in memory, MKL", ("inference from files", "mkl"),
-         (many, "mkl")),
-    )
+    """The ratios to report: title, numerator and denominator, both (task, engine)."""
+    many, single = "inference, batch {}".format(batch_size), "inference, batch 1"
+    pairs = (
+        ("training", "tf2", "pytorch"), ("training", "tf2-bfloat16", "pytorch-bfloat16"),
+        ("training", "tf2", "mkl"), ("training", "tf2", "plain-tf2"),
+        ("training", "mkl", "pytorch"), ("training", "mkl", "plain-mkl"),
+        ("training", "stock", "plain-stock"),
+        ("training from files", "tf2", "plain-tf2"), ("training from files", "mkl", "plain-mkl"),
+        (many, "tf2", "pytorch"), (many, "tf2-bfloat16", "pytorch-bfloat16"),
+        (many, "tf2", "onnxruntime"), (many, "tf2-bfloat16", "onnxruntime-int8"),
+        (many, "mkl", "onnxruntime"),
+        (single, "tf2", "pytorch"), (single, "tf2-bfloat16", "pytorch-bfloat16"),
+        (single, "tf2", "onnxruntime"), (single, "tf2-bfloat16", "onnxruntime-int8"),
+        (single, "mkl", "onnxruntime"))
+    names = SHORT_TITLES
+    rows = [("{}, {}, against {}".format(task, names[above], names[below]),
+             (task, above), (task, below)) for task, above, below in pairs]
+    for name in ("tf2", "tf2-bfloat16", "mkl"):
+        for task, memory in (("training", "training"), ("inference", many)):
+            rows.append(("{} from files against in memory, {}".format(task, names[name]),
+                         (task + " from files", name), (memory, name)))
+    return rows
 
 
 def compare(rates, batch_size):
-    """The ratios, round by round, so that both sides met the same machine.
+    """The ratios, taken round by round, so that both sides had the machine at the same speed.
 
     Returns
     -------
@@ -230,8 +258,14 @@ def format_results(results):
             titles[row["engine"]], *(scale * row[name] for name in ("median", "lowest", "highest")),
             "  {:.0%} of the peak".format(row["share_of_peak"]) if "share_of_peak" in row else "",
             width=width))
+    if results["accuracy"]:
+        lines += ["", "{:<{width}} {:>10} {:>20}".format(
+            "answers", "accuracy", "largest difference", width=width + 2)]
+        lines += ["  {:<{width}} {:10.1%} {:20.2g}".format(
+            titles[name], share, results["largest_differences"][name], width=width)
+            for name, share in results["accuracy"].items()]
     lines += ["", "ratios"]
-    lines += ["  {title:<48} {median:5.2f}  ({lowest:.2f} to {highest:.2f})".format(**row)
+    lines += ["  {title:<70} {median:5.2f}  ({lowest:.2f} to {highest:.2f})".format(**row)
               for row in results["ratios"]]
     if results["memory"]:
         lines += ["", "peak memory (MB)"]
@@ -295,10 +329,10 @@ def _parser():
                         default=[engine.name for engine in ENGINES], metavar="NAME",
                         help="which to measure: " + ", ".join(engine.name for engine in ENGINES))
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
-                        help="use this interpreter for an environment (stock, mkl, pytorch, "
+                        help="use this interpreter for an environment (tf2, mkl, stock, pytorch, "
                              "onnxruntime, opencv) instead of making one")
     parser.add_argument("--no-memory", action="store_true",
-                        help="leave out the peak memory of training and of inference")
+                        help="do not measure the peak memory of training and of inference")
     parser.add_argument("--out", default=os.path.join(HERE, "out"), metavar="DIR",
                         help="folder for results.json and results.png")
     return parser
@@ -328,18 +362,20 @@ def main():
             for engine in engines:
                 processes.append(EngineProcess(engine, pythons[engine.environment], args, folder))
             differences = check_answers(processes)
+            accuracy = measure_accuracy(processes)
             rates, peaks = measure(processes, args)
             versions = {process.engine.name: process.version for process in processes}
         finally:
             for process in processes:
                 process.stop()
         memory = {} if args.no_memory else peak_memory(
-            pythons.get("mkl") or sys.executable, folder)
+            pythons.get("tf2") or pythons.get("mkl") or sys.executable, folder)
     rows, peak = summarise(rates, args.image_size)
     results = dict(
         image_size=args.image_size, batch_size=args.batch_size, threads=args.threads,
         rounds=args.rounds, machine=platform.processor() or platform.machine(),
-        versions=versions, largest_differences=differences, peak_flops=peak, rows=rows,
+        versions=versions, largest_differences=differences,
+        accuracy=accuracy, peak_flops=peak, rows=rows,
         ratios=compare(rates, args.batch_size), memory=memory, engines_peak_memory=peaks)
     print(format_results(results))
     write_json(os.path.join(args.out, "results.json"), results)

@@ -1,7 +1,7 @@
-"""What every engine's process shares: it waits for tasks on standard input and times them.
+"""What the engines' processes share: they wait for tasks on standard input and time them.
 
-An engine is a program of its own, in an environment of its own, that prepares its work once and
-then sleeps until run.py asks: so engines take turns on the cores. Runs on Python 3.7 and later.
+Each engine is a program in its own environment. It prepares its work once, then sleeps until run.py
+asks, so that the engines take turns on the cores. Runs on Python 3.7 and later.
 """
 
 import argparse
@@ -21,6 +21,8 @@ def arguments():
     parser.add_argument("--image-size", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--folder", required=True, help="what run.py has prepared")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
+                        help="what convolutions compute in")
     return parser.parse_args()
 
 
@@ -29,20 +31,29 @@ def prepared_pictures(args):
     return np.load(os.path.join(args.folder, "pictures.npy"))
 
 
-def inference_tasks(predict, pictures):
-    """Inference at batch 1 and at the full batch, on pictures in memory.
+def labelled_pictures(args):
+    """Real pictures to measure accuracy on, uint8, [n, height, width, 3], and their classes."""
+    with np.load(os.path.join(args.folder, "labelled.npz")) as stored:
+        return stored["pictures"], stored["labels"]
+
+
+def inference_tasks(predict, args):
+    """Inference at batch 1 and at the full batch, on pictures in memory, and its accuracy.
 
     Parameters
     ----------
     predict : callable
         Takes pictures, uint8, [n, height, width, 3], and returns probabilities, [n, 2].
-    pictures : numpy.ndarray
+    args : argparse.Namespace
+        See :func:`arguments`.
 
     Returns
     -------
     dict of str to callable
         See :func:`serve`.
     """
+    pictures = prepared_pictures(args)
+
     def many(steps):
         for _ in range(steps):
             predict(pictures)
@@ -53,7 +64,13 @@ def inference_tasks(predict, pictures):
             predict(pictures[step % len(pictures)][np.newaxis])
         return steps
 
-    return {"answers": lambda _: np.asarray(predict(pictures)).tolist(),
+    def accuracy(_):
+        labelled, labels = labelled_pictures(args)
+        batches = np.array_split(labelled, max(1, len(labelled) // len(pictures)))
+        found = np.concatenate([np.argmax(predict(batch), axis=1) for batch in batches])
+        return float((found == labels).mean())
+
+    return {"answers": lambda _: np.asarray(predict(pictures)).tolist(), "accuracy": accuracy,
             "inference, batch {}".format(len(pictures)): many, "inference, batch 1": single}
 
 
@@ -66,7 +83,8 @@ def serve(version, tasks):
         The engine's version.
     tasks : dict of str to callable
         A task takes a number of steps and returns how much it has done: images, or FLOP for a
-        matrix product; the task ``answers`` returns probabilities.
+        matrix product. The task ``answers`` returns probabilities instead, and ``accuracy`` the
+        share of labelled pictures that are classified correctly.
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no reply

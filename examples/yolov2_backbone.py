@@ -1,15 +1,15 @@
 """A YOLOv2 graph on the extracted weights: fixed backbone, pass-through and detection head.
 
-Run extract_weights.py first. It needs TensorFlow 1.15 and the two pickles alone: carry it into a
-detector and add the loss. Source: Redmon & Farhadi, "YOLO9000", 2016, section 2.
-"""
+Run extract_weights.py first. It needs only TensorFlow and the two pickles: carry it into a detector
+and add the loss. Source: Redmon & Farhadi, "YOLO9000", 2016, section 2."""
 import argparse
-import io
+import os
 import pathlib
 import pickle
 
-import numpy as np
-import tensorflow.compat.v1 as tf
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TensorFlow 2's tf.layers needs Keras 2
+import numpy as np  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
 
 LAYERS = [32, "M", 64, "M", 128, 64, 128, "M", 256, 128, 256, "M", 512, 256, 512, 256, 512, "M",
           1024, 512, 1024, 512, 1024]
@@ -26,18 +26,17 @@ class ArrayUnpickler(pickle.Unpickler):
 
 def backbone(net, kernels, norms):
     """Layers 0 to 17 with the given weights: [N, H/16, W/16, 512] and [N, H/32, W/32, 1024]."""
-    index = 0
+    names = ("conv_{}".format(index) for index in range(18))
     for layer in LAYERS:
         if layer == "M":
             before_pool, net = net, tf.nn.max_pool(net, 2, 2, "VALID")
             continue
-        name = "conv_{}".format(index)
+        name = next(names)
         part = {key: tf.get_variable(name + "/" + key, initializer=value, trainable=False)
                 for key, value in dict(norms[name], kernel=kernels[name]).items()}
         net = tf.nn.conv2d(net, part["kernel"], 1, "SAME")
         net = tf.nn.leaky_relu(tf.nn.batch_normalization(
             net, part["mean"], part["variance"], part["beta"], part["gamma"], 1e-5), 0.1)
-        index += 1
     return before_pool, net
 
 
@@ -61,9 +60,10 @@ def main():
     parser.add_argument("--image-size", type=int, default=416, metavar="SIZE",
                         choices=range(64, 1025, 32), help="a multiple of 32 from 64 on (416)")
     args = parser.parse_args()
+    tf.disable_v2_behavior()
     try:
         files = [pathlib.Path(args.data_dir, part + "_weights.pickle") for part in ("conv", "bn")]
-        kernels, norms = (ArrayUnpickler(io.BytesIO(each.read_bytes())).load() for each in files)
+        kernels, norms = (ArrayUnpickler(each.open("rb")).load() for each in files)
         boxes = detector(tf.random_uniform([1] + 2 * [args.image_size] + [3]), kernels, norms)
     except Exception as error:
         parser.exit(2, "error: {}: {!r}; run extract_weights.py\n".format(args.data_dir, error))

@@ -18,12 +18,11 @@ import zipfile
 from collections import OrderedDict, namedtuple
 
 import numpy as np
-from tensorflow.core.protobuf import saved_model_pb2
 
 import darknet19
 from model import darknet_files
 from model.checkpoints import newest_checkpoint
-from runtime.session import tf
+from runtime.session import CHECKPOINT_ERRORS, tf
 from utils import UserError, write_atomically
 
 # Names in a graph differ from names in a file in these two.
@@ -213,7 +212,7 @@ def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
                     tuple(shapes[chosen]), np.dtype(dtypes[chosen].as_numpy_dtype),
                     lambda chosen=chosen: reader.get_tensor(chosen))
         return check_weights(stored, prefix, num_classes, partial)
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
+    except CHECKPOINT_ERRORS as error:
         raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
             prefix, getattr(error, "message", error)))
 
@@ -290,6 +289,8 @@ def read_saved_model(folder, num_classes=darknet19.NUM_CLASSES, partial=False):
     prefix = os.path.join(folder, "variables", "variables")
     if os.path.exists(prefix + ".index"):
         return read_checkpoint(prefix, num_classes, partial)
+    from tensorflow.core.protobuf import saved_model_pb2  # not before session has set it up
+
     path = os.path.join(folder, "saved_model.pb")
     model = _read_proto(path, saved_model_pb2.SavedModel, "SavedModel", "run export.py savedmodel")
     if not model.meta_graphs:
@@ -407,7 +408,18 @@ def write_handoff(weights, conv_path, bn_path):
             norms.setdefault(layer, {})[part] = array
     for path, content in ((conv_path, kernels), (bn_path, norms)):
         with write_atomically(path) as stream:
-            pickle.dump(dict(content), stream, protocol=2)
+            _ArrayPickler(stream, protocol=2).dump(dict(content))
+
+
+class _ArrayPickler(pickle._Pickler):
+    """Names numpy's function as NumPy 1 does; NumPy 2 renamed the module, and reads both."""
+
+    def save_global(self, obj, name=None):
+        if getattr(obj, "__name__", None) == "_reconstruct":
+            self.write(pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n")
+            self.memoize(obj)
+        else:
+            super().save_global(obj, name)
 
 
 class _ArrayUnpickler(pickle._Unpickler):
@@ -419,6 +431,7 @@ class _ArrayUnpickler(pickle._Unpickler):
 
     _ADMITTED = {
         "numpy.core.multiarray._reconstruct": lambda *_: np.empty(0, np.float32),
+        "numpy._core.multiarray._reconstruct": lambda *_: np.empty(0, np.float32),  # NumPy 2
         "numpy.ndarray": None,  # an argument of the above
         "numpy.dtype": lambda kind, *_: np.dtype({"f4": np.float32}[kind], False, True),
         "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes, in protocol 2

@@ -56,6 +56,8 @@ with warnings.catch_warnings(), _quiet():
         tf.disable_v2_behavior()
 
 IS_TF2 = not tf.__version__.startswith("1.")
+# What reading a damaged checkpoint raises: TensorFlow 2 lets C++'s kinds of error through.
+CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
 # tf.layers is what this project is about; that it is deprecated is no news to its users.
 warnings.filterwarnings("ignore", "`tf.layers", UserWarning)
 
