@@ -39,7 +39,7 @@ from model.checkpoints import (
 from model.frozen import build_classifier, classifier_from_weights, freeze
 from model.weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
 from pictures.classes import FACE
-from pictures.lists import add_data_arguments, check_disjoint, load_split, relative_to_data
+from pictures.lists import CELEBA, add_data_arguments, check_disjoint, relative_to_data
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
 from pictures.sheets import BLUE, RED, contact_sheet, encode_png
 from runtime import distributed
@@ -53,6 +53,7 @@ from training.history import (
     write_history,
 )
 from training.loader import BatchLoader, TrainingBatches
+from training.mixture import Source, load_mixture, parse_source
 from training.schedule import START, Course, Leg
 from utils import (
     HelpFormatter,
@@ -765,6 +766,11 @@ def _parser():
     positive, share = number_type(int, 1), number_type(float, 0, 1)
     rate = number_type(float, 0)
     add_data_arguments(parser)
+    parser.add_argument("--sources", nargs="+", type=parse_source, metavar="NAME[=WEIGHT]",
+                        default=[Source(CELEBA, None, None)],
+                        help="the lists to train on: celeba stands for the six of the original; "
+                             "NAME=2 counts for twice as much as NAME=1, NAME=2:1 weighs faces "
+                             "and non-faces apart (default: celeba)")
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder for checkpoints and the frozen graph")
     parser.add_argument("--log-dir", default="logs", help="folder for TensorBoard and history.csv")
@@ -856,7 +862,9 @@ def _parse(argv=None):
 def main():
     args = _parse()
     check_precision(args.precision)
-    splits = {name: load_split(args.data_dir, name) for name in ("train", "val", "test")}
+    mixtures = {name: load_mixture(args.data_dir, args.sources, name)
+                for name in ("train", "val", "test")}
+    splits = {name: mixture.split for name, mixture in mixtures.items()}
     check_disjoint(splits)
     distributed.check_same(
         [[os.path.relpath(path, args.data_dir) for path in split.paths]
@@ -866,9 +874,9 @@ def main():
               "fast on a CPU")
     course = None if args.lr_range_test else plan_course(args, splits["train"])
     sources = {
-        "train": TrainingBatches(splits["train"], args.batch_size, args.image_size, args.seed,
+        "train": TrainingBatches(mixtures["train"], args.batch_size, args.image_size, args.seed,
                                  args.augment, course, distributed.rank()),
-        "val": TrainingBatches(splits["val"], args.batch_size, args.image_size, seed=0),
+        "val": TrainingBatches(mixtures["val"], args.batch_size, args.image_size, seed=0),
     }
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
         *map(len, splits["train"] + splits["val"])), flush=True)

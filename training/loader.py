@@ -26,6 +26,7 @@ from pictures.lists import add_data_arguments, load_split
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 from pictures.sheets import BLUE, RED, contact_sheet, picture_name, save_picture
 from training.augment import KINDS, Augmenter
+from training.mixture import Mixture
 from training.schedule import Course
 from utils import HelpFormatter, UserError, cli, number_type, warn
 
@@ -38,7 +39,8 @@ class TrainingBatches:
 
     Parameters
     ----------
-    split : Split
+    mixture : Mixture or pictures.lists.Split
+        The pictures; a bare Split is one source.
     batch_size : int
         Even.
     image_size : int
@@ -51,10 +53,12 @@ class TrainingBatches:
         The batches are this rank's part of the course.
     """
 
-    def __init__(self, split, batch_size, image_size, seed=0, augment="all", course=None, rank=0):
+    def __init__(self, mixture, batch_size, image_size, seed=0, augment="all", course=None,
+                 rank=0):
         if batch_size < 2 or batch_size % 2:
             raise ValueError("the batch size must be even and at least 2")
-        self.split = split
+        self.mixture = mixture if isinstance(mixture, Mixture) else Mixture([mixture])
+        self.split = split = self.mixture.split
         self.half = batch_size // 2
         self.image_size = image_size
         self.seed = seed
@@ -81,31 +85,34 @@ class TrainingBatches:
         UserError
             When file after file fails to decode.
         """
-        bad, pictures = [], []
+        bad, pictures, aligned = [], [], []
         share = self.course.share(step, self.rank)
-        for label, paths in enumerate(self.split):
-            order = self._order(share.epoch, label, len(paths))
-            pictures += [self._read(paths, order, share.start + k, bad)
-                         for k in range(share.count)]
+        for label in (FACE, NON_FACE):
+            order = self._order(share.epoch, label)
+            for k in range(share.count):
+                index, picture = self._read(label, order, share.start + k, bad)
+                pictures.append(picture)
+                aligned.append(self.mixture.aligned[label][index])
         labels = np.repeat(np.array([FACE, NON_FACE], np.int32), share.count)
         seed = _seed(self.seed, 2, step, *([self.rank] if self.rank else []))
-        return self._augmenter(pictures, labels, seed), labels, bad
+        return self._augmenter(pictures, labels, seed, aligned), labels, bad
 
-    def _order(self, epoch, label, count):
+    def _order(self, epoch, label):
         """Indices of one class for a whole epoch, as many as the epoch's batches take."""
         key = label, epoch
         if key not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if abs(k[1] - epoch) <= 1}
-            rng = np.random.RandomState(_seed(self.seed, label, epoch))
-            rounds = -(-self.course.clock_of_epoch * self.half // count)
-            self._orders[key] = np.concatenate([rng.permutation(count) for _ in range(rounds)])
+            self._orders[key] = self.mixture.order(
+                label, self.course.clock_of_epoch * self.half, _seed(self.seed, label, epoch))
         return self._orders[key]
 
-    def _read(self, paths, order, index, bad):
+    def _read(self, label, order, place, bad):
+        """The picture at a place in an order, or the next that decodes, and its index."""
         for attempt in range(50):
-            path = paths[order[(index + attempt) % len(order)]]
+            index = order[(place + attempt) % len(order)]
+            path = self.split[label][index]
             try:
-                return read_image(path)
+                return index, read_image(path)
             except BadImage as error:
                 bad.append((path, str(error)))
         raise UserError("{}: {}; 50 files in a row do not decode: check the disk or make the "
