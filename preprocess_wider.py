@@ -29,7 +29,7 @@ from pictures.crops import face_crops, face_free_windows
 from pictures.decode import BadImage, read_image, resize
 from pictures.lists import SPLITS, relative_to_data, save_list, source_list
 from pictures.sheets import save_picture
-from utils import HelpFormatter, UserError, cli, number_type, progress, warn
+from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
 
 STORED_SIDE = 256  # pixels: larger crops are shrunk to this, which the network's input is below
 FOLDERS = ("faces", "others")  # of the crops, by class
@@ -113,7 +113,9 @@ def cut(photograph, folder, options):
 
 
 def cut_all(photographs, folder, options):
-    """Cut all photographs, two at a time; report and count those that do not decode.
+    """Cut all photographs; report and count those that do not decode.
+
+    Equal crops (of white paper, say) are written once.
 
     Returns
     -------
@@ -122,6 +124,7 @@ def cut_all(photographs, folder, options):
     bad : int
     """
     crops = collections.defaultdict(list)
+    seen = set()
     bad = 0
 
     def attempt(photograph):
@@ -139,7 +142,13 @@ def cut_all(photographs, folder, options):
                 bad += 1
                 continue
             for label, paths in enumerate(outcome):
-                crops[photograph.split, label] += paths
+                for path in paths:
+                    digest = sha256(path)
+                    if digest in seen:
+                        os.remove(path)
+                    else:
+                        seen.add(digest)
+                        crops[photograph.split, label].append(path)
     return crops, bad
 
 
