@@ -16,66 +16,19 @@ in ``data/NAME/``, and their lists are ``data/NAME_{faces,others}_{train,val,tes
 import argparse
 import collections
 import concurrent.futures
-import fnmatch
-import functools
-import hashlib
 import os
 
 import numpy as np
 
-from pictures.boxes import read_boxes
+from pictures.boxes import BoxFiles, find_photographs
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.crops import face_crops, face_free_windows
+from pictures.crops import STORED_SIDE, face_crops, face_free_windows
 from pictures.decode import BadImage, read_image, resize
 from pictures.lists import SPLITS, relative_to_data, save_list, source_list
 from pictures.sheets import save_picture
 from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
 
-STORED_SIDE = 256  # pixels: larger crops are shrunk to this, which the network's input is below
 FOLDERS = ("faces", "others")  # of the crops, by class
-
-Photograph = collections.namedtuple("Photograph", "path name boxes split")
-
-
-def find_photographs(options):
-    """The photographs of all splits with their boxes.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        See ``--help``.
-
-    Returns
-    -------
-    list of Photograph
-
-    Raises
-    ------
-    UserError
-        When a box file is missing or damaged, or no photograph that it names exists.
-    """
-    photographs = []
-    for images, boxes, is_test in ((options.train_images, options.train_boxes, False),
-                                   (options.test_images, options.test_boxes, True)):
-        for name, faces in read_boxes(boxes):
-            if fnmatch.fnmatch(os.path.basename(name), options.train_only):
-                split = None if is_test else "train"
-            elif is_test:
-                split = "test"
-            else:
-                split = "val" if _share_of(name) < options.val_size else "train"
-            if split:
-                photographs.append(Photograph(os.path.join(images, name), name, faces, split))
-    if not any(os.path.exists(each.path) for each in photographs):
-        raise UserError("{}: no photograph that {} names is there; name the folder by "
-                        "--train-images or --wider-dir".format(
-                            options.train_images, options.train_boxes))
-    return photographs
-
-
-def _share_of(name):
-    """A number in [0, 1) that depends on a photograph's name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") / 2.0 ** 32
 
 
 def cut(photograph, folder, options):
@@ -92,7 +45,7 @@ def cut(photograph, folder, options):
         When the photograph does not decode.
     """
     image = read_image(photograph.path)
-    rng = np.random.RandomState(int(_share_of(photograph.name) * 2 ** 32))
+    rng = np.random.RandomState(photograph.seed)
     usable = [face for face in photograph.boxes
               if face.is_valid and min(face.width, face.height) >= options.min_face]
     found = (face_crops(image.shape, usable, rng, options.crops_per_face, options.most_crops),
@@ -155,7 +108,7 @@ def cut_all(photographs, folder, options):
 def write_lists(crops, options):
     """Write the lists of every split and class that has crops."""
     if not crops["train", FACE]:
-        raise UserError("no usable face in {}; lower --min-face".format(options.train_boxes))
+        raise UserError("no usable face among the training photographs; lower --min-face")
     for (split, label), paths in crops.items():
         if paths:
             save_list(os.path.join(options.data_dir, source_list(options.name, label, split)),
@@ -164,10 +117,9 @@ def write_lists(crops, options):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=functools.partial(
-            HelpFormatter, max_help_position=26))
-    parser.formatter_class = type("Formatter", (HelpFormatter,
-                                                argparse.RawDescriptionHelpFormatter), {})
+        description="Cut photographs with known face boxes into crops with and without faces, and "
+                    "list them as a source for train.py.",
+        formatter_class=HelpFormatter)
     count = number_type(int, 0, 1000)
     parser.add_argument("--data-dir", default="data", help="where the crops and lists go")
     parser.add_argument("--name", default="wider", help="of the source: the crops' folder and "
@@ -195,23 +147,13 @@ def _parser():
     return parser
 
 
-def _parse():
-    options = _parser().parse_args()
-    wider = options.wider_dir or os.path.join(options.data_dir, "wider_face")
-    for split, official in (("train", "train"), ("test", "val")):
-        images, boxes = split + "_images", split + "_boxes"
-        if getattr(options, images) is None:
-            setattr(options, images, os.path.join(wider, "WIDER_" + official, "images"))
-        if getattr(options, boxes) is None:
-            setattr(options, boxes, os.path.join(
-                wider, "wider_face_split", "wider_face_{}_bbx_gt.txt".format(official)))
-    return options
-
-
 @cli
 def main():
-    options = _parse()
-    photographs = find_photographs(options)
+    options = _parser().parse_args()
+    photographs = find_photographs(
+        options.wider_dir or os.path.join(options.data_dir, "wider_face"), options.val_size,
+        BoxFiles(options.train_images, options.train_boxes, options.test_images,
+                 options.test_boxes), options.train_only)
     crops, bad = cut_all(photographs, os.path.join(options.data_dir, options.name), options)
     write_lists(crops, options)
     for split in SPLITS:

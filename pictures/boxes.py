@@ -7,6 +7,9 @@ the number 0 and then one line of zeros, or none.
 """
 
 import collections
+import fnmatch
+import hashlib
+import os
 
 from utils import UserError, printable
 
@@ -24,6 +27,75 @@ class Face(collections.namedtuple("Face", "left top width height is_valid")):
     @property
     def bottom(self):
         return self.top + self.height
+
+
+BoxFiles = collections.namedtuple(
+    "BoxFiles", "train_images train_boxes test_images test_boxes", defaults=(None,) * 4)
+BoxFiles.__doc__ = """Photographs' folders and the files with their boxes; None is WIDER FACE's."""
+
+
+class Photograph(collections.namedtuple("Photograph", "path name boxes split")):
+    """A photograph, its faces and the split that it belongs to."""
+
+    @property
+    def seed(self):
+        """A number below 2^32 that depends on the name alone."""
+        return _hash(self.name)
+
+
+def _hash(name):
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "little")
+
+
+def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
+    """Photographs with their boxes and splits.
+
+    Parameters
+    ----------
+    wider_dir : str
+        WIDER FACE as distributed: ``WIDER_train``, ``WIDER_val``, ``wider_face_split``.
+    val_size : float
+        The share of the training photographs that is for validation: those whose names have the
+        lowest hashes, so that photographs added later move no other.
+    files : BoxFiles, optional
+        Another collection's folders and box files.
+    train_only : str
+        A pattern; photographs whose base names match are for training or left out.
+
+    Returns
+    -------
+    list of Photograph
+
+    Raises
+    ------
+    UserError
+        When a box file is missing or damaged, or none of the photographs exists.
+    """
+    official, files = {"train": "train", "test": "val"}, files or BoxFiles()
+    photographs = []
+    for part, name in official.items():
+        images = getattr(files, part + "_images") or os.path.join(
+            wider_dir, "WIDER_" + name, "images")
+        boxes = getattr(files, part + "_boxes") or os.path.join(
+            wider_dir, "wider_face_split", "wider_face_{}_bbx_gt.txt".format(name))
+        for photograph, faces in read_boxes(boxes):
+            split = _split_of(photograph, part, val_size, train_only)
+            if split:
+                photographs.append(Photograph(
+                    os.path.join(images, photograph), photograph, faces, split))
+    if not any(os.path.exists(each.path) for each in photographs):
+        raise UserError("{}: no such photograph, nor any other that the boxes name; check "
+                        "--wider-dir or --train-images".format(photographs[0].path))
+    return photographs
+
+
+def _split_of(name, part, val_size, train_only):
+    """The split of a photograph of the training or the test part, or None to leave it out."""
+    if train_only and fnmatch.fnmatch(os.path.basename(name), train_only):
+        return "train" if part == "train" else None
+    if part == "test":
+        return "test"
+    return "val" if _hash(name) < val_size * 2 ** 32 else "train"
 
 
 def read_boxes(path):

@@ -5,6 +5,7 @@ import math
 # How much of a crop's side the longer side of its face takes: from a face in its surroundings to
 # a face that fills the crop.
 FACE_SHARES = (0.2, 0.95)
+STORED_SIDE = 256  # pixels: larger crops are shrunk to this before they are written
 MARGIN = 0.1  # a face-free window keeps this share of a face's size away from its box
 SMALLEST_WINDOW = 40  # pixels
 ATTEMPTS = 8  # to place a window before one less is cut
@@ -76,7 +77,7 @@ def face_free_windows(shape, faces, rng, most=14):
                                else _window_anywhere(height, width, rng))
             inside = left >= 0 and top >= 0 and left + side <= width and top + side <= height
             if inside and side >= SMALLEST_WINDOW and not any(
-                    _touches(face, left, top, side) for face in faces):
+                    touches(face, left, top, side) for face in faces):
                 squares.append((left, top, side))
                 break
     return squares
@@ -99,7 +100,8 @@ def _window_beside(face, rng):
     return (face.right + gap if where == 2 else face.left - gap - side), top, side
 
 
-def _touches(face, left, top, side):
+def touches(face, left, top, side):
+    """Whether a square comes closer to a face than :data:`MARGIN` of its size."""
     margin = MARGIN * max(face.width, face.height)
     return (face.left - margin < left + side and left < face.right + margin
             and face.top - margin < top + side and top < face.bottom + margin)

@@ -213,7 +213,7 @@ def source_list(name, label, split):
 
 
 def load_source(data_dir, name, split):
-    """Read the lists of one split of a source; one of its two classes may be absent.
+    """Read the lists of one split of a source; the split, or one of its classes, may be empty.
 
     Returns
     -------
@@ -222,14 +222,16 @@ def load_source(data_dir, name, split):
     Raises
     ------
     UserError
-        When neither list is there, or one is damaged or names a file twice.
+        When the source has no list at all, or one is damaged or names a file twice.
     """
     if name == CELEBA:
         return load_split(data_dir, split)
     paths = [os.path.join(data_dir, source_list(name, label, split)) for label in (FACE, NON_FACE)]
-    if not any(map(os.path.exists, paths)):
-        raise UserError("{}: no such list; make the source {} by preprocess_wider.py or "
-                        "preprocess_folders.py --name, or leave it out of --sources".format(
-                            " and ".join(paths), name))
+    every = [os.path.join(data_dir, source_list(name, label, each))
+             for each in SPLITS for label in (FACE, NON_FACE)]
+    if not any(map(os.path.exists, every)):
+        raise UserError("{} .. {}: none of these lists is there; make the source {} by "
+                        "preprocess_wider.py or preprocess_folders.py --name, or leave it out of "
+                        "--sources".format(every[0], every[-1], name))
     return Split(*[_load_paths(path, data_dir, "make it again") if os.path.exists(path) else ()
                    for path in paths])
