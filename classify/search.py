@@ -62,28 +62,30 @@ class WindowSearch:
             tf.import_graph_def(fold_batch_norm(graph_def, [OUTPUT]), name="")
         self.session = new_session(folded, threads, precision)
 
-    def __call__(self, image):
+    def __call__(self, image, certain=CERTAIN):
         """Find the most probable window of a picture.
 
         Parameters
         ----------
         image : numpy.ndarray
             uint8, [any height, any width, 3], RGB.
+        certain : float
+            A window as probable as this ends the search.
 
         Returns
         -------
         Finding
         """
-        best = None
+        finding, highest = None, -np.inf
         for zoom, log_odds in self.windows(image):
             row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
-            probability = float(1 / (1 + np.exp(-np.float64(log_odds[row, column]))))
-            if best is None or probability > best.probability:
-                best = Finding(probability, *self.box(image.shape, log_odds.shape, row, column),
-                               zoom=zoom)
-            if probability >= CERTAIN:
+            if finding is None or log_odds[row, column] > highest:
+                highest = np.float64(log_odds[row, column])
+                finding = Finding(float(1 / (1 + np.exp(-highest))),
+                                  *self.box(image.shape, log_odds.shape, row, column), zoom=zoom)
+            if finding.probability >= certain:
                 break
-        return best
+        return finding
 
     def windows(self, image):
         """Yield the zoom and the log-odds of FACE in every window, float32 [rows, columns]."""

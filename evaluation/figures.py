@@ -159,7 +159,8 @@ def measure(labels, face_probabilities, threshold=0.5):
         "roc_auc": float(sklearn_metrics.roc_auc_score(is_face, face_probabilities)),
         "average_precision": float(
             sklearn_metrics.average_precision_score(is_face, face_probabilities)),
-        "log_loss": float(sklearn_metrics.log_loss(is_face, face_probabilities, eps=1e-7)),
+        "log_loss": float(sklearn_metrics.log_loss(
+            is_face, np.clip(face_probabilities, 1e-7, 1 - 1e-7))),
         "false_positive_rate": float(matrix[NON_FACE, FACE] / matrix[NON_FACE].sum()),
         "false_negative_rate": float(matrix[FACE, NON_FACE] / matrix[FACE].sum()),
         "confusion_matrix": matrix.tolist(),
