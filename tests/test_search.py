@@ -64,7 +64,7 @@ def test_the_finding_is_the_highest_window(search):
 def test_hard_windows_touch_no_face_and_not_each_other(search):
     image = np.random.RandomState(2).randint(0, 256, (200, 300, 3)).astype(np.uint8)
     faces = [Face(100, 50, 60, 60, True)]
-    found = hard_windows(search, image, faces, least_log_odds=-100.0, most=4)
+    found = hard_windows(search, image, faces, least_log_odds=-1e9, most=4)
     assert found and [value for value, _ in found] == sorted(
         (value for value, _ in found), reverse=True)
     covered = np.zeros(image.shape[:2], int)
@@ -72,4 +72,4 @@ def test_hard_windows_touch_no_face_and_not_each_other(search):
         assert left >= 0 and top >= 0 and left + side <= 300 and top + side <= 200
         assert left + side <= 100 or left >= 160 or top + side <= 50 or top >= 110
         covered[top:top + side, left:left + side] += 1
-    assert hard_windows(search, image, faces, least_log_odds=100.0) == []
+    assert hard_windows(search, image, faces, least_log_odds=1e9) == []
