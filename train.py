@@ -21,13 +21,14 @@ from clr import cyclical_learning_rate, gradual_warmup
 from darknet19 import NUM_CLASSES, build
 from evaluation.figures import measure, score_split
 from model.frozen import classifier_from_weights, freeze
-from pictures.lists import check_disjoint, load_split
+from pictures.lists import check_disjoint
 from pictures.reader import read_batches
 from runtime import distributed
 from runtime.session import check_precision, is_mkl_build, new_session, tf
 from training.history import report_epoch, summarise
 from training.loader import TrainingBatches
 from training.meter import Meter
+from training.mixture import load_mixture
 from training.range_test import range_test
 from training.resume import checkpoint_folder, plan_run, start_or_resume
 from training.saving import CheckpointWriter
@@ -339,22 +340,23 @@ def freeze_best(settings, validator, split):
     summarise(settings, record)
 
 
-def read_splits(data_dir):
-    """Read the file lists and check that no picture is in two of them, and all ranks' alike."""
-    splits = {name: load_split(data_dir, name) for name in ("train", "val", "test")}
+def read_mixtures(data_dir, sources):
+    """Read the file lists; no picture may be in two of them, and all ranks must have the same."""
+    mixtures = {name: load_mixture(data_dir, sources, name) for name in ("train", "val", "test")}
+    splits = {name: mixture.split for name, mixture in mixtures.items()}
     check_disjoint(splits)
     distributed.check_same(
         [[os.path.relpath(path, data_dir) for path in split.paths] for split in splits.values()],
         "the file lists in {}".format(data_dir))
-    return splits
+    return mixtures
 
 
-def batch_sources(settings, splits, schedule):
+def batch_sources(settings, mixtures, schedule):
     """The training batches of this rank, and the validation pictures, disturbed alike."""
     return {
-        "train": TrainingBatches(splits["train"], settings.batch_size, settings.image_size,
+        "train": TrainingBatches(mixtures["train"], settings.batch_size, settings.image_size,
                                  settings.seed, settings.augment, schedule, distributed.rank()),
-        "val": TrainingBatches(splits["val"], settings.batch_size, settings.image_size, seed=0),
+        "val": TrainingBatches(mixtures["val"], settings.batch_size, settings.image_size, seed=0),
     }
 
 
@@ -366,12 +368,13 @@ def main():
     if settings.preview:
         preview(settings)
         return
-    splits = read_splits(settings.data_dir)
+    mixtures = read_mixtures(settings.data_dir, settings.sources)
+    splits = {name: mixture.split for name, mixture in mixtures.items()}
     if not is_mkl_build():
         print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
               "fast on a CPU")
     plan = None if settings.lr_range_test else plan_run(settings, splits)
-    sources = batch_sources(settings, splits, plan and plan.schedule)
+    sources = batch_sources(settings, mixtures, plan and plan.schedule)
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
         *map(len, splits["train"] + splits["val"])), flush=True)
     with BatchLoader(sources, settings.workers) as loader:

@@ -111,7 +111,7 @@ def _import(graph_def, threads, precision="float32"):
     return Classifier(new_session(graph, threads, precision))
 
 
-def fold_batch_norm(graph_def):
+def fold_batch_norm(graph_def, outputs=tuple(OUTPUTS)):
     """Fold each batch norm that follows a convolution into the convolution's kernel and a bias.
 
     With the statistics fixed, ``gamma (k * x - mean) / sqrt(variance + epsilon) + beta`` is the
@@ -122,6 +122,8 @@ def fold_batch_norm(graph_def):
     ----------
     graph_def : tf.GraphDef
         For inference, with constants for weights; not changed.
+    outputs : sequence of str
+        The names of the operations to keep, with all that they need.
 
     Returns
     -------
@@ -149,7 +151,7 @@ def fold_batch_norm(graph_def):
         node.CopyFrom(tf.NodeDef(
             op="BiasAdd", name=node.name, input=[node.name + "/folded", bias],
             attr={"T": convolution.attr["T"], "data_format": data_format}))
-    return tf.graph_util.extract_sub_graph(folded, OUTPUTS)  # without what was replaced
+    return tf.graph_util.extract_sub_graph(folded, list(outputs))  # without what was replaced
 
 
 def _constant(nodes, name):

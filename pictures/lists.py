@@ -21,6 +21,9 @@ LISTS = {
     "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
 }
 
+SPLITS = tuple(LISTS)
+CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
+
 _MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
 
 
@@ -56,13 +59,16 @@ def load_split(data_dir, name):
     """
     columns = []
     for filename, maker in zip(LISTS[name], _MAKERS):
-        path = os.path.join(data_dir, filename)
-        names = load_list(path, maker)
-        paths = tuple(resolve(each, data_dir) for each in names)
-        if len(set(map(os.path.normpath, paths))) != len(paths):
-            raise UserError("{}: names a file twice; {}".format(path, maker))
-        columns.append(paths)
+        columns.append(_load_paths(os.path.join(data_dir, filename), data_dir, maker))
     return Split(*columns)
+
+
+def _load_paths(path, data_dir, remedy):
+    """The paths that a list names, each once."""
+    paths = tuple(resolve(each, data_dir) for each in load_list(path, remedy))
+    if len(set(map(os.path.normpath, paths))) != len(paths):
+        raise UserError("{}: names a file twice; {}".format(path, remedy))
+    return paths
 
 
 def check_disjoint(splits):
@@ -188,3 +194,44 @@ def relative_to_data(path, data_dir):
 def resolve(name, data_dir):
     """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
     return os.path.join(data_dir, name)  # an absolute name wins over data_dir
+
+
+def source_list(name, label, split):
+    """The file name of a source's list.
+
+    Parameters
+    ----------
+    name : str
+        :data:`CELEBA` stands for the original's lists.
+    label : int
+        FACE or NON_FACE.
+    split : {"train", "val", "test"}
+    """
+    if name == CELEBA:
+        return LISTS[split][label]
+    return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
+
+
+def load_source(data_dir, name, split):
+    """Read the lists of one split of a source; the split, or one of its classes, may be empty.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        When the source has no list at all, or one is damaged or names a file twice.
+    """
+    if name == CELEBA:
+        return load_split(data_dir, split)
+    paths = [os.path.join(data_dir, source_list(name, label, split)) for label in (FACE, NON_FACE)]
+    every = [os.path.join(data_dir, source_list(name, label, each))
+             for each in SPLITS for label in (FACE, NON_FACE)]
+    if not any(map(os.path.exists, every)):
+        raise UserError("{} .. {}: none of these lists is there; make the source {} by "
+                        "preprocess_wider.py or preprocess_folders.py --name, or leave it out of "
+                        "--sources".format(every[0], every[-1], name))
+    return Split(*[_load_paths(path, data_dir, "make it again") if os.path.exists(path) else ()
+                   for path in paths])

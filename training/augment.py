@@ -37,7 +37,7 @@ class Augmenter:
         Height and width of the result.
     kind : str
         One of KINDS: ``framing`` moves, zooms and sets into backgrounds, ``distortion`` does the
-        rest, ``none`` only resizes.
+        rest but for the light, ``none`` only resizes.
     hidden_face_share : float
         Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
         shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
@@ -48,13 +48,14 @@ class Augmenter:
         self.kind = kind
         self.hidden_face_share = hidden_face_share
         self._frame = _framing(image_size)
+        self._nudge = _mild_framing()
         self._distort = _distortion(image_size)
 
     def __reduce__(self):
         # Made anew in a worker process: imgaug keeps its hue tables on the class, unpickled.
         return type(self), (self.image_size, self.kind, self.hidden_face_share)
 
-    def __call__(self, images, labels, seed):
+    def __call__(self, images, labels, seed, aligned=None):
         """Augment a batch.
 
         Parameters
@@ -65,6 +66,9 @@ class Augmenter:
             0 for FACE, 1 for NON_FACE. Backgrounds are taken from the batch's non-faces.
         seed : int
             0 .. 2^31 - 1.
+        aligned : sequence of bool, optional
+            Whether a face sits where :data:`ALIGNED_FACE_BOX` says; all do if absent. The others
+            are framed at random already, and only nudged.
 
         Returns
         -------
@@ -78,24 +82,44 @@ class Augmenter:
         batch = [_stretch(image, size, rng) for image in images]
         if self.kind != "distortion":
             self._frame.seed_(seed)
-            batch = self._reframe(batch, labels, rng)
+            self._nudge.seed_(seed + 2)
+            aligned = [True] * len(images) if aligned is None else aligned
+            batch = self._reframe(batch, labels, aligned, rng)
         if self.kind != "framing":
             self._distort.seed_(seed + 1)
             batch = self._distort(images=batch)
+        if self.kind == "all":
+            batch = [_light(picture, rng) for picture in batch]
         return np.stack(batch)
 
-    def _reframe(self, squares, labels, rng):
+    def _reframe(self, squares, labels, aligned, rng):
         """Move and zoom pictures over backgrounds; hide some portraits' faces behind non-faces."""
         backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
-        portraits = [square for square, label in zip(squares, labels) if label == FACE]
-        cutouts = np.stack([np.dstack([square, _mask(self.image_size, rng)]) for square in squares])
+        portraits = [square for square, label, known in zip(squares, labels, aligned)
+                     if label == FACE and known]
         batch = []
-        for label, framed in zip(labels, self._frame(images=cutouts)):
+        for label, framed in zip(labels, self._move(squares, labels, aligned, rng)):
             if label == NON_FACE and portraits and rng.rand() < self.hidden_face_share:
                 batch.append(_hide_face(_pick(portraits, rng), framed[..., :3], rng))
             else:
                 batch.append(_lay_over(framed, _background(backdrops, self.image_size, rng)))
         return batch
+
+
+    def _move(self, squares, labels, aligned, rng):
+        """Pictures with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
+        size = self.image_size
+        strong = [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)]
+        opaque = np.full((size, size, 1), 255, np.uint8)
+        # An oval or a box would cut into a face that is not where an aligned one is.
+        cutouts = np.stack([np.dstack([square, _mask(size, rng) if moves else opaque])
+                            for square, moves in zip(squares, strong)])
+        strong = np.array(strong)
+        framed = np.empty_like(cutouts)
+        for chosen, frame in ((strong, self._frame), (~strong, self._nudge)):
+            if chosen.any():
+                framed[chosen] = frame(images=cutouts[chosen])
+        return framed
 
 
 def _stretch(image, size, rng):
@@ -141,6 +165,39 @@ def _framing(size):
         iaa.Fliplr(0.5),
         iaa.OneOf([zoom_in, zoom_out, nudge]),
     ])
+
+
+def _mild_framing():
+    """The geometry for faces that are framed at random already: none of them may be cut off."""
+    return iaa.Sequential([
+        iaa.Fliplr(0.5),
+        _sometimes(0.7, iaa.Affine(scale={"x": (0.75, 1.08), "y": (0.75, 1.08)},
+                                   translate_percent=(-0.04, 0.04), rotate=(-20, 20),
+                                   shear=(-6, 6), mode="constant", cval=0)),
+    ])
+
+
+def _light(image, rng, share=0.2):
+    """Light a share of the pictures from one side, or dim them as at night.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, [size, size, 3].
+    """
+    kind = rng.rand()
+    if kind >= share:
+        return image
+    size = image.shape[0]
+    angle = rng.uniform(0, 2 * np.pi)
+    darkest, brightest = rng.uniform(0.05, 0.6), rng.uniform(0.8, 1.3)
+    if kind < share / 3:
+        gain = np.float32(rng.uniform(0.12, 0.5))
+    else:
+        y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
+        ramp = np.clip((x * np.cos(angle) + y * np.sin(angle)) / rng.uniform(0.3, 1.0) + 0.5, 0, 1)
+        gain = (darkest + (brightest - darkest) * ramp)[..., np.newaxis]
+    return np.clip(image * gain, 0, 255).astype(np.uint8)
 
 
 def _distortion(size):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
+from training.mixture import describe
 from training.settings import RUN_SETTINGS
 from utils import UserError, temporary_path, write_atomically
 
@@ -84,7 +85,8 @@ def summarise(settings, best):
     path = os.path.join(settings.log_dir, "training_summary.png")
     plot_training_summary(
         path, read_history(os.path.join(settings.log_dir, "history.csv")), best,
-        {name: getattr(settings, name) for name in RUN_SETTINGS})
+        dict({name: getattr(settings, name) for name in RUN_SETTINGS},
+             sources=describe(settings.sources)))
     print("wrote {}".format(path))
 
 

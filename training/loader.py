@@ -11,7 +11,9 @@ import numpy as np
 
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import BadImage, read_image
+from pictures.lists import Split
 from training.augment import Augmenter
+from training.mixture import Mixture
 from training.schedule import EpochSchedule
 from utils import UserError
 
@@ -24,7 +26,8 @@ class TrainingBatches:
 
     Parameters
     ----------
-    split : Split
+    mixture : training.mixture.Mixture or pictures.lists.Split
+        The pictures; a Split is one source.
     batch_size : int
         Even.
     image_size : int
@@ -37,14 +40,16 @@ class TrainingBatches:
         Whose part of each step the batches are.
     """
 
-    def __init__(self, split, batch_size, image_size, seed=0, augment="all", schedule=None, rank=0):
+    def __init__(self, mixture, batch_size, image_size, seed=0, augment="all", schedule=None,
+                 rank=0):
         if batch_size < 2 or batch_size % 2:
             raise ValueError("the batch size must be even and at least 2")
-        self.split = split
+        self.mixture = Mixture([mixture]) if isinstance(mixture, Split) else mixture
+        self.split = self.mixture.split
         self.half = batch_size // 2
         self.image_size = image_size
         self.seed = seed
-        self.schedule = schedule or EpochSchedule(max(map(len, split)), self.half)
+        self.schedule = schedule or EpochSchedule(max(map(len, self.split)), self.half)
         self.rank = rank
         self.steps_per_epoch = self.schedule.steps_per_epoch
         self._augmenter = Augmenter(image_size, augment)
@@ -67,31 +72,35 @@ class TrainingBatches:
         UserError
             When 50 files in a row do not decode.
         """
-        bad, pictures = [], []
+        bad, pictures, aligned = [], [], []
         share = self.schedule.share(step, self.rank)
-        for label, paths in enumerate(self.split):
-            order = self._order(share.epoch, label, len(paths))
-            pictures += [self._read(paths, order, share.start + k, bad)
-                         for k in range(share.count)]
+        for label in (FACE, NON_FACE):
+            order = self._order(share.epoch, label)
+            for place in range(share.start, share.start + share.count):
+                index, picture = self._read(label, order, place, bad)
+                pictures.append(picture)
+                aligned.append(self.mixture.aligned[label][index])
         labels = np.repeat(np.array([FACE, NON_FACE], np.int32), share.count)
         seed = _seed(self.seed, 2, step, *([self.rank] if self.rank else []))
-        return self._augmenter(pictures, labels, seed), labels, bad
+        return self._augmenter(pictures, labels, seed, aligned), labels, bad
 
-    def _order(self, epoch, label, count):
+    def _order(self, epoch, label):
         """Indices of one class for a whole epoch, as many as the epoch's batches take."""
         key = label, epoch
         if key not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if abs(k[1] - epoch) <= 1}
-            rng = np.random.RandomState(_seed(self.seed, label, epoch))
-            rounds = -(-self.schedule.equivalent_steps_per_epoch * self.half // count)
-            self._orders[key] = np.concatenate([rng.permutation(count) for _ in range(rounds)])
+            self._orders[key] = self.mixture.order(
+                label, self.schedule.equivalent_steps_per_epoch * self.half,
+                _seed(self.seed, label, epoch))
         return self._orders[key]
 
-    def _read(self, paths, order, index, bad):
+    def _read(self, label, order, place, bad):
+        """The picture at a place of an order, or the next that decodes: its index and pixels."""
         for attempt in range(50):
-            path = paths[order[(index + attempt) % len(order)]]
+            index = order[(place + attempt) % len(order)]
+            path = self.split[label][index]
             try:
-                return read_image(path)
+                return index, read_image(path)
             except BadImage as error:
                 bad.append((path, str(error)))
         raise UserError("{}: {}; 50 files in a row do not decode: check the disk or make the "

@@ -9,6 +9,7 @@ from pictures.lists import relative_to_data
 from runtime import distributed
 from runtime.session import tf
 from training.history import read_history, write_history
+from training.mixture import describe
 from training.schedule import START, EpochSchedule, Segment
 from training.settings import RUN_SETTINGS
 from training.warm_start import warm_start
@@ -53,6 +54,7 @@ def _plan(settings, splits):
     checkpoint = None if settings.restart else newest_checkpoint(folder)
     length, half = max(map(len, splits["train"])), settings.batch_size // 2
     record = {name: getattr(settings, name) for name in RUN_SETTINGS}
+    record["sources"] = describe(settings.sources)
     record["steps_per_epoch"] = EpochSchedule(length, half).steps_per_epoch
     record["file_lists"] = _digest_of_lists(splits, settings.data_dir)
     step, segments = 0, [START]

@@ -11,6 +11,7 @@ from pictures.sheets import picture_name
 from runtime import distributed
 from runtime.session import PRECISIONS
 from training.augment import KINDS
+from training.mixture import ONE_SOURCE, parse_source
 from utils import HelpFormatter, number_type
 
 BEST_BY = ("disturbed_loss", "val_loss")
@@ -18,9 +19,9 @@ LR_SCALINGS = ("linear", "none")
 
 # The options that a resumed run must share with its checkpoints.
 RUN_SETTINGS = (
-    "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr", "step_epochs",
-    "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until", "lr_scaling",
-    "warmup_epochs",
+    "sources", "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr",
+    "step_epochs", "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until",
+    "lr_scaling", "warmup_epochs",
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class Settings(typing.NamedTuple):
     lr_range_test: bool = False
     restart: bool = False
     # pictures
+    sources: tuple = ONE_SOURCE
     image_size: int = 224
     batch_size: int = 32
     augment: str = "all"
@@ -124,6 +126,10 @@ def _add_tasks(parser):
 
 
 def _add_picture_options(group):
+    _add(group, "--sources", nargs="+", type=parse_source, metavar="NAME[=WEIGHT]",
+         help="the lists to train on: celeba stands for the six of the original; NAME=2 counts "
+              "twice as much as NAME=1, NAME=2:1 weighs faces and non-faces apart (default: "
+              "celeba)")
     _add(group, "--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
          help="input height and width, a multiple of {}".format(STRIDE))
     _add(group, "--batch-size", type=number_type(int, 2, LARGEST_BATCH),

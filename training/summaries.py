@@ -3,11 +3,11 @@
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.lists import load_split
 from pictures.sheets import BLUE, RED, contact_sheet, encode_png, save_picture
 from runtime import distributed
 from runtime.session import tf
 from training.loader import TrainingBatches
+from training.mixture import load_mixture
 from utils import warn
 
 
@@ -39,8 +39,8 @@ def batch_summary(images, labels):
 def preview(settings):
     """Draw the first training batch as a labelled sheet, into the file ``settings.preview``."""
     images, labels, bad = TrainingBatches(
-        load_split(settings.data_dir, "train"), settings.batch_size, settings.image_size,
-        settings.seed, settings.augment).batch(0)
+        load_mixture(settings.data_dir, settings.sources, "train"), settings.batch_size,
+        settings.image_size, settings.seed, settings.augment).batch(0)
     for path, cause in bad:
         warn("{}: {}; skipped".format(path, cause))
     save_picture(settings.preview, batch_sheet(

@@ -1,0 +1,112 @@
+"""Mine hard negatives: face-free windows in which a trained model sees a face all the same.
+
+    python mine_negatives.py                            # in data/neg_samples{,_val}.pickle
+    python mine_negatives.py --wider-dir ~/wider_face   # and in WIDER FACE's photographs
+
+The model looks through the windows of pictures, as inference.py does. Windows that it takes for a
+face and that touch none become JPEGs in ``data/NAME/`` and the lists
+``data/NAME_others_{train,val}.pickle``: one more source for ``train.py --sources``. Pictures for
+the tests are never looked at.
+"""
+
+import argparse
+import os
+
+from classify.search import WindowSearch
+from model.weights import read_weights
+from negatives.mining import hard_windows
+from pictures.boxes import find_photographs
+from pictures.classes import NON_FACE
+from pictures.crops import STORED_SIDE
+from pictures.decode import BadImage, read_image, resize
+from pictures.lists import CELEBA, load_source, relative_to_data, save_list, source_list
+from pictures.sheets import save_picture
+from runtime.session import PRECISIONS
+from utils import HelpFormatter, UserError, cli, number_type, progress, warn
+
+SPLITS = ("train", "val")
+
+
+def find_pictures(options):
+    """Yield the split, path and faces of every picture to look at."""
+    for split in SPLITS:
+        for name in options.sources:
+            for path in load_source(options.data_dir, name, split)[NON_FACE]:
+                yield split, path, ()
+    if options.wider_dir:
+        for photograph in find_photographs(options.wider_dir, options.val_size):
+            if photograph.split in SPLITS:
+                yield photograph.split, photograph.path, photograph.boxes
+
+
+def mine(search, pictures, folder, options):
+    """Look through pictures and write their hard windows.
+
+    Returns
+    -------
+    dict of str to list of str
+        The written crops by split.
+    """
+    crops = {split: [] for split in SPLITS}
+    for number, (split, path, faces) in enumerate(
+            progress(pictures, desc="mining", unit="image")):
+        try:
+            image = read_image(path)
+        except BadImage as error:
+            warn("{}: {}; left out".format(path, error))
+            continue
+        for rank, (_, (left, top, side)) in enumerate(hard_windows(
+                search, image, faces, options.least_log_odds, options.most)):
+            small = min(side, STORED_SIDE)
+            crop = resize(image[top:top + side, left:left + side], small, small)
+            target = os.path.join(folder, split, "{:06d}-{}.jpg".format(number, rank))
+            save_picture(target, crop)
+            crops[split].append(target)
+    return crops
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Mine hard negatives: face-free windows that a trained model takes for a face.",
+        formatter_class=HelpFormatter)
+    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+    parser.add_argument("--name", default="mined", help="of the source that is made")
+    parser.add_argument("--weights", metavar="FILE", required=True,
+                        help="the model, in any form that extract_weights.py reads")
+    parser.add_argument("--sources", nargs="*", default=[CELEBA], metavar="NAME",
+                        help="look through the non-faces of these sources")
+    parser.add_argument("--wider-dir", metavar="DIR",
+                        help="and through WIDER FACE's training photographs")
+    parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,
+                        help="as preprocess_wider.py was told")
+    parser.add_argument("--image-size", type=number_type(int, 32, 4096), default=224,
+                        help="height and width of a window, a multiple of 32")
+    parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
+                        default=[1, 2, 4], help="sizes at which a picture is looked at")
+    parser.add_argument("--least-log-odds", type=float, default=-1.0, metavar="X",
+                        help="log-odds of FACE from which on a window is hard")
+    parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
+                        help="windows from one picture, the hardest first")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
+    return parser
+
+
+@cli
+def main():
+    options = _parser().parse_args()
+    search = WindowSearch(read_weights(options.weights), options.image_size, options.zooms,
+                          precision=options.precision)
+    pictures = list(find_pictures(options))
+    if not pictures:
+        raise UserError("nothing to look through; name --sources or --wider-dir")
+    crops = mine(search, pictures, os.path.join(options.data_dir, options.name), options)
+    for split, paths in crops.items():
+        if paths:
+            save_list(os.path.join(options.data_dir, source_list(options.name, NON_FACE, split)),
+                      [relative_to_data(path, options.data_dir) for path in paths])
+        print("{}: {:,} hard windows".format(split, len(paths)))
+
+
+if __name__ == "__main__":
+    main()

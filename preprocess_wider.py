@@ -1,0 +1,169 @@
+"""Cut photographs with known face boxes into crops: faces in their surroundings, and no faces.
+
+    python preprocess_wider.py                            # WIDER FACE in data/wider_face
+    python preprocess_wider.py --wider-dir ~/wider_face   # or elsewhere
+    python preprocess_wider.py --name masked --train-images masked/train \\
+        --train-boxes masked/train_boxes.txt --test-images masked/val \\
+        --test-boxes masked/val_boxes.txt --train-only 'augmented_*'
+
+WIDER FACE is taken as it is distributed: ``WIDER_train/images``, ``WIDER_val/images`` and
+``wider_face_split/wider_face_{train,val}_bbx_gt.txt``. Its training photographs are split into
+training and validation; its validation photographs are for the tests. The crops are square JPEGs
+in ``data/NAME/``, and their lists are ``data/NAME_{faces,others}_{train,val,test}.pickle``, which
+``train.py --sources celeba NAME`` reads. No photograph has crops in two splits.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import os
+
+import numpy as np
+
+from pictures.boxes import BoxFiles, find_photographs
+from pictures.classes import CLASS_NAMES, FACE
+from pictures.crops import STORED_SIDE, face_crops, face_free_windows
+from pictures.decode import BadImage, read_image, resize
+from pictures.lists import SPLITS, relative_to_data, save_list, source_list
+from pictures.sheets import save_picture
+from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
+
+FOLDERS = ("faces", "others")  # of the crops, by class
+
+
+def cut(photograph, folder, options):
+    """Cut one photograph and write its crops.
+
+    Returns
+    -------
+    list of (list of str, list of str)
+        The paths of the crops with and without faces.
+
+    Raises
+    ------
+    BadImage
+        When the photograph does not decode.
+    """
+    image = read_image(photograph.path)
+    rng = np.random.RandomState(photograph.seed)
+    usable = [face for face in photograph.boxes
+              if face.is_valid and min(face.width, face.height) >= options.min_face]
+    found = (face_crops(image.shape, usable, rng, options.crops_per_face, options.most_crops),
+             face_free_windows(image.shape, photograph.boxes, rng, options.windows))
+    stem = os.path.splitext(photograph.name)[0].replace(os.sep, "-").replace("/", "-")
+    written = []
+    for kind, squares in zip(FOLDERS, found):
+        paths = []
+        for number, (left, top, side) in enumerate(squares):
+            crop = image[top:top + side, left:left + side]
+            small = min(side, STORED_SIDE)
+            path = os.path.join(folder, photograph.split, kind, "{}-{:02d}.jpg".format(
+                stem, number))
+            save_picture(path, resize(crop, small, small))
+            paths.append(path)
+        written.append(paths)
+    return written
+
+
+def cut_all(photographs, folder, options):
+    """Cut all photographs; report and count those that do not decode.
+
+    Equal crops (of white paper, say) are written once.
+
+    Returns
+    -------
+    crops : dict of (str, int) to list of str
+        Paths by split and class.
+    bad : int
+    """
+    crops = collections.defaultdict(list)
+    seen = set()
+    bad = 0
+
+    def attempt(photograph):
+        try:
+            return cut(photograph, folder, options)
+        except BadImage as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
+            progress(total=len(photographs), desc="cutting", unit="image") as bar:
+        for photograph, outcome in zip(photographs, pool.map(attempt, photographs)):
+            bar.update()
+            if isinstance(outcome, BadImage):
+                warn("{}: {}; left out".format(photograph.path, outcome))
+                bad += 1
+                continue
+            for label, paths in enumerate(outcome):
+                for path in paths:
+                    digest = sha256(path)
+                    if digest in seen:
+                        os.remove(path)
+                    else:
+                        seen.add(digest)
+                        crops[photograph.split, label].append(path)
+    return crops, bad
+
+
+def write_lists(crops, options):
+    """Write the lists of every split and class that has crops."""
+    if not crops["train", FACE]:
+        raise UserError("no usable face among the training photographs; lower --min-face")
+    for (split, label), paths in crops.items():
+        if paths:
+            save_list(os.path.join(options.data_dir, source_list(options.name, label, split)),
+                      [relative_to_data(path, options.data_dir) for path in paths])
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Cut photographs with known face boxes into crops with and without faces, and "
+                    "list them as a source for train.py.",
+        formatter_class=HelpFormatter)
+    count = number_type(int, 0, 1000)
+    parser.add_argument("--data-dir", default="data", help="where the crops and lists go")
+    parser.add_argument("--name", default="wider", help="of the source: the crops' folder and "
+                                                        "the beginning of the lists' names")
+    parser.add_argument("--wider-dir", metavar="DIR",
+                        help="WIDER FACE as distributed (default: wider_face in the data folder)")
+    for split, official in (("train", "training and validation"), ("test", "test")):
+        parser.add_argument("--{}-images".format(split), metavar="DIR",
+                            help="photographs for {} (default: WIDER FACE's)".format(official))
+        parser.add_argument("--{}-boxes".format(split), metavar="TXT",
+                            help="their boxes: name, count, then a line 'x y w h ..' for each "
+                                 "face (default: WIDER FACE's)")
+    parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,
+                        help="share of the training photographs that is for validation")
+    parser.add_argument("--train-only", metavar="PATTERN", default="",
+                        help="photographs whose names match are used for training or not at all")
+    parser.add_argument("--min-face", type=number_type(int, 4, 4096), default=14, metavar="PX",
+                        help="least width and height of a face that is cut out")
+    parser.add_argument("--crops-per-face", type=count, default=2,
+                        help="crops of each face, framed at random")
+    parser.add_argument("--most-crops", type=count, default=24,
+                        help="most crops with faces from one photograph; the largest faces first")
+    parser.add_argument("--windows", type=count, default=14,
+                        help="most face-free windows from one photograph")
+    return parser
+
+
+@cli
+def main():
+    options = _parser().parse_args()
+    photographs = find_photographs(
+        options.wider_dir or os.path.join(options.data_dir, "wider_face"), options.val_size,
+        BoxFiles(options.train_images, options.train_boxes, options.test_images,
+                 options.test_boxes), options.train_only)
+    crops, bad = cut_all(photographs, os.path.join(options.data_dir, options.name), options)
+    write_lists(crops, options)
+    for split in SPLITS:
+        print("{}: {:,} photographs, {}".format(
+            split, sum(each.split == split for each in photographs), ", ".join(
+                "{:,} {}".format(len(crops[split, label]), name)
+                for label, name in enumerate(CLASS_NAMES))))
+    if bad:
+        print("left out {:,} photographs that do not decode".format(bad))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""WIDER FACE's box files: read as distributed, split by photograph, refused in one line."""
+
+import pytest
+
+from pictures.boxes import BoxFiles, Face, find_photographs, read_boxes
+from utils import UserError
+
+WIDER = """0--Parade/0_Parade_marchingband_1_849.jpg
+1
+449 330 122 149 0 0 0 0 0 0 
+0--Parade/0_Parade_Parade_0_452.jpg
+0
+0 0 0 0 0 0 0 0 0 0 
+0--Parade/0_Parade_marchingband_1_799.jpg
+3
+78 221 7 8 2 0 0 0 0 0 
+78 238 14 17 2 0 0 1 0 0 
+113 212 0 15 2 0 0 0 0 0 
+"""  # noqa: W291 (the official file's lines end with a blank)
+
+
+def test_official_lines(tmp_path):
+    path = tmp_path / "boxes.txt"
+    path.write_text(WIDER)
+    assert read_boxes(str(path)) == [
+        ("0--Parade/0_Parade_marchingband_1_849.jpg", [Face(449, 330, 122, 149, True)]),
+        ("0--Parade/0_Parade_Parade_0_452.jpg", []),
+        ("0--Parade/0_Parade_marchingband_1_799.jpg",
+         [Face(78, 221, 7, 8, True), Face(78, 238, 14, 17, False)])]
+
+
+def test_other_collections_lines(tmp_path):
+    path = tmp_path / "boxes.txt"
+    path.write_bytes(b"\xef\xbb\xbfa b.jpg\r\n0\r\nc.jpg\r\n1\r\n41 159 378 276 with_mask\r\n\r\n")
+    assert read_boxes(str(path)) == [("a b.jpg", []), ("c.jpg", [Face(41, 159, 378, 276, True)])]
+
+
+@pytest.mark.parametrize("content, cause", [
+    (b"", "empty"), (b"a.jpg\n", ":2:"), (b"a.jpg\n-1\n", "number of faces"),
+    (b"a.jpg\n999999999\n", "number of faces"), (b"a.jpg\n2\n1 2 3 4\n", ":4:"),
+    (b"a.jpg\n1\n1 2 3\n", ":3:"), (b"a.jpg\n1\n1 2 nan 4\n", ":3:"),
+    (b"a.jpg\n1\n1 2 1e400 4\n", ":3:"), (b"\xff\xfe\x00", "not a text file")])
+def test_damaged_files_are_one_line(tmp_path, content, cause):
+    path = tmp_path / "boxes.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=cause):
+        read_boxes(str(path))
+
+
+def test_missing_file_and_missing_photographs(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        find_photographs(str(tmp_path))
+    path = tmp_path / "boxes.txt"
+    path.write_text("a.jpg\n0\n")
+    with pytest.raises(UserError, match="no such photograph"):
+        find_photographs("", files=BoxFiles("none", str(path), "none", str(path)))
+
+
+def test_a_photograph_keeps_its_split(tmp_path):
+    names = ["{}/{}.jpg".format(number % 3, number) for number in range(400)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    path, fewer = tmp_path / "boxes.txt", tmp_path / "fewer.txt"
+    path.write_text("".join(name + "\n0\n" for name in names))
+    fewer.write_text("".join(name + "\n0\n" for name in names[::2]))
+
+    def splits(boxes, train_only=""):
+        files = BoxFiles(str(tmp_path), str(boxes), str(tmp_path), str(fewer))
+        found = find_photographs("", 0.25, files, train_only)
+        return {each.name: each.split for each in found if each.split != "test"}
+
+    whole = splits(path)
+    assert 0.18 < sum(split == "val" for split in whole.values()) / 400 < 0.32
+    assert splits(fewer) == {name: whole[name] for name in names[::2]}
+    assert set(splits(path, "1*.jpg")[name] for name in names
+               if name.split("/")[1].startswith("1")) == {"train"}

@@ -1,0 +1,77 @@
+"""Photographs with boxes to crops and lists: the right squares, no photograph in two splits."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import preprocess_wider
+from pictures.decode import read_image
+from pictures.lists import load_list
+
+
+@pytest.fixture
+def wider(tmp_path):
+    """A small WIDER FACE: noise with one red face of 40 x 50 pixels in each photograph."""
+    for part, count in (("train", 12), ("val", 4)):
+        lines = []
+        for number in range(count):
+            name = "0--Parade/{}_{}.png".format(part, number)
+            path = tmp_path / "wider" / "WIDER_{}".format(part) / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.RandomState(number + 100 * (part == "val"))
+            image = rng.randint(0, 200, (200, 300, 3)).astype(np.uint8)
+            image[..., 0] = 0
+            image[80:130, 100:140] = (255, 0, 0)
+            Image.fromarray(image).save(str(path))
+            lines.append("{}\n2\n100 80 40 50 0 0 0 0 0 0 \n10 10 9 9 0 0 0 0 0 0 \n".format(name))
+        boxes = tmp_path / "wider" / "wider_face_split" / "wider_face_{}_bbx_gt.txt".format(part)
+        boxes.parent.mkdir(exist_ok=True)
+        boxes.write_text("".join(lines))
+    return tmp_path / "wider"
+
+
+def test_crops_and_lists(run_script, wider, tmp_path):
+    data = str(tmp_path / "data")
+    outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", data,
+                         "--val-size", 0.3)
+    assert outcome.code == 0 and outcome.err == ""
+    photographs = {}
+    for split in ("train", "val", "test"):
+        for kind in ("faces", "others"):
+            paths = [os.path.join(data, name) for name in load_list(os.path.join(
+                data, "wider_{}_{}.pickle".format(kind, split)))]
+            reds = [(read_image(path)[..., 0] > 180).mean() for path in paths]
+            assert min(reds) > 0.02 if kind == "faces" else max(reds) < 0.01
+            assert "{:,} {}".format(len(paths), "FACE" if kind == "faces" else "NON_FACE") in [
+                line for line in outcome.out.splitlines() if line.startswith(split)][0]
+            photographs.setdefault(split, set()).update(
+                os.path.basename(path)[:-len("-00.jpg")] for path in paths)
+    assert not photographs["train"] & photographs["val"]
+    assert photographs["test"] == {"0--Parade-val_{}".format(number) for number in range(4)}
+
+
+def test_repeatable(run_script, wider, tmp_path):
+    contents = []
+    for name in "ab":
+        data = tmp_path / name
+        assert run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", data).code == 0
+        contents.append({path.name: path.read_bytes() for path in data.rglob("*.jpg")})
+    assert contents[0] == contents[1]
+
+
+def test_a_bad_photograph_is_left_out_and_counted(run_script, wider, tmp_path):
+    photograph = wider / "WIDER_train" / "images" / "0--Parade" / "train_3.png"
+    photograph.write_bytes(photograph.read_bytes()[:500])
+    outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data")
+    assert outcome.code == 0 and "left out 1 photographs" in outcome.out
+    assert outcome.err.count("\n") == 1 and "train_3.png" in outcome.err
+
+
+def test_refusals(run_script, wider, tmp_path):
+    outcome = run_script(preprocess_wider, "--data-dir", tmp_path)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data",
+                         "--min-face", 100)
+    assert outcome.code == 2 and "--min-face" in outcome.err

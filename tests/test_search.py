@@ -1,0 +1,75 @@
+"""The sliding window says of a window what the classifier says of it alone."""
+
+import numpy as np
+import pytest
+
+from classify.search import MOST_ENLARGED, WindowSearch
+from model.frozen import classifier_from_weights
+from negatives.mining import hard_windows
+from pictures.boxes import Face
+
+SIZE = 64  # of the window: 2 x 2 cells
+
+
+@pytest.fixture(scope="module")
+def search(tiny_model):
+    return WindowSearch(tiny_model.weights, SIZE, (1, 2))
+
+
+def test_one_window_is_the_classifier(search, tiny_model):
+    image = np.random.RandomState(0).randint(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    classifier = classifier_from_weights(tiny_model.weights, SIZE)
+    zoom, log_odds = next(search.windows(image))
+    probability = classifier(image[np.newaxis])[0, 0]
+    assert zoom == 1 and log_odds.shape == (1, 1)
+    assert 1 / (1 + np.exp(-log_odds[0, 0])) == pytest.approx(probability, abs=1e-5)
+    finding = search(image)
+    assert finding.probability >= probability - 1e-5
+
+
+@pytest.mark.parametrize("shape, grids", [
+    ((64, 64), [(1, 1), (3, 3)]), ((64, 128), [(1, 3), (3, 7)]), ((300, 100), [(5, 1), (11, 3)])])
+def test_windows_cover_the_picture_at_every_zoom(search, shape, grids):
+    image = np.zeros(shape + (3,), np.uint8)
+    found = list(search.windows(image))
+    assert [log_odds.shape for _, log_odds in found] == grids
+    for (rows, columns) in grids:
+        left, top, width, height = search.box(image.shape, (rows, columns), rows - 1, columns - 1)
+        assert left + width == pytest.approx(shape[1]) and top + height == pytest.approx(shape[0])
+        assert search.box(image.shape, (rows, columns), 0, 0)[:2] == (0, 0)
+
+
+def test_small_pictures_are_not_blown_up(search):
+    side = int(2 * SIZE / MOST_ENLARGED) - 1
+    assert len(list(search.windows(np.zeros((side, side, 3), np.uint8)))) == 1
+    assert len(list(search.windows(np.zeros((side + 2, side + 2, 3), np.uint8)))) == 2
+
+
+def test_extreme_shapes_stay_small(search):
+    for shape in ((1, 20000, 3), (20000, 1, 3)):
+        for _, log_odds in search.windows(np.zeros(shape, np.uint8)):
+            assert log_odds.size <= 100
+
+
+def test_the_finding_is_the_highest_window(search):
+    image = np.random.RandomState(1).randint(0, 256, (150, 200, 3)).astype(np.uint8)
+    image[60:110, 90:140] = 255
+    highest = max((log_odds.max(), zoom) for zoom, log_odds in search.windows(image))
+    finding = search(image, certain=2)
+    assert finding.zoom == highest[1]
+    assert finding.probability == pytest.approx(1 / (1 + np.exp(-highest[0])), abs=1e-6)
+    assert search(image, certain=0).zoom == 1  # the first size is certain enough
+
+
+def test_hard_windows_touch_no_face_and_not_each_other(search):
+    image = np.random.RandomState(2).randint(0, 256, (200, 300, 3)).astype(np.uint8)
+    faces = [Face(100, 50, 60, 60, True)]
+    found = hard_windows(search, image, faces, least_log_odds=-1e9, most=4)
+    assert found and [value for value, _ in found] == sorted(
+        (value for value, _ in found), reverse=True)
+    covered = np.zeros(image.shape[:2], int)
+    for _, (left, top, side) in found:
+        assert left >= 0 and top >= 0 and left + side <= 300 and top + side <= 200
+        assert left + side <= 100 or left >= 160 or top + side <= 50 or top >= 110
+        covered[top:top + side, left:left + side] += 1
+    assert hard_windows(search, image, faces, least_log_odds=1e9) == []
