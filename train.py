@@ -22,11 +22,17 @@ from darknet19 import NUM_CLASSES, build
 from evaluation.figures import measure, score_split
 from model.frozen import classifier_from_weights, freeze
 from pictures.lists import check_disjoint, load_split
-from pictures.reader import read_batches
 from runtime import distributed
-from runtime.session import check_precision, is_mkl_build, new_session, tf
+from runtime.session import (
+    check_precision,
+    explain_memory_errors,
+    is_mkl_build,
+    new_session,
+    tf,
+)
 from training.history import report_epoch, summarise
 from training.loader import TrainingBatches
+from training.lock import locked
 from training.meter import Meter
 from training.range_test import range_test
 from training.resume import checkpoint_folder, plan_run, start_or_resume
@@ -34,7 +40,7 @@ from training.saving import CheckpointWriter
 from training.settings import from_command_line
 from training.stop import StopSignal
 from training.summaries import EventLog, batch_summary, preview
-from training.validation import Validator, score_batches
+from training.validation import Validator, first_images, score_batches
 from training.workers import BatchLoader
 from utils import UserError, cli, remove_leftovers, warn
 
@@ -326,8 +332,7 @@ def freeze_best(settings, validator, split):
     """Freeze the best checkpoint; the file is compared with it before it is renamed into place."""
     record, weights = validator.read_best()
     classifier = classifier_from_weights(weights, settings.image_size, settings.threads)
-    paths = split.faces[:16] + split.negatives[:16]
-    _, images, _ = next(read_batches(paths, len(paths), settings.image_size))
+    images = np.concatenate([first_images(paths, 16, settings.image_size) for paths in split])
     path = os.path.join(settings.model_dir, "darknet19_frozen.pb")
     remove_leftovers(path)
     difference = freeze(classifier, path, images, {
@@ -358,18 +363,8 @@ def batch_sources(settings, splits, schedule):
     }
 
 
-@cli
-@distributed.job
-def main():
-    settings = from_command_line()
-    check_precision(settings.precision)
-    if settings.preview:
-        preview(settings)
-        return
-    splits = read_splits(settings.data_dir)
-    if not is_mkl_build():
-        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
-              "fast on a CPU")
+def run(settings, splits):
+    """Train, validate and freeze, or run the learning-rate range test."""
     plan = None if settings.lr_range_test else plan_run(settings, splits)
     sources = batch_sources(settings, splits, plan and plan.schedule)
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
@@ -384,6 +379,22 @@ def main():
                 freeze_best(settings, trainer.validator, splits["val"])
         if loader.bad_files:
             warn("files that did not decode and were skipped: {}".format(loader.bad_files))
+
+
+@cli
+@distributed.job
+def main():
+    settings = from_command_line()
+    check_precision(settings.precision)
+    if settings.preview:
+        preview(settings)
+        return
+    splits = read_splits(settings.data_dir)
+    if not is_mkl_build():
+        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
+              "fast on a CPU")
+    with locked(settings), explain_memory_errors("use a smaller --batch-size or --image-size"):
+        run(settings, splits)
 
 
 if __name__ == "__main__":
