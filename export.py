@@ -33,6 +33,7 @@ from exporters import savedmodel
 from inference import choose_model
 from model import darknet_files
 from model.frozen import classifier_from_weights, freeze, load
+from model.literal_names import literal
 from model.weights import (
     assign,
     read_frozen,
@@ -552,7 +553,8 @@ def _saved_model(folder, signature_name):
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         try:
-            model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], path)
+            with literal(path) as name:
+                model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], name)
             signature = model.signature_def[signature_name]
             feed, = (each.name for each in signature.inputs.values())
             fetch = signature.outputs["probabilities"].name

@@ -22,11 +22,17 @@ from darknet19 import NUM_CLASSES, build
 from evaluation.figures import measure, score_split
 from model.frozen import classifier_from_weights, freeze
 from pictures.lists import check_disjoint
-from pictures.reader import read_batches
 from runtime import distributed
-from runtime.session import check_precision, is_mkl_build, new_session, tf
+from runtime.session import (
+    check_precision,
+    explain_memory_errors,
+    is_mkl_build,
+    new_session,
+    tf,
+)
 from training.history import report_epoch, summarise
 from training.loader import TrainingBatches
+from training.lock import locked
 from training.meter import Meter
 from training.mixture import load_mixture
 from training.range_test import range_test
@@ -35,7 +41,7 @@ from training.saving import CheckpointWriter
 from training.settings import from_command_line
 from training.stop import StopSignal
 from training.summaries import EventLog, batch_summary, preview
-from training.validation import Validator, score_batches
+from training.validation import Validator, first_images, score_batches
 from training.workers import BatchLoader
 from utils import UserError, cli, remove_leftovers, warn
 
@@ -327,8 +333,7 @@ def freeze_best(settings, validator, split):
     """Freeze the best checkpoint; the file is compared with it before it is renamed into place."""
     record, weights = validator.read_best()
     classifier = classifier_from_weights(weights, settings.image_size, settings.threads)
-    paths = split.faces[:16] + split.negatives[:16]
-    _, images, _ = next(read_batches(paths, len(paths), settings.image_size))
+    images = np.concatenate([first_images(paths, 16, settings.image_size) for paths in split])
     path = os.path.join(settings.model_dir, "darknet19_frozen.pb")
     remove_leftovers(path)
     difference = freeze(classifier, path, images, {
@@ -360,19 +365,9 @@ def batch_sources(settings, mixtures, schedule):
     }
 
 
-@cli
-@distributed.job
-def main():
-    settings = from_command_line()
-    check_precision(settings.precision)
-    if settings.preview:
-        preview(settings)
-        return
-    mixtures = read_mixtures(settings.data_dir, settings.sources)
+def run(settings, mixtures):
+    """Train, validate and freeze, or run the learning-rate range test."""
     splits = {name: mixture.split for name, mixture in mixtures.items()}
-    if not is_mkl_build():
-        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
-              "fast on a CPU")
     plan = None if settings.lr_range_test else plan_run(settings, splits)
     sources = batch_sources(settings, mixtures, plan and plan.schedule)
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
@@ -387,6 +382,22 @@ def main():
                 freeze_best(settings, trainer.validator, splits["val"])
         if loader.bad_files:
             warn("files that did not decode and were skipped: {}".format(loader.bad_files))
+
+
+@cli
+@distributed.job
+def main():
+    settings = from_command_line()
+    check_precision(settings.precision)
+    if settings.preview:
+        preview(settings)
+        return
+    mixtures = read_mixtures(settings.data_dir, settings.sources)
+    if not is_mkl_build():
+        print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
+              "fast on a CPU")
+    with locked(settings), explain_memory_errors("use a smaller --batch-size or --image-size"):
+        run(settings, mixtures)
 
 
 if __name__ == "__main__":

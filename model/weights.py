@@ -22,6 +22,7 @@ import numpy as np
 import darknet19
 from model import darknet_files
 from model.checkpoints import newest_checkpoint
+from model.literal_names import literal
 from runtime.session import CHECKPOINT_ERRORS, tf
 from utils import UserError, write_atomically
 
@@ -199,8 +200,13 @@ def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
     prefix : str
         The path without ``.index``.
     """
+    with literal(prefix) as name:
+        return _read_checkpoint(name, prefix, num_classes, partial)
+
+
+def _read_checkpoint(name, prefix, num_classes, partial):
     try:
-        reader = tf.train.NewCheckpointReader(prefix)
+        reader = tf.train.NewCheckpointReader(name)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
         stored = {}
         for name in weight_shapes():

@@ -12,6 +12,7 @@ import pickle
 import numpy as np
 
 from pictures.classes import FACE, NON_FACE
+from pictures.decode import BadImage, read_image
 from utils import UserError, progress, sha256, write_atomically
 
 # The lists of each split: faces, then non-faces.
@@ -75,7 +76,7 @@ def check_disjoint(splits):
     """Make sure that no picture stands in two splits or under both classes.
 
     By name, then by content: files of equal size are compared by SHA-256. Files that can't be read
-    are left to whoever decodes them.
+    or do not decode are no pictures: whoever decodes them reports them.
 
     Parameters
     ----------
@@ -106,8 +107,16 @@ def check_disjoint(splits):
             twin = seen.setdefault(sha256(path), path)
         except OSError:
             continue
-        if places[twin] != places[path]:
+        if places[twin] != places[path] and _decodes(path):
             _overlap(path, places[path], twin, places[twin])
+
+
+def _decodes(path):
+    try:
+        read_image(path)
+    except BadImage:
+        return False
+    return True
 
 
 def _real_path(path):

@@ -112,6 +112,30 @@ def _computes_bfloat16():
         return False
 
 
+@contextlib.contextmanager
+def explain_memory_errors(remedy):
+    """Turn the out-of-memory errors of a block into one line.
+
+    Parameters
+    ----------
+    remedy : str
+        What to try, for the error line.
+
+    Raises
+    ------
+    UserError
+        With exit code 1.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        cause = str(getattr(error, "message", error)).partition("\n")[0].partition("[[")[0].strip()
+        if "No space left" in cause:
+            remedy = "free some disk space"
+        raise UserError("out of memory{}; {}".format(
+            " ({})".format(cause) if cause else "", remedy), exit_code=1)
+
+
 def new_session(graph=None, threads=None, precision="float32"):
     """A session whose thread pools suit the build.
 

@@ -186,6 +186,16 @@ class TestDisjointness:
     def test_names_of_no_file_are_left_to_whoever_reads_them(self, plain, name):
         check_disjoint(self.splits(plain, test=Split((name,), plain.negatives[4:])))
 
+    @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 half a JPEG"])
+    def test_equal_files_that_do_not_decode_are_no_pictures(self, plain, tmp_path, content):
+        names = [str(tmp_path / name) for name in ("one.jpg", "two.jpg")]
+        for name in names:
+            with open(name, "wb") as stream:
+                stream.write(content)
+        check_disjoint(self.splits(
+            plain, train=Split(plain.faces[:6] + (names[0],), plain.negatives[:2]),
+            test=Split(plain.faces[8:], plain.negatives[4:] + (names[1],))))
+
     def test_the_same_picture_in_both_classes(self, plain):
         train = Split(plain.faces[:6], plain.negatives[:2] + plain.faces[:1])
         with pytest.raises(UserError, match="same picture"):

@@ -32,6 +32,22 @@ def test_other_files_are_refused(tmp_path, content):
         history.read_history(str(path))
 
 
+@pytest.mark.parametrize("column, value", [
+    ("epoch", "nan"), ("epoch", "1e400"), ("epoch", "1.5"), ("step", "-3"), ("step", "1e30"),
+    ("step", "30"), ("val_loss", "nan"), ("val_loss", "inf"), ("train_loss", "1e300"),
+    ("val_accuracy", "1.01"), ("disturbed_false_positive_rate", "2"), ("learning_rate", "-1"),
+    ("images_per_second", ""), ("val_roc_auc", "9" * 400)])
+def test_numbers_out_of_range_are_refused(rows, tmp_path, column, value):
+    path = tmp_path / "history.csv"
+    history.write_history(str(path), rows)
+    lines = path.read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[history.COLUMNS.index(column)] = value
+    path.write_text("\n".join(lines[:2] + [",".join(cells)] + lines[3:]))
+    with pytest.raises(UserError, match="history.csv: not a training history"):
+        history.read_history(str(path))
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_pictures_show_the_curves_on_light_paper(rows, tmp_path, count):
     curves, summary = str(tmp_path / "history.png"), str(tmp_path / "summary.png")

@@ -15,10 +15,13 @@ from conftest import ROOT
 from PIL import Image
 
 import train
+from model.literal_names import literal
 from model.weights import find_checkpoint, read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
-from runtime.session import tf
+from runtime.session import explain_memory_errors, tf
+from training import history as history_module
 from training import resume, validation
+from training.lock import locked
 from training.settings import Settings
 from utils import UserError
 
@@ -67,8 +70,8 @@ def end_after(data, work, checkpoint, number, *options):
 
 def all_variables(work):
     """Every variable of the newest checkpoint: weights, Adam's moments, averages, counters."""
-    reader = tf.train.NewCheckpointReader(
-        find_checkpoint(os.path.join(work, "model", "checkpoints")))
+    with literal(find_checkpoint(os.path.join(work, "model", "checkpoints"))) as prefix:
+        reader = tf.train.NewCheckpointReader(prefix)
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
@@ -203,7 +206,15 @@ def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script
 @pytest.mark.parametrize("record", [
     "", "[]", "{}", '{"epoch": 1, "step": 4, "val_loss": "low", "checkpoint": "model-4"}',
     '{"epoch": 1, "step": 4, "val_loss": 0.5}',
-    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5, "checkpoint": "model-4"}'])
+    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5, "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "val_loss": NaN, "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "val_loss": 1e400, "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "val_loss": 1' + 400 * "0" + ', "checkpoint": "model-4"}',
+    '{"epoch": 1e400, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": -4, "val_loss": 0.5, "checkpoint": "model--4"}',
+    '{"epoch": 1, "step": true, "val_loss": 0.5, "checkpoint": "model-True"}',
+    '{"epoch": 1, "step": 4, "val_loss": 0.5, "val_accuracy": 7, "checkpoint": "model-4"}',
+    '{"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "../model-4"}'])
 def test_a_damaged_record_of_the_best_is_refused(tmp_path, record):
     assert validation.read_best(str(tmp_path), "val_loss") is None
     whole = {"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}
@@ -253,6 +264,79 @@ def test_damaged_segments_are_one_line(few, uninterrupted, tmp_path, segments):
     path.write_text(json.dumps(stored))
     with pytest.raises(UserError, match="settings.json: .*older train.py.*--restart"):
         resume.plan_run(settings, splits)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e400, 10 ** 400, [], None, "x" * 9999])
+def test_damaged_settings_are_one_short_line(few, uninterrupted, tmp_path, value):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "model-8.index").write_text("")
+    shutil.copy(os.path.join(uninterrupted[0], "model", "checkpoints", "settings.json"),
+                str(checkpoints))
+    path = checkpoints / "settings.json"
+    path.write_text(json.dumps(dict(json.loads(path.read_text()), max_lr=value)))
+    splits = {name: load_split(few, name) for name in ("train", "val")}
+    with pytest.raises(UserError, match="--restart") as caught:
+        resume.plan_run(Settings(data_dir=few, model_dir=str(tmp_path), image_size=32,
+                                 batch_size=8), splits)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_second_training_in_the_folder_changes_nothing(run_script, few, trained):
+    before = sorted(os.walk(trained))
+    with locked(Settings(model_dir=os.path.join(trained, "model"), log_dir=trained)):
+        outcome = run_here(run_script, few, trained, "--restart", "--epochs", "1")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1 and "another train.py" in outcome.err
+    assert sorted(os.walk(trained)) == before
+
+
+def test_folders_whose_names_are_patterns_and_what_a_finished_training_says(
+        run_script, few, tmp_path):
+    work = str(tmp_path / "a[1]\\b] *?")
+    assert run_here(run_script, few, work, "--epochs", "1").code == 0
+    outcome = run_here(run_script, few, work, "--epochs", "1")
+    assert outcome.code == 0 and not outcome.err
+    assert "finished already: 1 epochs are trained (step 4)" in outcome.out
+    assert "resuming" not in outcome.out and "epoch 1/1" not in outcome.out
+    outcome = run_here(run_script, few, work, "--epochs", "2")
+    assert outcome.code == 0 and "resuming at step 4 (epoch 2)" in outcome.out
+    assert all_variables(work)["global_step"] == 8
+    other = str(tmp_path / "other")
+    outcome = run_here(run_script, few, other, "--epochs", "1", "--init-from",
+                       os.path.join(work, "model", "best"))
+    assert outcome.code == 0 and "starting from conv_0 to conv_18" in outcome.out
+
+
+def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_path, capsys):
+    split = load_split(few, "val")
+    missing = tuple(str(tmp_path / "{}.png".format(number)) for number in range(40))
+    row = dict.fromkeys(history_module.COLUMNS, 0.5)
+    row.update(epoch=1, step=4)
+    settings = Settings(image_size=32, model_dir=str(tmp_path / "model"),
+                        log_dir=str(tmp_path / "logs"))
+    history_module.write_history(str(tmp_path / "logs" / "history.csv"), [row])
+
+    class Best:
+        def read_best(self):
+            return {"epoch": 1, "step": 4, "disturbed_loss": 0.5}, tiny_model.weights
+
+    (tmp_path / "model").mkdir()
+    broken = type(split)(*(missing + paths for paths in split))
+    train.freeze_best(settings, Best(), broken)
+    assert (tmp_path / "model" / "darknet19_frozen.pb").exists()
+    assert "training_summary.png" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no other of 40 images does"):
+        train.freeze_best(settings, Best(), type(split)(missing, missing))
+
+
+def test_too_little_memory_is_one_line():
+    with tf.Graph().as_default(), tf.Session() as session:
+        wanted = tf.zeros([tf.placeholder_with_default(1 << 46, [])])
+        with pytest.raises(UserError, match="out of memory.*smaller") as caught:
+            with explain_memory_errors("use a smaller --batch-size"):
+                session.run(wanted)
+    assert caught.value.exit_code == 1 and len(str(caught.value).splitlines()) == 1
 
 
 def test_restart_removes_only_its_own(run_script, few, trained):

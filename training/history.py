@@ -21,6 +21,19 @@ COLUMNS = (
 )  # fmt: skip
 
 
+LARGEST = 1e39  # beyond what a float32 can be: a figure above it is damaged
+SHARES = ("accuracy", "positive_rate", "negative_rate", "roc_auc")  # columns of 0..1 end with these
+
+
+def is_plausible(column, value):
+    """Whether a number read from a file can stand in a column of the history."""
+    if type(value) not in (int, float):
+        return False
+    if column in ("epoch", "step"):
+        return 1 <= value < 1 << 53 and value == int(value)
+    return 0 <= value <= (1 if column.endswith(SHARES) else LARGEST)
+
+
 def read_history(path):
     """The rows of a history file, oldest first; none if it is not there.
 
@@ -36,9 +49,14 @@ def read_history(path):
     if not os.path.exists(path):
         return []
     try:
-        with open(path, newline="") as stream:
-            return [{column: float(row[column]) for column in COLUMNS}
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = [{column: float(row[column]) for column in COLUMNS}
                     for row in csv.DictReader(stream)]
+        steps = [row["step"] for row in rows]
+        if not (all(is_plausible(*each) for row in rows for each in row.items())
+                and steps == sorted(set(steps))):
+            raise ValueError("numbers out of range")
+        return rows
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError("{}: not a training history; move it away or choose another "
                         "--log-dir".format(path))
@@ -196,11 +214,11 @@ def _draw_lines(axis, rows, title, curves):
 def _write_facts(axis, rows, best, settings):
     axis.axis("off")
     lines = [
-        "epoch {:.0f} of {:.0f} was kept (dotted line)".format(best["epoch"], rows[-1]["epoch"]),
-        "validation accuracy {:.4f}".format(best["val_accuracy"]),
-        "disturbed accuracy {:.4f}".format(best["disturbed_accuracy"]),
-        "{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]),
-    ]
+        "epoch {:.0f} of {:.0f} was kept (dotted line)".format(best["epoch"], rows[-1]["epoch"])]
+    lines += ["{} accuracy {:.4f}".format(title, best[column])
+              for title, column in (("validation", "val_accuracy"),
+                                    ("disturbed", "disturbed_accuracy")) if column in best]
+    lines.append("{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]))
     lines += ["{} {}".format(name.replace("_", " "), value) for name, value in settings.items()]
     axis.set_title("the run")
     axis.text(0.02, 0.97, "\n".join(lines), va="top", fontsize=13, linespacing=1.35)

@@ -5,6 +5,7 @@ import hashlib
 import os
 
 from model.checkpoints import cause, newest_checkpoint, other_files
+from model.literal_names import literal
 from pictures.lists import relative_to_data
 from runtime import distributed
 from runtime.session import tf
@@ -85,7 +86,8 @@ def _check_record(stored, record, path):
     for name, value in record.items():
         if stored[name] != value:
             raise UserError("{}: made with {} {}, not {}; use the same, or {}".format(
-                os.path.dirname(path), name.replace("_", "-"), stored[name], value, AGAIN))
+                os.path.dirname(path), name.replace("_", "-"), str(stored[name])[:40], value,
+                AGAIN))
 
 
 def _stored_segments(stored, path):
@@ -151,7 +153,8 @@ def start_or_resume(session, saver, settings, plan):
 def _restore(session, saver, checkpoint):
     """Restore a checkpoint; its step."""
     try:
-        saver.restore(session, checkpoint)
+        with literal(checkpoint) as name:
+            saver.restore(session, name)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError("{}: does not restore ({}); remove its files to use the one before, or {}"
                         .format(checkpoint, cause(error), AGAIN))

@@ -8,8 +8,10 @@ from model.checkpoints import keep_only, save_checkpoint
 from model.frozen import build_classifier
 from model.weights import assign, read_checkpoint
 from pictures.classes import FACE
+from pictures.reader import read_batches
 from runtime import distributed
 from runtime.session import tf
+from training.history import is_plausible
 from utils import UserError, progress, read_json, write_json
 
 BEST_LOST = "remove the folder and train on with more --epochs, or begin again with --restart"
@@ -97,12 +99,36 @@ def read_best(folder, criterion):
     if not os.path.exists(path):
         return None
     record = read_json(path, BEST_LOST)
-    numbers = [value for name, value in record.items() if name != "checkpoint"]
-    if not ({"epoch", "step", criterion} < set(record) and all(
-            type(each) in (int, float) for each in numbers) and isinstance(
-                record.get("checkpoint"), str)):
+    figures = {name: value for name, value in record.items() if name != "checkpoint"}
+    if not ({"epoch", "step", criterion} <= set(figures)
+            and all(is_plausible(name, value) for name, value in figures.items())
+            and record.get("checkpoint") == "model-{}".format(record["step"])):
         raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
     return record
+
+
+def first_images(paths, count, image_size):
+    """The first images that decode.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, [at most count, image_size, image_size, 3], RGB.
+
+    Raises
+    ------
+    UserError
+        When none decodes.
+    """
+    images = np.zeros((0, image_size, image_size, 3), np.uint8)
+    for _, more, _ in read_batches(paths, count, image_size):
+        images = np.concatenate([images, more])[:count]
+        if len(images) == count:
+            break
+    if not len(images):
+        raise UserError("{}: does not decode, and no other of {} images does; check the disk or "
+                        "make the file lists again".format(paths[0], len(paths)))
+    return images
 
 
 def score_batches(classifier, loader, name):

@@ -8,12 +8,16 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
 from utils import UserError, warn
+
+SOCKET_NAME_LENGTH = 103 if sys.platform == "darwin" else 107
 
 _worker_sources = None  # set in each worker process: a task then is a name and a step number
 
@@ -41,6 +45,15 @@ def _work(name, step):
     return _worker_sources[name].batch(step)
 
 
+def _check_temporary_folder():
+    """Make sure that the fork server can make its socket: the system bounds a socket's name."""
+    longest = SOCKET_NAME_LENGTH - len("/pymp-12345678/listener-12345678")
+    if len(os.fsencode(tempfile.gettempdir())) > longest:
+        raise UserError("{}: too long a name for a folder with sockets; set TMPDIR to a folder "
+                        "whose name has at most {} bytes, or use --workers 0".format(
+                            tempfile.gettempdir(), longest))
+
+
 class BatchLoader:
     """Prepares training batches in worker processes, ahead of the session and in order.
 
@@ -62,6 +75,7 @@ class BatchLoader:
         self._pending = collections.deque()
         self._reported = set()
         if workers:
+            _check_temporary_folder()
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__, "training.loader"])
             program, self._alive = context.Pipe(duplex=False)
