@@ -13,10 +13,10 @@ import numpy as np
 from environments import ROOT
 from PIL import Image
 
-from classify.finding import photographs
 from darknet19 import LAYERS, STRIDE
 from pictures.decode import read_image
 from pictures.reader import read_batches
+from pictures.samples import photographs
 from utils import UserError, number_type, progress
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
