@@ -29,7 +29,7 @@ MAX_SIDE = 65535  # pixels: the longest side of a JPEG
 MAX_SLOW_PIXELS = 4 * 1000 * 1000
 
 # Pixels that are converted to RGB at a time, which bounds the memory for intermediate copies.
-_STRIP_PIXELS = 4 * 1000 * 1000
+_STRIP_PIXELS = 1000 * 1000
 
 # A large JPEG is decoded at reduced scale, but to no less than this many times the network's size:
 # resize() then still averages pixels, as it does for small pictures. With 2, probabilities near
