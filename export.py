@@ -28,7 +28,6 @@ import cv2
 import numpy as np
 
 import darknet19
-from classify.finding import photographs
 from exporters import savedmodel
 from inference import choose_model
 from model import darknet_files
@@ -44,6 +43,7 @@ from model.weights import (
 )
 from pictures.lists import LISTS, add_data_arguments, load_split
 from pictures.reader import read_batches
+from pictures.samples import photographs
 from runtime.session import is_mkl_build, new_session, tf
 from utils import (
     HelpFormatter,

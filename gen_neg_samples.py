@@ -104,7 +104,10 @@ def read_folder(folder):
 
 def _choose_files(folder):
     """The picture files of a folder's categories, and those that belong to none."""
-    paths = list(decode.find_images(folder))
+    passed_over = decode.PassedOver()
+    paths = list(decode.find_images(folder, report=passed_over.add))
+    if passed_over:
+        warn("{}: passed over {}".format(folder, passed_over))
     inside = [path for path in paths if _category(path, folder)]
     if not inside:
         return paths, []

@@ -26,16 +26,17 @@ import sys
 
 from tqdm import tqdm
 
-from classify.finding import Picture, camera, check_names, digest, find_pictures, photographs
+from classify.finding import Picture, camera, check_names, digest, find_pictures
 from darknet19 import STRIDE
 from evaluation import heatmaps
 from evaluation.report import add_evaluation_arguments, evaluate_and_report
 from model.frozen import folded_classifier
 from model.weights import read_npz
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.decode import BadImage
+from pictures.decode import BadImage, PassedOver
 from pictures.lists import add_data_arguments, load_split
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
+from pictures.samples import photographs
 from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
 from runtime import distributed
 from utils import (
@@ -394,10 +395,10 @@ def classify_and_write(classifier, weights, args):
         collections.deque(run(classifier, (), args.batch_size, args.threshold), maxlen=0)
         return
     done = _prepare_tables(args)
-    counts = collections.Counter()
+    counts, passed_over = collections.Counter(), PassedOver()
 
     def new_pictures():
-        for picture in _pictures(args):
+        for picture in _pictures(args, passed_over.add):
             if digest(picture.name) in done:
                 counts["done before"] += 1
                 bar.update()
@@ -407,7 +408,7 @@ def classify_and_write(classifier, weights, args):
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(
             total=_count(args), desc="classifying", unit="image", leave=False))
-        stack.callback(_summarise, counts)
+        stack.callback(_summarise, counts, passed_over)
         writers = _writers(args, weights, classifier.image_size)
         for writer in writers:  # on Ctrl-C too: the montage then shows what there is
             stack.callback(getattr(writer, "close", lambda: None))
@@ -446,13 +447,12 @@ def _write(results, bad, writers, counts):
         getattr(writer, "flush", lambda: None)()
 
 
-def _pictures(args):
+def _pictures(args, report=None):
     if args.camera is not None:
         return camera(args.camera)
     outputs = [args.sort_into, args.heatmap, args.montage]
     exclude = {os.path.realpath(path) for path in outputs if path}
-    return find_pictures(_names(args), args.fps, exclude, lambda error: warn(
-        "{}: {}; skipped".format(error.filename, error.strerror)))
+    return find_pictures(_names(args), args.fps, exclude, report)
 
 
 def _names(args):
@@ -485,8 +485,8 @@ def _writers(args, weights, image_size):
     return writers
 
 
-def _summarise(counts):
-    """One line on stderr with what was found."""
+def _summarise(counts, passed_over):
+    """Print what was found to stderr, and what was passed over in folders."""
     total = sum(counts[name] for name in CLASS_NAMES)
     parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
     if counts["bad"]:
@@ -495,6 +495,8 @@ def _summarise(counts):
         parts.append("{:,} were done before".format(counts["done before"]))
     tqdm.write("classified {:,} picture{}: {}".format(
         total, "" if total == 1 else "s", ", ".join(parts)), file=sys.stderr)
+    if passed_over:
+        tqdm.write("passed over in folders: {}".format(passed_over), file=sys.stderr)
 
 
 def _parser():

@@ -1,106 +1,183 @@
 """Turn CelebA as distributed into file lists, or build the small embedded data set.
 
     python preprocess_celeba.py                        # reads data/celeba
-    python preprocess_celeba.py --celeba-dir ~/celeba  # reads it from elsewhere
+    python preprocess_celeba.py --celeba-dir ~/celeba  # reads another folder
     python preprocess_celeba.py --sample               # 200 real images, no download
 
-CelebA is ``img_align_celeba/000001.jpg`` to ``202599.jpg`` with ``list_eval_partition.txt``, a line
-``name 0|1|2`` for each image: train, validation, test. Every image is decoded once; those that do
-not decode are reported and left out. Writes ``celeba_train_file.pickle``,
-``celeba_val_file.pickle`` and ``celeba_test_file.pickle``.
+CelebA is ``img_align_celeba/000001.jpg`` to ``202599.jpg`` and ``list_eval_partition.txt``, with a
+line ``name 0|1|2`` per image: train, validation, test. Kaggle's copy (nested folders, a ``.csv``)
+and PNGs with the list of JPEGs work too. Every image is decoded once; those that do not decode are
+reported and left out. Writes ``celeba_train_file.pickle``, ``celeba_val_file.pickle`` and
+``celeba_test_file.pickle``.
 """
 
 import argparse
-import collections
 import concurrent.futures
+import csv
 import itertools
 import os
 
-from pictures.decode import BadImage, find_images, pixel_digest, read_image
-from pictures.lists import LISTS, relative_to_data, save_list
-from pictures.sheets import save_picture
-from utils import UserError, cli, number_type, progress, warn
+from pictures.decode import BadImage, PassedOver, find_images, pixel_digest, read_image
+from pictures.lists import LISTS, save_lists
+from pictures.samples import SAMPLE_COUNTS, build_sample
+from utils import UserError, cli, number_type, open_regular, printable, progress, warn
 
-SPLITS = ("train", "val", "test")
-IMAGE_FOLDER = "img_align_celeba"
-PARTITION_FILE = "list_eval_partition.txt"
+SPLITS = tuple(LISTS)
+
+# Where copies of CelebA have their images and their partition, below its folder.
+_IMAGE_FOLDERS = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba_png",
+                  "Img/img_align_celeba_png")
+_PARTITION_FILES = ("list_eval_partition.txt", "list_eval_partition.csv",
+                    "Eval/list_eval_partition.txt")
+_CSV_HEADER = ["image_id", "partition"]
 
 # The official partition, for copies that come without the file: the last index of each split.
 LAST_INDEX = (("train", 162770), ("val", 182637), ("test", 202599))
 
-# How many pictures of each class the embedded data set gives to each split.
-SAMPLE_COUNTS = collections.OrderedDict([("train", 70), ("val", 10), ("test", 20)])
+WARNINGS = 10  # of a kind; the rest are counted
 
 
-def read_partition(celeba_dir):
+def find_image_folder(celeba_dir):
+    """The folder in a copy of CelebA that holds the images.
+
+    Parameters
+    ----------
+    celeba_dir : str
+
+    Returns
+    -------
+    str
+        One of the known places, or a folder in it: Kaggle's copy has two of one name.
+
+    Raises
+    ------
+    UserError
+        None of them is there, or they hold no images.
+    """
+    there = [path for path in (os.path.join(celeba_dir, *name.split("/"))
+                               for name in _IMAGE_FOLDERS) if os.path.isdir(path)]
+    if not there:
+        raise UserError("{}: no such folder; unpack CelebA's img_align_celeba.zip there, or name "
+                        "its place with --celeba-dir, or try --sample".format(
+                            os.path.join(celeba_dir, _IMAGE_FOLDERS[0])))
+    for path in there:
+        first = next(find_images(path), None)
+        if first:
+            return os.path.dirname(first)
+    raise UserError("{}: no images in it; unpack CelebA's img_align_celeba.zip there".format(
+        there[0]))
+
+
+def read_partition(celeba_dir, folder):
     """Which split each CelebA image belongs to.
 
     Parameters
     ----------
     celeba_dir : str
-        The folder with ``img_align_celeba`` and, if it is there, ``list_eval_partition.txt``.
+        The folder with ``list_eval_partition.txt`` or ``.csv``; without it, the official index
+        ranges decide.
+    folder : str
+        Where the images are.
 
     Returns
     -------
-    dict of str to list of str
-        Image names by split, in the official order.
+    partition : dict of str to list of str
+        File names by split, in the official order. A name that is missing is replaced by the file
+        with the same stem, such as ``000001.png``.
+    missing : PassedOver
+        The names without a file.
 
     Raises
     ------
     UserError
-        No images, or a line of the partition file that is not ``name 0|1|2``.
+        A line of the partition file that is not ``name 0|1|2``.
     """
-    folder = os.path.join(celeba_dir, IMAGE_FOLDER)
-    if not os.path.isdir(folder):
-        raise UserError("{}: no such folder; unpack CelebA's img_align_celeba.zip there, or name "
-                        "its place with --celeba-dir, or try --sample".format(folder))
-    path = os.path.join(celeba_dir, PARTITION_FILE)
-    if os.path.exists(path):
-        return _parse_partition(path)
-    warn("{} is not there; using the official index ranges".format(path))
-    return _official_partition(os.path.basename(each) for each in find_images(folder))
+    paths = itertools.takewhile(  # a folder's own files come before those of its sub-folders
+        lambda path: os.path.dirname(path) == folder, find_images(folder))
+    present = [os.path.basename(path) for path in paths]
+    for name in _PARTITION_FILES:
+        path = os.path.join(celeba_dir, *name.split("/"))
+        if os.path.exists(path):
+            matched = _match(_parse_partition(path), present)
+            print("{}: {:,} images, divided as {} says".format(folder, len(present), path))
+            return matched
+    print("{}: {:,} images, divided by the official index ranges (no list_eval_partition.txt)"
+          .format(folder, len(present)))
+    return _official_partition(present), PassedOver()
+
+
+def _match(partition, present):
+    """Replace the names in a partition by those of files; count the names without a file."""
+    names = set(present)
+    by_stem = {os.path.splitext(name)[0]: name for name in present}
+    missing, matched = PassedOver(), {}
+    for split in SPLITS:
+        matched[split] = []
+        for name in partition[split]:
+            found = name if name in names else by_stem.get(os.path.splitext(name)[0])
+            if found:
+                matched[split].append(found)
+            else:
+                missing.add(name, "no such file")
+    return matched, missing
 
 
 def _parse_partition(path):
     partition = {split: [] for split in SPLITS}
     names = set()
     try:
-        with open(path, encoding="ascii") as stream:
-            for number, line in enumerate(stream, 1):
-                fields = line.split()
-                if not fields:
-                    continue
+        with open_regular(path, "r", encoding="utf-8-sig", newline="") as stream:
+            for number, fields in _rows(path, stream):
                 if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-                    raise UserError("{}:{}: not a line 'name 0|1|2'; get the file anew".format(
+                    raise UserError("{}:{}: not a line 'name 0|1|2'; get the file again".format(
                         path, number))
                 if os.path.basename(fields[0]) != fields[0] or fields[0] in names:
-                    raise UserError("{}:{}: {!r} is named twice or is no plain file name; get the "
-                                    "file anew".format(path, number, fields[0]))
+                    raise UserError(
+                        "{}:{}: '{}' is named twice or is not a plain file name; get the file "
+                        "again".format(path, number, printable(fields[0])))
                 names.add(fields[0])
                 partition[SPLITS[int(fields[1])]].append(fields[0])
-    except UnicodeDecodeError:
-        raise UserError("{}: not a text file; get the file anew".format(path))
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError("{}: not a text file; get the file again".format(path))
     if not names:
-        raise UserError("{}: empty; get the file anew, or remove it to use the official "
+        raise UserError("{}: empty; get the file again, or remove it to use the official "
                         "index ranges".format(path))
     return partition
 
 
+def _rows(path, stream):
+    """Yield the number and the two fields of each line that is not empty or the CSV's header."""
+    if path.endswith(".csv"):
+        for number, fields in enumerate(csv.reader(stream), 1):
+            fields = [field.strip() for field in fields]
+            if any(fields) and not (number == 1 and fields == _CSV_HEADER):
+                yield number, fields
+    else:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, line.strip().rsplit(None, 1)  # a name may hold blanks
+
+
 def _official_partition(names):
     partition = {split: [] for split in SPLITS}
+    odd = 0
     for name in names:
         stem = os.path.splitext(name)[0]
-        if not stem.isdigit() or not 1 <= int(stem) <= LAST_INDEX[-1][1]:
+        if stem.isdecimal() and 1 <= int(stem) <= LAST_INDEX[-1][1]:
+            split = next(split for split, last in LAST_INDEX if int(stem) <= last)
+            partition[split].append(name)
+            continue
+        odd += 1
+        if odd <= WARNINGS:
             warn("{}: not an official CelebA name (000001.jpg to 202599.jpg); left out".format(
                 name))
-            continue
-        split = next(split for split, last in LAST_INDEX if int(stem) <= last)
-        partition[split].append(name)
+    if odd > WARNINGS:
+        warn("{:,} more names are not official; left out".format(odd - WARNINGS))
     return partition
 
 
 def limit_partition(partition, limit):
-    """At most ``limit`` names in all, shared out over the splits as the whole is.
+    """At most ``limit`` names, divided over the splits in proportion to their sizes.
 
     A split that has images keeps at least one.
     """
@@ -112,10 +189,10 @@ def limit_partition(partition, limit):
 
 
 def check_images(partition, folder):
-    """Decode every image; drop the bad, and of equal pictures all but one.
+    """Decode every image; drop those that fail and, of equal pictures, all but one.
 
-    Of a picture that stands in several splits the test split keeps it, else validation, so that
-    nothing tested was trained on.
+    Of a picture that is in several splits, test keeps it before validation, and validation before
+    training, so that nothing tested was trained on.
 
     Parameters
     ----------
@@ -126,12 +203,12 @@ def check_images(partition, folder):
     -------
     kept : dict of str to list of str
         Paths by split.
-    bad : int
-        Images that are missing or do not decode.
+    bad : PassedOver
+        Images that do not decode, by cause.
     duplicates : int
     """
     kept, seen = {}, {}
-    bad = duplicates = 0
+    bad, duplicates = PassedOver(), 0
     total = sum(map(len, partition.values()))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
             progress(total=total, desc="checking images", unit="image") as bar:
@@ -141,15 +218,23 @@ def check_images(partition, folder):
             for path, digest, cause in _map_in_chunks(pool, _digest, paths):
                 bar.update()
                 if cause:
-                    warn("{}: {}; left out".format(path, cause))
-                    bad += 1
+                    bad.add(path, cause)
+                    _warn_at_first("{}: {}; left out".format(path, cause), len(bad))
                 elif digest in seen:
-                    warn("{}: same picture as {}; left out".format(path, seen[digest]))
                     duplicates += 1
+                    _warn_at_first("{}: same picture as {}; left out".format(path, seen[digest]),
+                                   duplicates)
                 else:
                     seen[digest] = path
                     kept[split].append(path)
     return kept, bad, duplicates
+
+
+def _warn_at_first(message, number):
+    if number <= WARNINGS:
+        warn(message)
+    elif number == WARNINGS + 1:
+        warn("more of this kind are only counted")
 
 
 def _map_in_chunks(pool, function, items, chunk=512):
@@ -166,59 +251,6 @@ def _digest(path):
         return path, None, str(error)
 
 
-def write_lists(kept, data_dir, class_index=0):
-    """Write the file lists of one class; all of them or, when a split is empty, none.
-
-    Parameters
-    ----------
-    kept : dict of str to list of str
-        Paths by split.
-    data_dir : str
-    class_index : {0, 1}
-        0 writes the lists of faces, 1 those of non-faces.
-
-    Raises
-    ------
-    UserError
-        When a split has no image.
-    """
-    for split in SPLITS:
-        if not kept[split]:
-            raise UserError("no usable image for the {} split; the lists were left as they were: "
-                            "check the data set or raise --limit".format(split))
-    for split in SPLITS:
-        save_list(os.path.join(data_dir, LISTS[split][class_index]),
-                  [relative_to_data(path, data_dir) for path in kept[split]])
-
-
-def build_sample(sample_dir):
-    """Write the embedded data set: 100 faces and 100 non-faces that scikit-image carries.
-
-    They are 25x25 grey pictures from Labelled Faces in the Wild (``skimage.data.lfw_subset``): the
-    first 100 show faces, the last 100 do not.
-
-    Parameters
-    ----------
-    sample_dir : str
-        Where the PNGs and the six lists go.
-    """
-    from skimage.data import lfw_subset
-    from skimage.util import img_as_ubyte
-
-    pictures = img_as_ubyte(lfw_subset())
-    halves = (("faces", pictures[:100]), ("non_faces", pictures[100:]))
-    for class_index, (class_name, half) in enumerate(halves):
-        numbers = iter(range(len(half)))
-        kept = {}
-        for split, count in SAMPLE_COUNTS.items():
-            kept[split] = []
-            for number in itertools.islice(numbers, count):
-                path = os.path.join(sample_dir, class_name, "{:03d}.png".format(number))
-                save_picture(path, half[number])
-                kept[split].append(path)
-        write_lists(kept, sample_dir, class_index)
-
-
 def _parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -228,10 +260,10 @@ def _parser():
                         help="folder with img_align_celeba and list_eval_partition.txt "
                              "(default: celeba in the data directory)")
     parser.add_argument("--limit", type=number_type(int, 3), metavar="N",
-                        help="use about N images, shared out over the splits (default: all)")
+                        help="use about N images, in the splits' proportions (default: all)")
     parser.add_argument("--sample", action="store_true",
-                        help="build the embedded data set, faces and non-faces, in the folder "
-                             "sample of the data directory instead")
+                        help="instead, build the embedded data set, faces and non-faces, in the "
+                             "folder sample of the data directory")
     return parser
 
 
@@ -245,12 +277,15 @@ def main():
             sample_dir, ", ".join("{} {}".format(*item) for item in SAMPLE_COUNTS.items())))
         return
     celeba_dir = args.celeba_dir or os.path.join(args.data_dir, "celeba")
-    partition = limit_partition(read_partition(celeba_dir), args.limit)
-    kept, bad, duplicates = check_images(partition, os.path.join(celeba_dir, IMAGE_FOLDER))
-    write_lists(kept, args.data_dir)
+    folder = find_image_folder(celeba_dir)
+    partition, missing = read_partition(celeba_dir, folder)
+    if missing:
+        warn("named in the partition but not in {}: {}".format(folder, missing))
+    kept, bad, duplicates = check_images(limit_partition(partition, args.limit), folder)
+    save_lists(kept, args.data_dir, remedy="check the data set or raise --limit")
     print("{}: {}; left out {} bad, {} duplicate".format(
         args.data_dir, ", ".join("{} {}".format(split, len(kept[split])) for split in SPLITS),
-        bad, duplicates))
+        len(bad) + len(missing), duplicates))
 
 
 if __name__ == "__main__":

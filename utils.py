@@ -1,20 +1,22 @@
-"""What several scripts share: exit codes and console, atomic files, lists and JSON.
+"""What several scripts share: exit codes and console, safe reading and writing of files, JSON.
 
-Every script wraps its ``main`` in :func:`cli`, writes files through :func:`write_atomically` and
-reads file lists through :func:`load_list`, so that bad input looks the same everywhere: one line
-on stderr that names the file, the cause and the remedy, and exit code 2.
+Every script wraps its ``main`` in :func:`cli`, opens what it is given through
+:func:`open_regular` and writes through :func:`write_atomically`. Bad input then looks the same
+everywhere: one line on stderr with the file, the cause and the remedy, and exit code 2.
 """
 
 import argparse
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
 import json
+import math
 import os
+import stat
 import sys
 import tempfile
-import unicodedata
 
 from tqdm import tqdm
 
@@ -22,7 +24,7 @@ PARTIAL = ".partial-"  # how names of temporary files begin
 
 
 class UserError(Exception):
-    """A failure that the person at the keyboard can mend.
+    """A failure that the user can mend.
 
     Parameters
     ----------
@@ -38,30 +40,34 @@ class UserError(Exception):
 
 
 def cli(main):
-    """Decorate a script's ``main`` so that a failure is one line on stderr and an exit code.
+    """Decorate a script's ``main``: a failure becomes one line on stderr and an exit code.
 
     :class:`UserError` exits with its own code, an operating-system error (disk full, permission
-    denied) with 2, Ctrl-C with 130 and a closed output pipe with 141, as the shell reports them.
-    What standard output's encoding lacks is written as an escape, not failed on.
+    denied) with 2, Ctrl-C with 130 and a closed output pipe with 141, as a shell reports them.
+    Characters that standard output's encoding lacks are written as escapes. A closed standard
+    stream (``>&-``) is replaced by the null device.
     """
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
-        if getattr(sys.stdout, "errors", None) == "strict":  # some names have no spelling in it
+        _open_closed_streams()
+        if getattr(sys.stdout, "errors", None) == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return main(*args, **kwargs)
+            result = main(*args, **kwargs)
+            sys.stdout.flush()  # a full disk shows here, while it can still be reported
+            return result
         except UserError as error:
             print_error(error)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             print_error("interrupted")
             sys.exit(130)
-        except BrokenPipeError:
-            # The reader (`| head`) has gone; Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # the reader (`| head`) has gone
+            _discard_output()
             sys.exit(141)
         except OSError as error:
+            _discard_output()
             where = "{}: ".format(error.filename) if error.filename else ""
             print_error("{}{}; check the path, its permissions and the free disk space".format(
                 where, error.strerror or error))
@@ -70,32 +76,61 @@ def cli(main):
     return wrapper
 
 
-def printable(text):
-    """A file's name as one line of text, whatever bytes it holds.
+def _open_closed_streams():
+    """Open the null device for each standard stream that is closed.
 
-    Control characters (a line break; an escape that would recolour the terminal) and bytes that
-    are not UTF-8 become escapes such as ``\\n``.
+    Their descriptors are taken too: the next file to be opened would get number 1, and whatever a
+    library prints would end up in it.
+    """
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            break
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
+
+
+def _discard_output():
+    """If standard output can't be written, send the rest of it to the null device.
+
+    Otherwise Python tries again at exit and prints a traceback.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# Letters and marks that show as nothing though Unicode does not class them as invisible.
+BLANK_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+
+
+def printable(text):
+    """A file's name as one line of visible text.
+
+    Control characters (a line break, a terminal's escape code), invisible characters (a byte-order
+    mark, a zero-width space, a change of writing direction) and bytes that are not UTF-8 become
+    escapes such as ``\\n``.
     """
     return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each) in UNPRINTABLE
-        else each for each in text)
-
-
-UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control, surrogate and line-breaking characters
+        each if each.isprintable() and each not in BLANK_LETTERS
+        else each.encode("unicode_escape").decode() for each in text)
 
 
 def print_error(message):
-    """Print one line to stderr, whatever line breaks the message carries."""
+    """Print an error as one line to stderr; line breaks in it are escaped."""
     print("error: " + _one_line(message), file=sys.stderr)
 
 
 def warn(message):
-    """Print a one-line warning to stderr without tearing a progress bar."""
+    """Print a one-line warning to stderr without breaking a progress bar."""
     tqdm.write("warning: " + _one_line(message), file=sys.stderr)
 
 
 def _one_line(message):
-    return printable(" ".join(str(message).split()))
+    return printable(str(message).strip(" \n"))
 
 
 def progress(iterable=None, **options):
@@ -104,7 +139,7 @@ def progress(iterable=None, **options):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds each option's default to its help, where there is one that the help does not tell."""
+    """Adds each option's default to its help, unless the help states it."""
 
     def _get_help_string(self, action):
         tells = action.default is None or action.default is False or "(default:" in action.help
@@ -135,7 +170,7 @@ def number_type(convert, low, high=None):
 
 @contextlib.contextmanager
 def write_atomically(path, mode="wb", **options):
-    """Open a temporary file beside ``path`` and rename it to ``path`` once it is whole.
+    """Open a temporary file beside ``path`` and rename it to ``path`` when it is complete.
 
     On any failure, Ctrl-C included, the temporary file is removed and an older ``path`` stays as
     it was. Missing folders are made. ``options`` go to :func:`open`.
@@ -182,8 +217,32 @@ def remove_leftovers(path):
         os.remove(leftover)
 
 
-def read_json(path, remedy="make it anew"):
-    """Read a JSON object.
+def open_regular(path, mode="rb", **options):
+    """Open a regular file for reading; ``options`` go to :func:`open`.
+
+    A named pipe would block for ever, and a device may never end.
+
+    Raises
+    ------
+    OSError
+        For anything but a regular file, and as :func:`open`.
+    """
+
+    def opener(name, flags):
+        descriptor = os.open(name, flags | os.O_NONBLOCK)  # returns at once for a pipe
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(kind):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+
+    return open(path, mode, opener=opener, **options)
+
+
+def read_json(path, remedy="make it again"):
+    """Read a JSON object whose numbers are all finite.
 
     Returns
     -------
@@ -192,18 +251,34 @@ def read_json(path, remedy="make it anew"):
     Raises
     ------
     UserError
-        Missing, damaged or not an object.
+        Missing, damaged or not an object, or with NaN, an infinity or a number beyond float64.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            content = json.load(stream)
+        with open_regular(path, "r", encoding="utf-8") as stream:
+            content = json.load(stream, parse_constant=_finite, parse_float=_finite,
+                                parse_int=_bounded_integer)
     except FileNotFoundError:
         raise UserError("{}: no such file; {}".format(path, remedy))
+    except OSError as error:
+        raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
     except (ValueError, RecursionError) as error:
         raise UserError("{}: not JSON ({}); {}".format(path, error, remedy))
     if not isinstance(content, dict):
         raise UserError("{}: not a JSON object; {}".format(path, remedy))
     return content
+
+
+def _finite(text):
+    """The number that a piece of JSON (``1.5``, ``NaN``, ``1e400``) stands for, if it is finite."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("{} is not a finite number".format(text[:20]))
+    return number
+
+
+def _bounded_integer(text):
+    _finite(text)
+    return int(text)
 
 
 def write_json(path, content):
@@ -216,7 +291,7 @@ def write_json(path, content):
 def sha256(path):
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -15,10 +15,10 @@ from PIL import Image
 from skimage.data import lfw_subset
 from skimage.util import img_as_ubyte
 
-from classify.finding import photographs
 from darknet19 import LAYERS, STRIDE
 from pictures.decode import read_image, resize
 from pictures.reader import read_batches
+from pictures.samples import photographs
 from utils import UserError, number_type, progress
 
 CALIBRATION_PICTURES = 64  # for int8

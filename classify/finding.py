@@ -7,28 +7,21 @@ costs no more memory than a folder of ten.
 import collections
 import glob
 import hashlib
-import importlib.util
 import os
 import sys
 import time
 
 import cv2
 
-from pictures.decode import BadImage, find_images, read_image, resize
+from pictures.decode import VIDEO_EXTENSIONS, BadImage, find_images, read_image, resize
+from pictures.lists import read_names
 from utils import UserError
 
 # What does not open is reported here, once. FFmpeg's level is read when a video is first opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 LARGEST_FRAME = 1280  # a video's frames are shrunk to this, since some dozens are held at a time
-
-# Photographs that the scikit-image package carries, people and other things.
-PHOTOGRAPHS = (
-    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png",
-    "clock_motion.png", "coins.png", "horse.png", "hubble_deep_field.jpg", "moon.png", "grass.png",
-)  # fmt: skip
 
 
 class Picture(collections.namedtuple("Picture", "name place content")):
@@ -57,12 +50,6 @@ class Picture(collections.namedtuple("Picture", "name place content")):
         return self.content
 
 
-def photographs():
-    """The paths of :data:`PHOTOGRAPHS`."""
-    package = importlib.util.find_spec("skimage").submodule_search_locations[0]
-    return [os.path.join(package, "data", name) for name in PHOTOGRAPHS]
-
-
 def check_names(names):
     """Make sure that something named on the command line is there.
 
@@ -88,8 +75,8 @@ def find_pictures(names, frames_per_second=1.0, exclude=(), report=None):
         How many frames to take from a second of video.
     exclude : collection of str
         Real paths that are left out when folders are searched.
-    report : callable of OSError, optional
-        Called for a folder that can't be listed.
+    report : callable of (str, str), optional
+        Called for what is passed over in folders: see :func:`pictures.decode.find_images`.
 
     Yields
     ------
@@ -109,8 +96,7 @@ def find_pictures(names, frames_per_second=1.0, exclude=(), report=None):
 def _find(names, frames_per_second, exclude, report):
     for name in names:
         if name == "-":
-            listed = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
-            yield from _find((each for each in listed if each not in ("", "-")),
+            yield from _find((each for each in read_names(sys.stdin.buffer) if each != "-"),
                              frames_per_second, exclude, report)
         elif "\0" in name:
             yield Picture(name[:100], "zero byte", BadImage(

@@ -1,10 +1,12 @@
-"""Reading pictures: a file of a common format -> RGB array, upright -> the network's size.
+"""Pictures from files: find them, decode them to upright RGB arrays, resize them.
 
 The one place where the project decodes image files, so that training, testing and inference see
 the same pixels. A file that does not decode raises :class:`BadImage`, which callers report, count
 and skip.
 """
 
+import collections
+import contextlib
 import hashlib
 import io
 import os
@@ -14,69 +16,88 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Above this an image is refused before it is decoded: 100 megapixels take 300 MB as RGB.
-MAX_PIXELS = 100 * 1000 * 1000
+from pictures import png
+from utils import open_regular, printable
 
-# How many times the network's size a large JPEG keeps at least when it is decoded at reduced scale:
-# resize() then still does the averaging, as for small pictures. With 2 probabilities near one half
-# moved by up to 0.022, with 4 by up to 0.006.
+# Larger images are refused before they are decoded. Measured at this size, decoding takes up to
+# 0.8 GB beyond the program itself, 1.0 GB for a progressive JPEG and 1.6 GB for a WebP.
+MAX_PIXELS = 100 * 1000 * 1000
+MAX_SIDE = 65535  # pixels: the longest side of a JPEG
+
+# Some rare kinds (run-length encoded BMP; PPM in plain text or with more than 8 bits) are decoded
+# by Python code in Pillow, which takes up to 5 microseconds per pixel.
+MAX_SLOW_PIXELS = 4 * 1000 * 1000
+
+# Pixels that are converted to RGB at a time, which bounds the memory for intermediate copies.
+_STRIP_PIXELS = 1000 * 1000
+
+# A large JPEG is decoded at reduced scale, but to no less than this many times the network's size:
+# resize() then still averages pixels, as it does for small pictures. With 2, probabilities near
+# one half changed by up to 0.022; with 4, by up to 0.006.
 OVERSAMPLING = 4
 
-# What turns stored pixels upright, by the value of EXIF's orientation tag.
+# Turns stored pixels upright, by the value of EXIF's orientation tag.
 ORIENTATION_TAG = 0x0112
-TURNS = {
-    2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE,
-    6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90,
-}  # fmt: skip
+_TURNS = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90,
+}
 
-# Pillow's own decoders alone: left to guess, it would also hand PostScript to a Ghostscript that
-# happens to be installed, and a stranger's picture would be a program.
+# Decoders inside Pillow only. Left to choose, it would also pass PostScript to an installed
+# Ghostscript, and a picture from a stranger would be a program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def _extensions():
+    """Every extension that Pillow knows for these formats; an MPO is a JPEG with more pictures."""
+    Image.init()
+    return tuple(sorted(extension for extension, name in Image.EXTENSION.items()
+                        if name in FORMATS + ("MPO",)))
+
+
+EXTENSIONS = _extensions()
+VIDEO_EXTENSIONS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+                    ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
 
 
 class BadImage(ValueError):
-    """A file that is not a whole image of a sane size; the message is the cause alone."""
+    """A file that is not a whole image of an accepted size; the message is the cause alone."""
 
 
 def read_image(source, max_pixels=MAX_PIXELS, least_size=None):
-    """Decode an image file whole, in any mode, and turn it upright by its EXIF orientation.
+    """Decode an image file of any mode completely and turn it upright by its orientation tag.
 
     Parameters
     ----------
     source : str or bytes
         A path, or the encoded image itself.
     max_pixels : int
-        Larger images are refused before their pixels are decoded (decompression bombs).
+        Larger images are refused before their pixels are decoded (decompression bombs), and so
+        are sides longer than :data:`MAX_SIDE`.
     least_size : int, optional
         A JPEG whose sides are several times this is decoded at 1/2, 1/4 or 1/8 of its size, which
-        takes a fraction of the time, as long as both sides stay at least this.
+        takes a fraction of the time. Both sides stay at least this long.
 
     Returns
     -------
     numpy.ndarray
-        uint8, [height, width, 3], RGB. Transparency is laid over white, 16-bit greys are scaled
-        to 8 bits, and of an animation the first frame is taken.
+        uint8, [height, width, 3], RGB. Transparent parts show white, 16-bit greys are scaled to
+        8 bits, and of an animation the first frame is taken.
 
     Raises
     ------
     BadImage
-        Missing, empty, truncated, oversized or not an image.
+        Missing, empty, truncated, oversized, not a regular file or not an image.
     """
     try:
-        if isinstance(source, str) and os.path.getsize(source) == 0:
-            raise BadImage("empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # harmless oddities in metadata; size is checked here
-            stream = io.BytesIO(source) if isinstance(source, bytes) else source
-            with Image.open(stream, formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise BadImage("{} x {} pixels, more than {:,}".format(
-                        image.width, image.height, max_pixels))
-                if least_size:
-                    image.draft(None, (least_size, least_size))
-                image.load()
-                return _to_rgb(_upright(image))
+        with _open(source) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oddities in metadata; the size is checked here
+            return _decode_or_repair(stream, max_pixels, least_size)
     except BadImage:
         raise
     except FileNotFoundError:
@@ -91,47 +112,131 @@ def read_image(source, max_pixels=MAX_PIXELS, least_size=None):
         raise BadImage(str(error).strip() or type(error).__name__)
 
 
-def _upright(image):
-    """A loaded Pillow image turned as its EXIF orientation says.
+@contextlib.contextmanager
+def _open(source):
+    """The encoded image as a binary stream."""
+    if isinstance(source, bytes):
+        stream, size = io.BytesIO(source), len(source)
+    else:
+        stream = open_regular(source)
+        size = os.fstat(stream.fileno()).st_size
+    with stream:
+        if size == 0:
+            raise BadImage("empty file")
+        yield stream
 
-    Pillow's own ``exif_transpose`` also writes the metadata anew, which fails on odd tags.
-    """
+
+def _decode_or_repair(stream, max_pixels, least_size):
+    """Decode; if that fails, try again without the remarks that may stand in a PNG's way."""
     try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
-    except Exception:  # damaged metadata around pixels that are whole: taken as they lie
-        return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        return _decode(stream, max_pixels, least_size)
+    except BadImage:
+        raise
+    except Exception:
+        pixels_only = png.without_remarks(stream)
+        if pixels_only is None:
+            raise
+        return _decode(pixels_only, max_pixels, least_size)
+
+
+def _decode(stream, max_pixels, least_size):
+    pixels, turn = _load(stream, max_pixels, least_size)  # Pillow's copy is freed by now
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _load(stream, max_pixels, least_size):
+    """An image's pixels as stored, and what turns them upright (a function or None)."""
+    with Image.open(stream, formats=FORMATS) as image:
+        _check_size(image.size, max_pixels)
+        if image.tile and image.tile[0][0] in Image.DECODERS:
+            _check_size(image.size, MAX_SLOW_PIXELS, " in a kind of file that is slow to decode")
+        if least_size:
+            image.draft(None, (least_size, least_size))
+        # Pillow applies a TIFF's own tag while it loads the pixels.
+        turned = image.format == "TIFF" and image.tag_v2.get(ORIENTATION_TAG) in _TURNS
+        image.load()
+        _check_size(image.size, max_pixels)  # a GIF's frame may be larger than the header says
+        return _to_rgb(image), None if turned else _TURNS.get(_orientation(image))
+
+
+def _check_size(size, max_pixels, remark=""):
+    width, height = size
+    if width * height > max_pixels:
+        raise BadImage("{} x {} pixels, more than {:,}{}".format(
+            width, height, max_pixels, remark))
+    if not 0 < min(size) <= max(size) <= MAX_SIDE:
+        raise BadImage("{} x {} pixels; a side must have 1 to {:,}".format(
+            width, height, MAX_SIDE))
+
+
+def _orientation(image):
+    """The orientation tag of a loaded Pillow image, or None."""
+    try:
+        return image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # damaged metadata around whole pixels: taken as they are
+        return None
 
 
 def _to_rgb(image):
     """A loaded Pillow image of any mode as a uint8 [height, width, 3] array."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _grey_to_rgb(np.array(image, np.float32))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+    scale = _deep_scale(image) if deep else None
+    for top, strip in _strips(image):
+        rows = pixels[top:top + strip.height]
+        if deep:
+            rows[...] = _scaled_grey(strip, scale)[:, :, np.newaxis]
+        else:
+            rows[...] = _strip_to_rgb(strip)
+    return pixels
 
 
-def _grey_to_rgb(grey):
-    """A high-depth grey image as uint8, its range told by its maximum: 1.0, 255 or 65535.
+def _strips(image):
+    """Yield an image from top to bottom in strips of full width, each with its first row."""
+    height = max(1, _STRIP_PIXELS // image.width)
+    if height >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
 
-    The float32 array is overwritten: large pictures would take several times their size else.
+
+def _strip_to_rgb(image):
+    """A Pillow image of 8 bits per channel as a uint8 [height, width, 3] array."""
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _deep_scale(image):
+    """What to multiply a grey image of more than 8 bits by.
+
+    Its maximum tells whether its range ends at 1.0, 255 or 65535.
     """
-    np.nan_to_num(grey, copy=False)
-    if grey.max() > 255:
-        grey /= 257
-    elif grey.max() <= 1 and (grey % 1).any():
-        grey *= 255
-    np.clip(np.rint(grey, out=grey), 0, 255, out=grey)
-    return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+    highest, fractional = 0.0, False
+    for _, strip in _strips(image):
+        grey = np.nan_to_num(np.array(strip, np.float32), copy=False)
+        highest = max(highest, float(grey.max()))
+        fractional = fractional or (highest <= 1 and bool((grey % 1).any()))
+    if highest > 255:
+        return np.float32(1) / 257
+    return np.float32(255 if highest <= 1 and fractional else 1)
+
+
+def _scaled_grey(strip, scale):
+    """A strip of such an image as a uint8 [height, width] array."""
+    grey = np.nan_to_num(np.array(strip, np.float32), copy=False)
+    grey *= scale
+    return np.clip(np.rint(grey, out=grey), 0, 255, out=grey).astype(np.uint8)
 
 
 def resize(image, height, width):
-    """Stretch an image to ``height`` x ``width``, the aspect ratio left to its fate.
+    """Stretch an image to ``height`` x ``width`` without keeping the aspect ratio.
 
-    Pixel areas are averaged when the image shrinks along both axes, else it is interpolated
+    Pixel areas are averaged if the image shrinks along both axes; otherwise it is interpolated
     linearly.
 
     Parameters
@@ -158,28 +263,102 @@ def pixel_digest(image):
     return digest.hexdigest()
 
 
+class PassedOver:
+    """Counts what a search passes over, by reason, with a few names for each."""
+
+    EXAMPLES = 3
+
+    def __init__(self):
+        self.counts = collections.Counter()
+        self._examples = collections.defaultdict(list)
+
+    def add(self, path, reason):
+        """Count a file or folder."""
+        self.counts[reason] += 1
+        if len(self._examples[reason]) < self.EXAMPLES:
+            self._examples[reason].append(printable(path))
+
+    def __len__(self):
+        """How many files and folders were counted."""
+        return sum(self.counts.values())
+
+    def __str__(self):
+        """One line: ``3 video (a.mp4, b.mov, c.avi), 1 hidden (.git)``."""
+        return ", ".join(
+            "{:,} {} ({}{})".format(
+                count, reason, ", ".join(self._examples[reason]),
+                ", ..." if count > len(self._examples[reason]) else "")
+            for reason, count in sorted(self.counts.items()))
+
+
 def find_images(folder, exclude=(), report=None):
     """Yield the paths under ``folder``, in sorted order, whose names end like image files.
 
-    One folder's names are held at a time. Hidden files and folders are left out.
+    Links to folders are followed, and every folder is entered once, so that links that lead back
+    up do no harm. One folder's names are held at a time.
 
     Parameters
     ----------
     folder : str
     exclude : collection of str
-        Real paths of files and folders to leave out.
-    report : callable of OSError, optional
-        Called for a folder that can't be listed; it is skipped either way.
+        Real paths of files and folders to leave out without a report.
+    report : callable of (str, str), optional
+        Called with the path of what is passed over and the reason, such as :meth:`PassedOver.add`:
+        "hidden", "video", "unknown extension" or "unreadable folder: <cause>".
     """
-    for parent, folders, names in os.walk(folder, onerror=report):
-        folders.sort()
-        folders[:] = [name for name in folders if not name.startswith(".")
-                      and not _is_excluded(os.path.join(parent, name), exclude)]
-        for name in sorted(names):
+    report = report or (lambda path, reason: None)
+    entered = set()
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            folders, names = _list_folder(parent)
+        except OSError as error:
+            report(parent, "unreadable folder: {}".format(error.strerror))
+            continue
+        for name in names:
             path = os.path.join(parent, name)
-            if (name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-                    and not _is_excluded(path, exclude)):
+            reason = _reason_against(name)
+            if _is_excluded(path, exclude):
+                continue
+            if reason:
+                report(path, reason)
+            else:
                 yield path
+        for name in reversed(folders):
+            path = os.path.join(parent, name)
+            if _is_excluded(path, exclude):
+                continue
+            if name.startswith("."):
+                report(path, "hidden")
+            else:
+                waiting.append(path)
+
+
+def _list_folder(parent):
+    """The names of a folder's sub-folders, linked ones among them, and those of its files."""
+    folders, names = [], []
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            (folders if is_folder else names).append(entry.name)
+    return sorted(folders), sorted(names)
+
+
+def _reason_against(name):
+    """Why a file is not taken for a picture by its name; "" if it is."""
+    if name.startswith("."):
+        return "hidden"
+    if name.lower().endswith(EXTENSIONS):
+        return ""
+    return "video" if name.lower().endswith(VIDEO_EXTENSIONS) else "unknown extension"
 
 
 def _is_excluded(path, exclude):

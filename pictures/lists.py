@@ -1,9 +1,10 @@
 """The file lists: which pictures belong to which split and class.
 
 A list is a pickled list of file names, absolute or relative to the data folder. Each split has two:
-its faces and its non-faces. No picture stands in two lists, neither by name nor by content.
+its faces and its non-faces. No picture is in two lists, neither by name nor by content.
 """
 
+import codecs
 import collections
 import contextlib
 import os
@@ -13,7 +14,8 @@ import numpy as np
 
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import BadImage, read_image
-from utils import UserError, progress, sha256, write_atomically
+from pictures.pickles import parse_names
+from utils import UserError, open_regular, progress, sha256, write_atomically
 
 # The lists of each split: faces, then non-faces.
 LISTS = {
@@ -25,7 +27,10 @@ LISTS = {
 SPLITS = tuple(LISTS)
 CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
 
+# What to do about a missing or bad list of faces, and of non-faces.
 _MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
+
+MAX_LIST_BYTES = 256 * 1000 * 1000
 
 
 class Split(collections.namedtuple("Split", "faces negatives")):
@@ -73,10 +78,10 @@ def _load_paths(path, data_dir, remedy):
 
 
 def check_disjoint(splits):
-    """Make sure that no picture stands in two splits or under both classes.
+    """Check that no picture is in two splits or in both classes.
 
-    By name, then by content: files of equal size are compared by SHA-256. Files that can't be read
-    or do not decode are no pictures: whoever decodes them reports them.
+    First by name, then by content: files of equal size are compared by SHA-256. Files that do not
+    decode are no pictures; the reader reports them.
 
     Parameters
     ----------
@@ -85,7 +90,7 @@ def check_disjoint(splits):
     Raises
     ------
     UserError
-        Naming the two files.
+        Names the two files.
     """
     places = {}
     for split_name, split in splits.items():
@@ -100,7 +105,8 @@ def check_disjoint(splits):
         with contextlib.suppress(OSError, ValueError):
             if os.path.isfile(path):
                 by_size[os.path.getsize(path)].append(path)
-    suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
+    suspects = [path for size, paths in by_size.items() if size and len(paths) > 1
+                for path in paths]
     seen = {}
     for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
         try:
@@ -120,7 +126,7 @@ def _decodes(path):
 
 
 def _real_path(path):
-    """A path without symbolic links; as it is where no file can be named so."""
+    """A path without symbolic links; unchanged if it can't be a file's name."""
     try:
         return os.path.realpath(path)
     except ValueError:  # a NUL, or half of a surrogate pair
@@ -129,7 +135,7 @@ def _real_path(path):
 
 def _overlap(path, here, twin, there):
     raise UserError(
-        "{} ({}) is the same picture as {} ({}); make the lists anew, a picture belongs to one "
+        "{} ({}) is the same picture as {} ({}); make the lists again: a picture belongs to one "
         "split and one class".format(path, here, twin, there))
 
 
@@ -138,24 +144,14 @@ def add_data_arguments(parser):
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Reads pickles of built-in values; whatever names a class or function is refused.
-
-    The pure-Python unpickler is used on purpose: the C one allocates its memo table by an index
-    found in the file, so that six hostile bytes cost 64 GiB.
-    """
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError("it asks for {}.{}".format(module, name))
-
-
-def load_list(path, remedy="make it anew"):
+def load_list(path, remedy="make it again"):
     """Read a file list: a pickled, non-empty list of strings.
 
     Parameters
     ----------
     path : str
-        The pickle. Nothing in it is executed: only lists and strings are admitted.
+        The pickle, of any protocol, written by Python 2 or 3. Nothing in it is executed: see
+        :mod:`pictures.pickles`.
     remedy : str
         What to do when the file is missing or bad, for the error line.
 
@@ -166,24 +162,23 @@ def load_list(path, remedy="make it anew"):
     Raises
     ------
     UserError
-        Missing, empty, truncated or hostile file, or anything but a list of strings.
+        Missing, empty, truncated, huge or hostile file, or anything but a list of strings.
     """
     try:
-        with open(path, "rb") as stream:
-            value = _PlainUnpickler(stream).load()
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_LIST_BYTES:
+                raise ValueError("larger than {:,} bytes".format(MAX_LIST_BYTES))
+            names = parse_names(stream.read(MAX_LIST_BYTES))
     except FileNotFoundError:
         raise UserError("{}: no such file; {}".format(path, remedy))
     except OSError as error:
         raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        cause = str(error) or type(error).__name__
+    except ValueError as error:
         raise UserError("{}: not a pickled list of file names ({}); {}".format(
-            path, cause, remedy))
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UserError("{}: not a list of strings; {}".format(path, remedy))
-    if not value:
+            path, error, remedy))
+    if not names:
         raise UserError("{}: the list is empty; {}".format(path, remedy))
-    return value
+    return names
 
 
 def save_list(path, strings):
@@ -192,8 +187,57 @@ def save_list(path, strings):
         pickle.dump(list(strings), stream, protocol=2)
 
 
+def save_lists(kept, data_dir, class_index=0, remedy="add pictures"):
+    """Write the file lists of one class; if a split is empty, write none.
+
+    Parameters
+    ----------
+    kept : dict of str to list of str
+        Paths by split.
+    data_dir : str
+    class_index : {0, 1}
+        0 writes the lists of faces, 1 those of non-faces.
+    remedy : str
+        What to do about a split without pictures, for the error line.
+
+    Raises
+    ------
+    UserError
+        A split without pictures.
+    """
+    for split in LISTS:
+        if not kept[split]:
+            raise UserError("no usable image for the {} split; the lists were left as they were: "
+                            "{}".format(split, remedy))
+    for split in LISTS:
+        save_list(os.path.join(data_dir, LISTS[split][class_index]),
+                  [relative_to_data(path, data_dir) for path in kept[split]])
+
+
+def read_names(stream):
+    """Yield the file names in a text, one a line.
+
+    Parameters
+    ----------
+    stream : iterable of bytes
+        Lines in UTF-8, with or without a byte-order mark, that end in LF or CR LF. Blanks belong
+        to the names. Empty lines are skipped.
+
+    Yields
+    ------
+    str
+        As :func:`os.fsdecode` makes it.
+    """
+    for number, line in enumerate(stream):
+        if number == 0 and line.startswith(codecs.BOM_UTF8):
+            line = line[len(codecs.BOM_UTF8):]
+        name = os.fsdecode(line).rstrip("\r\n")
+        if name:
+            yield name
+
+
 def relative_to_data(path, data_dir):
-    """The name of a file in a list: relative to ``data_dir`` if it is under it, else absolute."""
+    """A file's name in a list: relative to ``data_dir`` if it is in there, otherwise absolute."""
     path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
     if os.path.commonpath([path, data_dir]) == data_dir:
         return os.path.relpath(path, data_dir)

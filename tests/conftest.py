@@ -11,12 +11,12 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-import preprocess_celeba  # noqa: E402
 from darknet19 import build  # noqa: E402
 from model import frozen  # noqa: E402
 from model.weights import assign, weight_shapes, write_npz  # noqa: E402
 from pictures.lists import load_split  # noqa: E402
 from pictures.reader import read_batches  # noqa: E402
+from pictures.samples import build_sample  # noqa: E402
 from runtime.session import tf  # noqa: E402
 
 TinyModel = collections.namedtuple("TinyModel", "folder npz pb weights")
@@ -27,7 +27,7 @@ Outcome = collections.namedtuple("Outcome", "code out err")
 def sample_dir(tmp_path_factory):
     """A data folder with the 200 real pictures of scikit-image's LFW subset and their lists."""
     folder = str(tmp_path_factory.mktemp("sample"))
-    preprocess_celeba.build_sample(folder)
+    build_sample(folder)
     return folder
 
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures.decode import BadImage, find_images, read_image, resize
+from pictures.decode import (
+    EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    BadImage,
+    PassedOver,
+    find_images,
+    read_image,
+    resize,
+)
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)
@@ -236,3 +244,100 @@ def test_find_images(tmp_path):
     found = [os.path.relpath(path, str(tmp_path)) for path in find_images(
         str(tmp_path), exclude={os.path.realpath(str(tmp_path / "results"))})]
     assert found == ["a.PNG", "b.jpg", "sub/c.webp"]
+
+
+@pytest.mark.parametrize("compression", [
+    None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+@pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
+def test_a_tiff_is_turned_once(picture, tmp_path, orientation, compression):
+    """Pillow turns a TIFF while it loads it, from a file as well as from memory."""
+    options = {"compression": compression} if compression else {}
+    content = encode(Image.fromarray(picture), "TIFF", tiffinfo={0x0112: orientation}, **options)
+    path = tmp_path / "picture.tif"
+    path.write_bytes(content)
+    expected = ORIENTATIONS[orientation](picture)
+    close(read_image(content), expected, 8)
+    close(read_image(str(path)), expected, 8)
+
+
+@pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("WEBP", 12), ("MPO", 6)])
+@pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
+def test_orientation_in_other_formats(picture, kind, tolerance, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(picture), kind, exif=exif, quality=95)
+    close(read_image(content), ORIENTATIONS[orientation](picture), tolerance)
+
+
+def test_every_extension_of_the_formats_is_listed():
+    assert {".bmp", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".pbm",
+            ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp"} <= set(EXTENSIONS)
+    assert not set(EXTENSIONS) & set(VIDEO_EXTENSIONS + (".eps", ".pdf", ".ps"))
+
+
+def fill(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def found_under(folder, **options):
+    return [os.path.relpath(path, str(folder)) for path in find_images(str(folder), **options)]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    """Loops, two links to one folder, a link to itself and a dangling one."""
+    fill(tmp_path, "store/dogs/1.jpg", "neg/cats/2.jpg")
+    for place, target in (("neg/dogs", "../store/dogs"), ("neg/dogs2", "../store/dogs"),
+                          ("neg/cats/up", ".."), ("neg/cats/here", "."), ("neg/self", "self"),
+                          ("neg/gone", "nowhere"), ("neg/one.jpg", "../store/dogs/1.jpg")):
+        os.symlink(target, str(tmp_path / place))
+    passed_over = PassedOver()
+    assert found_under(tmp_path / "neg", report=passed_over.add) == [
+        "one.jpg", "cats/2.jpg", "dogs/1.jpg"]
+    assert passed_over.counts == {"unknown extension": 2}
+
+
+def test_what_is_passed_over_is_reported(tmp_path, monkeypatch):
+    fill(tmp_path, "a.jpg", "film.mp4", "b/film.MOV", "notes.txt", "no_extension", "c.heic",
+         ".hidden.jpg", ".git/x.jpg", "locked/y.jpg", "out/z.txt")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    passed_over = PassedOver()
+    assert not passed_over
+    exclude = {os.path.realpath(str(tmp_path / "out"))}
+    assert found_under(tmp_path, report=passed_over.add, exclude=exclude) == ["a.jpg"]
+    assert passed_over.counts == {"video": 2, "unknown extension": 3, "hidden": 2,
+                                  "unreadable folder: Permission denied": 1}
+    assert len(passed_over) == 8
+    assert "2 video ({}, {})".format(
+        tmp_path / "film.mp4", tmp_path / "b" / "film.MOV") in str(passed_over)
+
+
+def test_passed_over_is_one_line_with_few_examples():
+    passed_over = PassedOver()
+    for number in range(2000):
+        passed_over.add("odd\n{}.txt".format(number), "unknown extension")
+    assert str(passed_over) == (
+        "2,000 unknown extension (odd\\n0.txt, odd\\n1.txt, odd\\n2.txt, ...)")
+
+
+def test_a_search_is_lazy_and_survives_deep_folders(tmp_path):
+    fill(tmp_path, "a.jpg", "/".join(["deep"] * 200) + "/b.jpg")
+    paths = find_images(str(tmp_path))
+    assert next(paths).endswith("a.jpg")
+    assert next(paths).endswith("b.jpg")
+    assert list(paths) == []
+
+
+def test_a_folder_that_is_not_there():
+    passed_over = PassedOver()
+    assert list(find_images("no/such/folder", report=passed_over.add)) == []
+    assert "No such file" in str(passed_over)

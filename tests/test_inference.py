@@ -24,6 +24,7 @@ from model import frozen
 from model.weights import read_npz, write_npz
 from pictures.decode import read_image
 from pictures.lists import load_split
+from pictures.samples import PHOTOGRAPHS
 from pictures.sheets import GREEN, RED
 from utils import UserError
 
@@ -525,7 +526,7 @@ def test_camera_frames_come_one_by_one(infer, video, monkeypatch):
 
 def test_photographs(infer):
     outcome = infer("--photographs")
-    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(finding.PHOTOGRAPHS)
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(PHOTOGRAPHS)
     assert "astronaut.png" in outcome.out and "could not be read" not in outcome.err
 
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
-from skimage.data import lfw_subset
 
 import preprocess_celeba
-from pictures.decode import read_image
-from pictures.lists import LISTS, load_list, resolve
+from pictures.lists import LISTS, load_list
 
 FACE_LISTS = {split: names[0] for split, names in LISTS.items()}
 
@@ -126,16 +124,91 @@ def test_an_empty_split_writes_no_list(celeba, run_script):
     assert not list(celeba.parent.glob("*.pickle"))
 
 
-def test_the_sample_is_the_200_real_pictures(sample_dir):
-    counts = {"train": 70, "val": 10, "test": 20}
-    originals = (lfw_subset() * 255).round().astype(np.uint8)
-    found = []
-    for class_index in (0, 1):
-        for split in ("train", "val", "test"):
-            names = load_list(os.path.join(sample_dir, LISTS[split][class_index]))
-            assert len(names) == counts[split]
-            found += [read_image(resolve(name, sample_dir)) for name in names]
-    assert len(found) == 200
-    for picture, original in zip(found, originals):
-        assert picture.shape == (25, 25, 3)
-        assert np.abs(picture.astype(int) - original[..., np.newaxis]).max() <= 1
+def test_kaggle_s_copy(celeba, run_script):
+    """Nested folders, a partition in CSV with a header, and CR LF."""
+    nested = celeba / "img_align_celeba" / "img_align_celeba"
+    (celeba / "img_align_celeba").rename(celeba / "inner")
+    (celeba / "img_align_celeba").mkdir()
+    (celeba / "inner").rename(nested)
+    lines = (celeba / "list_eval_partition.txt").read_text().replace(" ", ",")
+    (celeba / "list_eval_partition.txt").unlink()
+    (celeba / "list_eval_partition.csv").write_bytes(
+        b"\xef\xbb\xbf" + ("image_id,partition\n" + lines).replace("\n", "\r\n").encode())
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "10 images, divided as" in outcome.out and "list_eval_partition.csv" in outcome.out
+    found = lists(celeba.parent)
+    assert len(found["train"]) == 6 and found["test"] == ["000009.jpg", "000010.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["img_align_celeba", "img_align_celeba_png"])
+def test_pngs_with_the_official_list(celeba, run_script, folder):
+    for path in (celeba / "img_align_celeba").iterdir():
+        Image.open(str(path)).save(str(path)[:-3] + "png")
+        path.unlink()
+    (celeba / "img_align_celeba").rename(celeba / folder)
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert lists(celeba.parent)["val"] == ["000007.png", "000008.png"]
+
+
+def test_many_missing_images_are_one_line(celeba, run_script):
+    with open(str(celeba / "list_eval_partition.txt"), "a") as stream:
+        stream.writelines("{:06d}.jpg 0\n".format(number) for number in range(11, 2011))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent, "--limit", 10)
+    assert outcome.code == 0 and len(outcome.err.splitlines()) == 1
+    assert "2,000 no such file (000011.jpg, 000012.jpg, 000013.jpg, ...)" in outcome.err
+    assert len(sum(lists(celeba.parent).values(), [])) == 10, "--limit counts what is there"
+
+
+def test_many_bad_images_are_few_lines(celeba, run_script):
+    for number in range(11, 61):
+        (celeba / "img_align_celeba" / "{:06d}.jpg".format(number)).write_bytes(b"")
+    with open(str(celeba / "list_eval_partition.txt"), "a") as stream:
+        stream.writelines("{:06d}.jpg 0\n".format(number) for number in range(11, 61))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert outcome.code == 0 and "50 bad" in outcome.out
+    assert len(outcome.err.splitlines()) == preprocess_celeba.WARNINGS + 1
+
+
+@pytest.mark.parametrize("start, end", [("", "\n"), ("\ufeff", "\r\n")])
+def test_partitions_in_utf_8(celeba, run_script, start, end):
+    """With a byte-order mark, CR LF and blanks in names."""
+    images = celeba / "img_align_celeba"
+    lines = []
+    for number in range(1, 11):
+        name = "größe {}.jpg".format(number)
+        (images / "{:06d}.jpg".format(number)).rename(images / name)
+        lines.append("{} {}".format(name, 0 if number <= 6 else 1 if number <= 8 else 2))
+    (celeba / "list_eval_partition.txt").write_bytes(
+        (start + end.join(lines) + end).encode("utf-8"))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert lists(celeba.parent)["test"] == ["größe 9.jpg", "größe 10.jpg"]
+
+
+def test_odd_names_without_a_partition(celeba, run_script):
+    """Digits that int() does not read, and many odd names in few lines."""
+    (celeba / "list_eval_partition.txt").unlink()
+    for name in ["²².jpg"] + ["odd{}.jpg".format(number) for number in range(30)]:
+        portrait(99).save(str(celeba / "img_align_celeba" / name), "JPEG")
+    for name in ("170000.jpg", "200000.jpg"):
+        portrait(int(name[:6])).save(str(celeba / "img_align_celeba" / name))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert outcome.code == 0
+    assert len(outcome.err.splitlines()) == preprocess_celeba.WARNINGS + 1
+    assert "21 more names" in outcome.err
+    assert lists(celeba.parent)["val"] == ["170000.jpg"]
+
+
+def test_a_pipe_for_a_partition_is_refused(celeba, run_script):
+    (celeba / "list_eval_partition.txt").unlink()
+    os.mkfifo(str(celeba / "list_eval_partition.txt"))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert outcome.code == 2 and "not a regular file" in outcome.err
+
+
+def test_a_folder_without_images(tmp_path, run_script):
+    (tmp_path / "img_align_celeba").mkdir()
+    outcome = run_script(preprocess_celeba, "--data-dir", tmp_path, "--celeba-dir", tmp_path)
+    assert outcome.code == 2 and "no images in it" in outcome.err

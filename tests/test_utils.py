@@ -4,17 +4,24 @@ import errno
 import os
 import pickle
 import stat
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from pictures.lists import load_list, relative_to_data, resolve, save_list
 from utils import (
     UserError,
     cli,
     number_type,
+    open_regular,
+    printable,
     read_json,
     remove_leftovers,
+    sha256,
     temporary_path,
+    warn,
     write_atomically,
     write_json,
 )
@@ -177,3 +184,98 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught, write_atomically(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == path and os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("content", [
+    "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, content):
+    path = write(tmp_path / "file.json", '{{"a": [1.5, {}]}}'.format(content).encode())
+    with pytest.raises(UserError, match="file.json: not JSON .*not a finite number.*make it again"):
+        read_json(path)
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    pipe, device = str(tmp_path / "pipe"), str(tmp_path / "device")
+    os.mkfifo(pipe)
+    os.symlink("/dev/zero", device)
+    for path in (pipe, device):
+        for read in (open_regular, sha256):
+            with pytest.raises(OSError, match="not a regular file") as caught:
+                read(path)
+            assert caught.value.filename == path
+        with pytest.raises(UserError, match="not a regular file"):
+            read_json(path)
+    with pytest.raises(UserError, match="Is a directory"):
+        read_json(str(tmp_path))
+    os.symlink(write(tmp_path / "file", b"content"), str(tmp_path / "link"))
+    with open_regular(str(tmp_path / "link")) as stream:
+        assert stream.read() == b"content"
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("größe 1.jpg", "größe 1.jpg"), ("日本.png", "日本.png"), ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
+    ("\ufeffa.jpg", "\\ufeffa.jpg"), ("a\u200b.jpg", "a\\u200b.jpg"), ("a\u202egpj", "a\\u202egpj"),
+    ("a\u00a0.jpg", "a\\xa0.jpg"), ("a\u3164", "a\\u3164"), ("\udcff", "\\udcff"),
+    ("a\u2028b", "a\\u2028b"), ("a\u00ad", "a\\xad"), ("a\t", "a\\t")])
+def test_invisible_characters_are_shown(name, shown):
+    assert printable(name) == shown
+
+
+def test_line_breaks_in_names_are_shown_in_messages(capsys):
+    warn("a.jpg\n: no such file")
+    warn("a\u3000b")
+    assert capsys.readouterr().err == "warning: a.jpg\\n: no such file\nwarning: a\\u3000b\n"
+
+
+PROGRAM = """
+import sys
+from tqdm import tqdm
+from utils import UserError, cli, progress, warn
+
+@cli
+def main():
+    warn("careful")
+    print("text")
+    tqdm.write("more", file=sys.stdout)
+    list(progress(range(3)))
+    print(len(sys.stdin.buffer.read()))
+    with open(sys.argv[1], "w") as stream:
+        stream.write("whole")
+    if len(sys.argv) > 2:
+        raise UserError("file: bad; mend it")
+
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_closed_standard_streams(tmp_path, closed, fails):
+    path = str(tmp_path / "file")
+    command = '"$0" -c "$1" "$2" {} {}'.format("fail" if fails else "", closed)
+    ended = subprocess.run(["sh", "-c", command, sys.executable, PROGRAM, path], cwd=ROOT,
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == (2 if fails else 0)
+    assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr
+    with open(path) as stream:
+        assert stream.read() == "whole", "what is printed must not end up in a file"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path):
+    ended = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" "$2" >/dev/full', sys.executable, PROGRAM,
+         str(tmp_path / "file")], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True)
+    assert ended.returncode == 2
+    assert [line.split(":")[0] for line in ended.stderr.splitlines()] == ["warning", "error"]
+    assert "No space left" in ended.stderr
+
+
+def test_a_reader_that_left_is_no_error(tmp_path):
+    program = PROGRAM.replace('print("text")', 'print("text" * 100000)')
+    ended = subprocess.run(
+        ["sh", "-c", '{ "$0" -c "$1" "$2"; echo "code $?" >&2; } | true', sys.executable, program,
+         str(tmp_path / "file")], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True)
+    assert ended.stderr.splitlines() == ["warning: careful", "code 141"]
