@@ -46,7 +46,7 @@ def jpeg(image):
     return cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]
 
 
-def shrink(size):
+def downsample(size):
     """A disturbance: shrunk to ``size`` x ``size`` pixels and enlarged again."""
     def disturb(image):
         small = resize(image, min(size, image.shape[0]), min(size, image.shape[1]))
@@ -78,9 +78,9 @@ DISTURBANCES = OrderedDict([
     ("blurred", blur),
     ("noisy", noise),
     ("JPEG quality 20", jpeg),
-    ("shrunk to 32 px", shrink(32)),
-    ("shrunk to 48 px", shrink(48)),
-    ("shrunk to 96 px", shrink(96)),
+    ("shrunk to 32 px", downsample(32)),
+    ("shrunk to 48 px", downsample(48)),
+    ("shrunk to 96 px", downsample(96)),
     ("shifted right by 1/5", move(right=0.2)),
     ("shifted up by 1/5", move(down=-0.2)),
     ("zoomed in, 1.5 times", move(zoom=1.5)),
