@@ -101,7 +101,7 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
 
 def fit(image, tile):
     """A picture shrunk or grown into a ``tile`` x ``tile`` square, on grey where it is narrower."""
-    small = shrink(image, tile)
+    small = scale_to(image, tile)
     height, width = small.shape[:2]
     square = np.full((tile, tile, 3), 225, np.uint8)
     top, left = (tile - height) // 2, (tile - width) // 2
@@ -109,8 +109,8 @@ def fit(image, tile):
     return square
 
 
-def shrink(image, longest):
-    """A picture shrunk or grown, its shape kept, until its longer side has ``longest`` pixels."""
+def scale_to(image, longest):
+    """Scale a picture, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
