@@ -19,7 +19,7 @@ from PIL import Image
 
 import inference
 import test as test_script
-from classify import finding
+from classify import finding, inputs, outputs, predict, tables
 from model import frozen
 from model.weights import read_npz, write_npz
 from pictures.decode import read_image
@@ -37,7 +37,7 @@ def classifier(tiny_model):
 def infer(run_script, tiny_model, classifier, monkeypatch):
     """inference.py with the tiny model, whose graph is built once for the whole module."""
     monkeypatch.setattr(inference, "read_npz", lambda path: tiny_model.weights)
-    monkeypatch.setattr(inference, "folded_classifier", lambda *_: classifier)
+    monkeypatch.setattr(inference, "folded_classifier", lambda *_, **options: classifier)
     return lambda *arguments: run_script(
         inference, "--model-dir", tiny_model.folder, *arguments)
 
@@ -234,9 +234,9 @@ def test_names_come_lazily(classifier, pictures):
     def endless():
         for number in itertools.count():
             taken.append(number)
-            yield finding.Picture(pictures + "/00.png", "00.png", None)
+            yield inputs.InputImage(pictures + "/00.png", "00.png", None)
 
-    results = inference.classify(classifier, endless(), batch_size=4)
+    results = predict.classify_images(classifier, endless(), batch_size=4)
     for round_number in range(1, 20):
         batch, bad = next(results)
         assert len(batch) == 4 and not bad
@@ -278,7 +278,7 @@ def test_resume_keeps_names_with_line_breaks(infer, pictures, tmp_path):
     for cut in range(whole.index(b"\n") + 1, len(whole), 9):
         with open(table, "wb") as stream:
             stream.write(whole[:cut])
-        inference.keep_whole_rows(table, "csv")
+        tables.keep_whole_rows(table, "csv")
         with open(table, "rb") as stream:
             kept = stream.read()
         assert whole.startswith(kept)
@@ -428,10 +428,10 @@ def test_sort_by_links(infer, pictures, tmp_path):
 
 def test_a_montage_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
     sheets = []
-    monkeypatch.setattr(inference, "contact_sheet", lambda *sheet: sheets.append(sheet))
-    monkeypatch.setattr(inference, "save_picture", lambda *_: None)
-    montage = inference.Montage(str(tmp_path / "sheet.png"), 9)
-    pixels = inference.Picture("", "", np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(outputs, "contact_sheet", lambda *sheet: sheets.append(sheet))
+    monkeypatch.setattr(outputs, "save_picture", lambda *_: None)
+    montage = outputs.Montage(str(tmp_path / "sheet.png"), 9)
+    pixels = inputs.InputImage("", "", np.zeros((4, 4, 3), np.uint8))
     for name in ("x/1.png", "y/1.png", "y/2.png"):
         montage.write(pixels, {"file": name, "class": "FACE", "probability": 0.75})
     montage.close()
@@ -476,14 +476,14 @@ def video(tmp_path):
 
 
 def test_video_frames(video):
-    pictures = list(finding.find_pictures([video], frames_per_second=1.0))
+    pictures = list(finding.find_inputs([video], frames_per_second=1.0))
     assert [each.name for each in pictures] == [
         video + "@0.00s", video + "@1.00s", video + "@2.00s"]
     for channel, picture in enumerate(pictures):
         assert picture.read().shape == (48, 64, 3)
         assert picture.read().mean(axis=(0, 1)).argmax() == channel
-    assert len(list(finding.find_pictures([video], frames_per_second=5))) == 15
-    assert len(list(finding.find_pictures([video], frames_per_second=1000))) == 30
+    assert len(list(finding.find_inputs([video], frames_per_second=5))) == 15
+    assert len(list(finding.find_inputs([video], frames_per_second=1000))) == 30
 
 
 def test_classifying_a_video(infer, video, tmp_path):
@@ -503,7 +503,7 @@ def test_large_frames_are_shrunk(tmp_path):
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (2560, 640))
     writer.write(np.zeros((640, 2560, 3), np.uint8))
     writer.release()
-    (picture,) = finding.find_pictures([path])
+    (picture,) = finding.find_inputs([path])
     assert picture.read().shape == (320, 1280, 3)
 
 
