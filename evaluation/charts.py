@@ -19,38 +19,51 @@ from utils import printable
 THEME = {hexadecimal(INK): "currentColor", hexadecimal(BLUE): "var(--face)",
          hexadecimal(RED): "var(--non-face)", hexadecimal(GREEN): "var(--good)"}
 
+MOST_CATEGORIES = 15
+CAPTIONS = {
+    "confusion": "How many pictures of each class were assigned to each class.",
+    "histogram": "How many pictures got which probability. A confident classifier makes two peaks "
+                 "far apart.",
+    "roc": "True-positive rate against false-positive rate, over all thresholds.",
+    "precision-recall": "Precision (the share of faces among the pictures called faces) against "
+                        "recall (the share of the faces that are found).",
+    "reliability": "On the dashed line a probability of 0.8 is right in 8 cases of 10. Each point "
+                   "has its number of pictures above it and a bar for its 95 % interval.",
+    "categories": "The kinds of non-faces that are most often called a face, at most {}.".format(
+        MOST_CATEGORIES),
+    "robustness": "Mistakes when every test picture is disturbed in the same way.",
+}
+
 
 def draw_charts(scores, figures):
-    """The report's charts.
+    """Draw the report's charts.
+
+    Parameters
+    ----------
+    scores : evaluation.figures.Scores
+    figures : dict
+        From :func:`evaluation.figures.figures_of`; ``robustness`` is drawn if it is there.
 
     Returns
     -------
     list of (str, str, matplotlib.figure.Figure)
-        Each with a short name and a sentence on what it shows.
+        Per chart a short name, a caption and the chart.
     """
     with matplotlib.rc_context(CHART_STYLE):
         charts = [
-            ("confusion", "How many pictures of each class were taken for which.",
-             _chart(_draw_confusion, figures)),
-            ("histogram", "How many pictures got which probability. Two heaps far apart are a "
-             "classifier that is sure of itself.", _chart(_draw_histogram, scores, figures)),
-            ("roc", "Faces found against non-faces let through, over all thresholds.",
-             _chart(_draw_roc, scores, figures)),
-            ("precision-recall", "Of what is called a face, how much is one, against how many of "
-             "the faces are found.", _chart(_draw_precision_recall, scores, figures)),
-            ("reliability", "Whether a probability of 0.8 is right in 8 cases of 10: on the "
-             "dashed line it is. Above each point stands its number of pictures; the fewer they "
-             "are, the longer the bar of its 95 % interval.",
-             _chart(_draw_reliability, figures)),
+            ("confusion", _chart(_draw_confusion, figures)),
+            ("histogram", _chart(_draw_histogram, scores, figures)),
+            ("roc", _chart(_draw_roc, scores, figures)),
+            ("precision-recall", _chart(_draw_precision_recall, scores, figures)),
+            ("reliability", _chart(_draw_reliability, figures)),
         ]
         wrong = [row for row in figures["false_positives_by_category"] if row["false_positives"]]
         if wrong:
-            charts.append(("categories", "Which kinds of non-faces are taken for faces (the worst "
-                           "15).", _chart(_draw_categories, wrong[:15])))
+            charts.append(("categories", _chart(_draw_categories, wrong[:MOST_CATEGORIES])))
         if "robustness" in figures:
-            charts.append(("robustness", "Mistakes when every test picture is disturbed alike.",
-                           _chart(_draw_robustness, figures["robustness"], height=6.5)))
-    return charts
+            charts.append(("robustness", _chart(
+                _draw_robustness, figures["robustness"], height=6.5)))
+    return [(name, CAPTIONS[name], chart) for name, chart in charts]
 
 
 def _chart(draw, *content, height=5):
@@ -95,7 +108,7 @@ def _draw_histogram(axis, scores, figures):
 def _draw_roc(axis, scores, figures):
     rates, recalls, _ = sklearn_metrics.roc_curve(
         scores.labels == FACE, scores.face_probabilities)
-    least = 0.5 / (scores.labels == NON_FACE).sum()  # stands for none, which a log scale lacks
+    least = 0.5 / (scores.labels == NON_FACE).sum()  # stands for 0, which a log scale lacks
     axis.plot(np.maximum(rates, least), recalls, color=hexadecimal(BLUE),
               drawstyle="steps-post")
     _mark_thresholds(axis, figures, lambda point: (
@@ -128,14 +141,14 @@ def _draw_precision_recall(axis, scores, figures):
 
 
 def _upper_part(lowest):
-    """The limits of an axis that shows a curve from ``lowest`` to 1: 0 to 1, or closer to 1."""
+    """The axis limits for a curve from ``lowest`` to 1: from 0, or closer if it stays high."""
     low = 1 - 2 * (1 - lowest)
     low = 0 if low < 0.5 else min(low, 0.9)
     return low, 1 + 0.02 * (1 - low)
 
 
 def _mark_thresholds(axis, figures, place):
-    """Dots on a curve at the threshold in use and at the one for a chosen false-positive rate."""
+    """Mark the threshold in use, and that for the target false-positive rate, on a curve."""
     points = [(figures, INK)]
     if figures.get("at_false_positive_rate", {}).get("threshold") is not None:
         points.append((figures["at_false_positive_rate"], GREEN))
@@ -161,12 +174,12 @@ def _draw_reliability(axis, figures):
 
 def _draw_categories(axis, rows):
     names = [printable("{category} ({false_positives} of {images})".format(**row)).replace(
-        "$", r"\$") for row in rows]  # between dollars matplotlib would typeset formulas
+        "$", r"\$") for row in rows]  # matplotlib would typeset text between dollars as a formula
     axis.barh(names, [row["rate"] for row in rows], color=hexadecimal(RED), alpha=0.8)
     axis.invert_yaxis()
     axis.tick_params("y", labelsize=11)
     axis.set_ylim(max(len(rows), 4) - 0.5, -0.5)
-    axis.set(title="False positives by category", xlabel="share taken for faces")
+    axis.set(title="False positives by category", xlabel="false-positive rate")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
 
 
@@ -188,10 +201,22 @@ def _draw_robustness(axis, rows):
 
 
 def to_svg(figure, name, description):
-    """A chart as an ``svg`` element for a page.
+    """Convert a chart into an ``svg`` element for a page.
 
-    Its colours follow the page's theme, its text stays text, and its identifiers begin with
-    ``name`` so that several charts live in one document.
+    Its colours follow the page's theme and its text stays text. Its identifiers begin with
+    ``name``, so that several charts fit into one page.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    name : str
+        Unique within the page.
+    description : str
+        For screen readers.
+
+    Returns
+    -------
+    str
     """
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

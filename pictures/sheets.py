@@ -1,7 +1,7 @@
-"""Contact sheets and the style of charts.
+"""Contact sheets, and the style of charts.
 
-Sheets and charts that are PNGs stand on near-white paper of their own, so that they read the same
-on a light page and a dark one; letters are large enough to be read at half size.
+Sheets and charts have a near-white background of their own, so that they look the same on light
+and dark pages. Letters are large enough to be read at half size.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils import temporary_path
 
-# Okabe & Ito's palette keeps these apart for colour-blind readers too.
+# From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
 PAPER, INK = (250, 250, 250), (32, 32, 32)
 
@@ -25,7 +25,7 @@ def hexadecimal(colour):
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-# matplotlib's settings for every chart here, for matplotlib.rc_context().
+# matplotlib's settings for every chart of the project, for matplotlib.rc_context().
 CHART_STYLE = {
     "font.size": 14, "axes.titlesize": 16, "axes.titleweight": "bold", "lines.linewidth": 2.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.35,
@@ -41,7 +41,7 @@ CHART_STYLE = {
 
 @functools.lru_cache(maxsize=None)
 def font(size):
-    """DejaVu Sans, which comes with matplotlib, at a height in pixels."""
+    """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high."""
     import matplotlib
 
     folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
@@ -49,21 +49,22 @@ def font(size):
 
 
 def contact_sheet(images, captions=None, frames=None, title=None, columns=8, tile=160):
-    """Lay pictures out in rows.
+    """Draw a contact sheet: pictures in rows.
 
     Parameters
     ----------
     images : sequence of numpy.ndarray
         uint8, [any height, any width, 3], RGB; each is fitted into a square tile.
     captions : sequence of str, optional
-        Lines under each picture, as many for all; each is cut where it is too long.
+        The lines under each picture; all captions have the same number of lines. Long lines lose
+        their beginnings.
     frames : sequence of (int, int, int), optional
-        The frame's colour around each picture.
+        The colour of each picture's frame, RGB.
     title : str, optional
-        A line over the sheet.
+        A line above the pictures.
     columns : int
     tile : int
-        Height and width of a tile's picture in pixels.
+        Height and width of a tile in pixels.
 
     Returns
     -------
@@ -100,7 +101,7 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
 
 
 def fit(image, tile):
-    """A picture shrunk or grown into a ``tile`` x ``tile`` square, on grey where it is narrower."""
+    """Scale a picture into a ``tile`` x ``tile`` square and fill the rest with grey."""
     small = scale_to(image, tile)
     height, width = small.shape[:2]
     square = np.full((tile, tile, 3), 225, np.uint8)
@@ -118,7 +119,7 @@ def scale_to(image, longest):
 
 
 def _cut(text, typeface, width):
-    """The longest end of ``text`` that fits: file names differ at their ends."""
+    """Cut the beginning of a text that is too long: file names differ at their ends."""
     if typeface.getlength(text) <= width:
         return text
     while text and typeface.getlength("…" + text) > width:
@@ -127,17 +128,17 @@ def _cut(text, typeface, width):
 
 
 def picture_name(text):
-    """An argparse ``type``: the name of a picture to write, which says by its end of what kind."""
+    """An argparse ``type``: the name of a picture to write, with the extension of its format."""
     if not text.lower().endswith((".jpg", ".jpeg", ".png")):
         raise argparse.ArgumentTypeError(
-            "{}: not a picture's name; let it end in .png or .jpg".format(text))
+            "{}: not the name of a picture; end it in .png or .jpg".format(text))
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
     return text
 
 
 def save_picture(path, image):
-    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it."""
+    """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -146,7 +147,7 @@ def save_picture(path, image):
 
 
 def encode_png(image):
-    """A Pillow image as the bytes of a PNG."""
+    """Encode a Pillow image as a PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
