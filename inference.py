@@ -17,6 +17,7 @@ Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
 import argparse
 import collections
 import contextlib
+import errno
 import os
 import sys
 
@@ -52,6 +53,10 @@ from utils import (
 
 RELEASED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
                         "darknet19_face.npz")
+
+# Errors that concern one picture: its name is too long for a copy or a heat map, its file is gone,
+# or a folder and a file of the same name are in each other's way. Others end the run.
+ONE_PICTURE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 InputOptions = collections.namedtuple(
     "InputOptions", "names frames_per_second camera", defaults=((), 1.0, None))
@@ -141,6 +146,12 @@ def _write(results, bad, outputs, counts):
         except BadImage as error:  # the file changed between two readings
             counts["bad"] += 1
             warn("{}: {}; skipped".format(printable(image.name), error))
+        except OSError as error:
+            if error.errno not in ONE_PICTURE_ERRORS:
+                raise
+            counts["bad"] += 1
+            warn("{}: {}: {}; skipped".format(
+                printable(image.name), error.filename, error.strerror))
     for output in outputs:
         output.flush()
 
@@ -288,7 +299,7 @@ def _check_outputs(parser, args):
 def main():
     args = _parse_arguments()
     if args.images and not args.photographs and distributed.rank() == 0:
-        check_names(args.images)
+        check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     path, image_size = choose_model(args)
     weights = read_npz(path)
     classifier = folded_classifier(weights, image_size, precision=args.precision)

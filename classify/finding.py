@@ -6,6 +6,7 @@ folder of ten.
 
 import glob
 import importlib.util
+import itertools
 import os
 import sys
 
@@ -20,6 +21,8 @@ PHOTOGRAPHS = (
     "clock_motion.png", "coins.png", "horse.png", "hubble_deep_field.jpg", "moon.png", "grass.png",
 )  # fmt: skip
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
+
 
 def photographs():
     """The paths of :data:`PHOTOGRAPHS`."""
@@ -27,18 +30,45 @@ def photographs():
     return [os.path.join(package, "data", name) for name in PHOTOGRAPHS]
 
 
-def check_names(names):
-    """Check that at least one of the names exists, is a pattern or is ``-``.
+def check_names(names, output_folders=()):
+    """Check the names on the command line before anything is written.
 
-    If some names exist, the missing ones are reported and counted later, like bad pictures.
+    At least one must exist, be a pattern or be ``-``. If some names exist, the missing ones are
+    reported and counted later, like bad pictures.
+
+    Parameters
+    ----------
+    names : list of str
+    output_folders : collection of str
+        Folders that the results go to. No name may lie in one: each run would find more pictures.
 
     Raises
     ------
     UserError
-        If none exists: the command line is wrong.
+        If no name exists, or if one lies in an output folder.
     """
     if not any(name == "-" or os.path.lexists(name) or glob.has_magic(name) for name in names):
         raise UserError("{}: no such file or folder; check the spelling".format(", ".join(names)))
+    for name in names:
+        for folder in output_folders:
+            if name != "-" and "\0" not in name and is_below(_without_pattern(name), [folder]):
+                raise UserError("{}: lies in {}, where results go; name another folder for them"
+                                .format(name, folder))
+
+
+def _without_pattern(name):
+    """The folder from which a pattern is searched; a name that exists as it is."""
+    while glob.has_magic(name) and not os.path.lexists(name):
+        name = os.path.dirname(name)
+    return name
+
+
+def is_below(path, folders):
+    """Whether a path is one of some folders or lies in one, links resolved."""
+    if not folders:
+        return False
+    path = os.path.join(os.path.realpath(path), "")
+    return any(path.startswith(os.path.join(os.path.realpath(each), "")) for each in folders)
 
 
 def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
@@ -52,14 +82,15 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
     frames_per_second : float
         How many frames to take from each second of video.
     exclude : collection of str
-        Real paths to leave out when folders are searched.
+        Real paths of files and folders to leave out of folders, patterns and lists.
     report : callable of OSError, optional
         Called for a folder that cannot be listed.
 
     Yields
     ------
     InputImage
-        Each with a ``place`` of its own.
+        Each with a ``place`` of its own. A name that a spreadsheet would run as a formula gets
+        ``./`` in front.
     """
     taken = set()  # digests: the places of a million pictures would take 100 MB
     for image in _find(names, frames_per_second, exclude, report):
@@ -69,42 +100,91 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
             number += 1
             place = "{}-{}{}".format(stem, number, extension)
         taken.add(digest(place))
-        yield image._replace(place=place)
+        name = os.path.join(".", image.name) if image.name.startswith(
+            FORMULA_STARTS) else image.name
+        yield image._replace(name=name, place=place)
 
 
 def _find(names, frames_per_second, exclude, report):
     for name in names:
         if name == "-":
-            listed = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
-            yield from _find((each for each in listed if each not in ("", "-")),
-                             frames_per_second, exclude, report)
+            yield from _find(_listed(exclude), frames_per_second, exclude, report)
         elif "\0" in name:
             yield InputImage(name[:100], "zero byte", BadImage(
                 "holds a zero byte, as no file's name does; list one name per line"))
         elif os.path.isdir(name):
             for path in find_images(name, exclude, report):
                 yield InputImage(path, os.path.relpath(path, name), None)
-        elif name.lower().endswith(VIDEO_EXTENSIONS):
+        elif name.lower().endswith(VIDEO_EXTENSIONS) and (
+                os.path.lexists(name) or not glob.has_magic(name)):
             yield from video_frames(name, frames_per_second)
         elif glob.has_magic(name) and not os.path.lexists(name):
-            found = sorted(glob.iglob(name, recursive=True))
-            if not found:
-                yield InputImage(name, os.path.basename(name), BadImage("no file matches"))
-            yield from _once(_find((each for each in found if not glob.has_magic(each)
-                                    or os.path.lexists(each)), frames_per_second, exclude, report))
+            yield from _find_pattern(name, frames_per_second, exclude, report)
         else:
             yield InputImage(name, os.path.basename(name), None)
 
 
-def _once(images):
-    """Drop repeated pictures.
+def _listed(exclude):
+    """The names on standard input."""
+    for line in sys.stdin.buffer:
+        name = os.fsdecode(line).rstrip("\r\n")
+        if name not in ("", "-") and ("\0" in name or not is_below(name, exclude)):
+            yield name
 
-    ``**`` matches folders as well as the files in them, and follows links that lead back up.
+
+def _find_pattern(pattern, frames_per_second, exclude, report):
+    """The pictures that a pattern matches, each once.
+
+    ``**`` matches folders as well as the files in them.
     """
-    seen = set()
-    for image in images:
-        folder, name = os.path.split(image.name)
-        place = digest(os.path.join(os.path.realpath(folder), name))
-        if place not in seen:
-            seen.add(place)
-            yield image
+    found, seen = None, set()
+    for found in _matches(pattern, report):
+        if not os.path.lexists(found) or is_below(found, exclude):
+            continue
+        for image in _find([found], frames_per_second, exclude, report):
+            folder, name = os.path.split(image.name)
+            place = digest(os.path.join(os.path.realpath(folder), name))
+            if place not in seen:
+                seen.add(place)
+                yield image
+    if found is None:
+        yield InputImage(pattern, os.path.basename(pattern), BadImage("no file matches"))
+
+
+def _matches(pattern, report):
+    """The paths that a pattern matches, in sorted order within each folder.
+
+    Unlike :func:`glob.glob`, ``**`` enters each folder once. Two links to their own folder would
+    otherwise stand for 2^40 paths.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from sorted(glob.iglob(pattern))
+        return
+    position = parts.index("**")
+    start = os.sep.join(parts[:position] + [""])
+    rest = list(itertools.dropwhile(lambda part: part == "**", parts[position:]))
+    for folder in _folders_below(sorted(glob.iglob(start)) if start else [""], report):
+        yield from _matches(os.path.join(glob.escape(folder), *(rest or ["*"])), report)
+
+
+def _folders_below(folders, report):
+    """Some folders and those below them, each once, without hidden ones."""
+    entered = set()
+    waiting = list(reversed(folders))
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = os.stat(folder or os.curdir)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or os.curdir) as entries:
+                names = sorted(entry.name for entry in entries if os.path.isdir(entry.path))
+        except OSError as error:
+            if report:
+                report(error)
+            continue
+        yield folder
+        waiting.extend(os.path.join(folder, name) for name in reversed(names)
+                       if not name.startswith("."))

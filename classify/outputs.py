@@ -6,17 +6,27 @@ after each batch, and ``close()``. See :mod:`classify.tables` for the CSV and JS
 
 import collections
 import filecmp
+import io
 import os
 import shutil
 import sys
 
+from PIL import Image
 from tqdm import tqdm
 
 from classify.tables import Table
 from evaluation.heatmaps import overlay
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.sheets import GREEN, RED, contact_sheet, fit, save_picture
-from utils import UserError, printable, temporary_path
+from pictures.sheets import (
+    GREEN,
+    RED,
+    check_drawing,
+    contact_sheet,
+    fit,
+    mark_drawing,
+    save_picture,
+)
+from utils import UserError, printable, temporary_path, write_atomically
 
 TILE = 160  # height and width of a picture in the montage, in pixels
 
@@ -147,30 +157,40 @@ class Sorter(Output):
 
     def write(self, image, row):
         path = os.path.join(self.folder, row["class"].lower(), image.place)
-        if image.content is not None:
-            save_picture(path, image.content)
-            return
+        frame = None if image.content is None else _encode_jpeg(image.content)
         stem, extension = os.path.splitext(path)
         number = 1
-        while os.path.lexists(path) and not self._is_same(path, image):
+        while os.path.lexists(path):
+            if self._is_same(path, image.name, frame):
+                return  # from an earlier run
             number += 1
             path = "{}-{}{}".format(stem, number, extension)
-        if not os.path.lexists(path):
-            self._put(os.path.abspath(image.name), path)
-
-    def _put(self, source, path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        if self.mode == "link":
-            os.symlink(source, path)
-            return
-        with temporary_path(path) as temporary:
-            shutil.copyfile(source, temporary)
-        shutil.copystat(source, path)
+        if frame is not None:
+            with write_atomically(path) as stream:
+                stream.write(frame)
+        elif self.mode == "link":
+            os.symlink(os.path.abspath(image.name), path)
+        else:
+            with temporary_path(path) as temporary:
+                shutil.copyfile(image.name, temporary)
+            shutil.copystat(image.name, path)
 
-    def _is_same(self, path, image):
-        """Whether an earlier run has put the picture there."""
-        return os.path.isfile(path) and (os.path.samefile(path, image.name) or (
-            not os.path.islink(path) and filecmp.cmp(path, image.name, shallow=False)))
+    def _is_same(self, path, name, frame):
+        """Whether a file in the folder is this picture or frame."""
+        if not os.path.isfile(path):
+            return False
+        if frame is not None:
+            with open(path, "rb") as stream:
+                return stream.read(len(frame) + 1) == frame
+        return os.path.samefile(path, name) or (
+            not os.path.islink(path) and filecmp.cmp(path, name, shallow=False))
+
+
+def _encode_jpeg(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    return stream.getvalue()
 
 
 class HeatMaps(Output):
@@ -194,4 +214,6 @@ class HeatMaps(Output):
                 path, image.name):
             raise UserError("{}: its heat map would replace it; give --heatmap another folder"
                             .format(image.name))
-        save_picture(path, overlay(pixels, self.mapper(pixels)))
+        if not os.path.isdir(path):  # a folder is in the way of this picture alone
+            check_drawing(path)
+        save_picture(path, mark_drawing(Image.fromarray(overlay(pixels, self.mapper(pixels)))))

@@ -11,7 +11,7 @@ import os
 import sys
 
 from classify.inputs import digest
-from utils import UserError, write_atomically
+from utils import UserError, check_replaceable, starts_with, write_atomically
 
 COLUMNS = ("file", "class", "probability", "face_probability")
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
@@ -93,6 +93,8 @@ def keep_whole_rows(path, kind, only=None):
     """
     if not os.path.exists(path):
         return set()
+    if not os.path.isfile(path):
+        raise _other_file(path, "not a regular file, so it cannot be resumed")
     kept = set()
     with open(path, **ENCODING) as source, write_atomically(path, "w", **ENCODING) as target:
         rows = _RowWriter(target, kind)
@@ -112,13 +114,10 @@ def check_table(path, kind):
     UserError
         If it is another file: a slip such as ``--csv *.jpg`` must not cost a photograph.
     """
-    if not os.path.isfile(path):
-        return
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return  # a pipe or device, such as /dev/stderr, loses nothing
     start = ",".join(COLUMNS) if kind == "csv" else '{"file": '
-    with open(path, **ENCODING) as stream:
-        found = stream.read(len(start)).rstrip("\0")
-    if not start.startswith(found):
-        raise _other_file(path)
+    check_replaceable(path, lambda _: starts_with(path, start), "a table of this script")
 
 
 def _other_file(path, cause="not a table of this script"):

@@ -4,9 +4,10 @@ import os
 import time
 
 import cv2
+from PIL import Image
 
 from classify.inputs import InputImage
-from pictures.decode import BadImage, resize
+from pictures.decode import FORMATS, BadImage, resize
 from utils import UserError
 
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
@@ -14,8 +15,14 @@ from utils import UserError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+VIDEO_EXTENSIONS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+                    ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
 LARGEST_FRAME = 1280  # longest side in pixels; dozens of frames are in memory at a time
+MOST_FAILURES = 100  # frames in a row; then the rest of the video is given up
+
+# OpenCV's other readers print to the terminal, or take film01.mp4 for a series of still pictures.
+READER = (cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
+          else cv2.CAP_ANY)
 
 
 def video_frames(path, frames_per_second):
@@ -30,21 +37,40 @@ def video_frames(path, frames_per_second):
     Yields
     ------
     InputImage
-        One with a :class:`BadImage` if the video has no readable frame.
+        One with a :class:`BadImage` if the video has no readable frame, or from where on it is
+        damaged. A still picture with the name of a video is yielded as it is.
     """
+    place = os.path.basename(path)
     if not os.path.isfile(path):
-        yield InputImage(path, os.path.basename(path), BadImage("no such file"))
+        cause = "not a regular file" if os.path.exists(path) else "no such file"
+        yield InputImage(path, place, BadImage(cause))
         return
-    capture = cv2.VideoCapture(path)
+    if _is_still(path):
+        yield InputImage(path, place, None)
+        return
+    capture = cv2.VideoCapture(path, READER)
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate < 1000 else 25.0
     step = max(1, int(round(rate / frames_per_second)))
     index = None
-    for index, frame in read_frames(capture, step):
-        place = "{}-{:07d}.jpg".format(os.path.basename(path), index)
-        yield InputImage("{}@{:.2f}s".format(path, index / rate), place, frame)
-    if index is None:
-        yield InputImage(path, os.path.basename(path), BadImage("not a video that OpenCV reads"))
+    try:
+        for index, frame in read_frames(capture, step):
+            yield InputImage("{}@{:.2f}s".format(path, index / rate),
+                             "{}-{:07d}.jpg".format(place, index), frame)
+        damage = None if index is not None else BadImage("not a video that OpenCV reads")
+    except BadImage as error:
+        damage = error
+    if damage:
+        yield InputImage(path, place, damage)
+
+
+def _is_still(path):
+    """Whether a file is a still picture by its content; FFmpeg would treat it as a video."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return False
 
 
 def camera_frames(number):
@@ -77,22 +103,41 @@ def camera_frames(number):
 def read_frames(capture, step):
     """Yield every ``step``-th frame of an OpenCV capture, then release the capture.
 
+    A frame that does not decode is replaced by the next one that does.
+
     Yields
     ------
     index : int
         The frame's number, from 0.
     frame : numpy.ndarray
         uint8, [height, width, 3], RGB. Frames larger than :data:`LARGEST_FRAME` are scaled down.
+
+    Raises
+    ------
+    BadImage
+        After :data:`MOST_FAILURES` frames in a row that do not decode: on damaged files some
+        decoders promise more frames for ever.
     """
     try:
-        index = 0
+        index, due, failures = 0, 0, 0
         while capture.grab():
-            if index % step == 0:
+            if index >= due:
                 decoded, frame = capture.retrieve()
-                if decoded:
-                    scale = min(1.0, LARGEST_FRAME / max(frame.shape[:2]))
-                    height, width = (max(1, int(round(side * scale))) for side in frame.shape[:2])
-                    yield index, resize(frame, height, width)[..., ::-1].copy()
+                if decoded and frame is not None and frame.size:
+                    failures, due = 0, due + step * ((index - due) // step + 1)
+                    yield index, _to_rgb(frame)
+                else:
+                    failures += 1
+                    if failures == MOST_FAILURES:
+                        raise BadImage("damaged: frames {} to {} do not decode; the rest is not "
+                                       "read".format(index - failures + 1, index))
             index += 1
     finally:
         capture.release()
+
+
+def _to_rgb(frame):
+    """A frame from OpenCV, BGR, as RGB of at most LARGEST_FRAME."""
+    scale = min(1.0, LARGEST_FRAME / max(frame.shape[:2]))
+    height, width = (max(1, int(round(side * scale))) for side in frame.shape[:2])
+    return resize(frame, height, width)[..., ::-1].copy()

@@ -12,12 +12,16 @@ import os
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from utils import temporary_path
+from utils import UserError, check_replaceable, temporary_path
 
 # From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
 PAPER, INK = (250, 250, 250), (32, 32, 32)
+
+# Drawings of this project carry this mark: in a PNG the text "Software", in a JPEG the comment.
+SOFTWARE = "Darknet-19 face classifier"
 
 
 def hexadecimal(colour):
@@ -69,6 +73,7 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     Returns
     -------
     PIL.Image.Image
+        With the mark of :func:`mark_drawing`.
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
@@ -77,8 +82,8 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     lines = captions[0].count("\n") + 1 if captions else 0
     cell_height = tile + gap + lines * (line + frame) + (frame if lines else 0)
     top = 2 * line + gap if title else gap
-    sheet = Image.new(
-        "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER)
+    sheet = mark_drawing(Image.new(
+        "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER))
     draw = ImageDraw.Draw(sheet)
     if title:
         size = int(line * 1.3)
@@ -134,16 +139,67 @@ def picture_name(text):
             "{}: not the name of a picture; end it in .png or .jpg".format(text))
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
+    try:
+        check_drawing(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error))
     return text
 
 
+def mark_drawing(image):
+    """Mark a Pillow image as drawn by this project, so that it may be replaced later."""
+    image.info["Software"] = SOFTWARE
+    return image
+
+
+def is_drawing(path):
+    """Whether a file is a picture with the mark of :func:`mark_drawing`."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            return (image.info.get("Software") == SOFTWARE
+                    or image.info.get("comment") == SOFTWARE.encode())
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return False
+
+
+def check_drawing(path):
+    """Check that writing a drawing does not replace a photograph or another file.
+
+    Raises
+    ------
+    UserError
+        If the file exists and is not a drawing of this project.
+    """
+    check_replaceable(path, is_drawing, "a picture drawn by this program")
+
+
 def save_picture(path, image):
-    """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made."""
+    """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
+
+    The mark of :func:`mark_drawing` is written if the image has it.
+    """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
-        image.save(temporary)
+        image.save(temporary, **_mark_options(image))
+
+
+def _mark_options(image):
+    """Options for saving an image that keep its mark; each format ignores the other's option."""
+    if image.info.get("Software") != SOFTWARE:
+        return {}
+    text = PngInfo()
+    text.add_text("Software", SOFTWARE)
+    return {"pnginfo": text, "comment": SOFTWARE}
+
+
+def save_chart(path, figure, dpi):
+    """Write a matplotlib figure as a marked drawing, atomically."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    with Image.open(stream) as image:
+        save_picture(path, mark_drawing(image.convert("RGB")))
 
 
 def encode_png(image):
