@@ -1,8 +1,11 @@
 """The charts of the evaluation report, as SVG that follows the theme of its page."""
 
+import contextlib
 import html
 import io
 import re
+import unicodedata
+import warnings
 
 import matplotlib
 import numpy as np
@@ -19,7 +22,10 @@ from utils import printable
 THEME = {hexadecimal(INK): "currentColor", hexadecimal(BLUE): "var(--face)",
          hexadecimal(RED): "var(--non-face)", hexadecimal(GREEN): "var(--good)"}
 
+WIDTH = 6.4  # inches
 MOST_CATEGORIES = 15
+LONGEST_NAME = 24  # columns of a category's name, in which a CJK letter takes two
+LABEL_SIZE = 11  # points
 CAPTIONS = {
     "confusion": "How many pictures of each class were assigned to each class.",
     "histogram": "How many pictures got which probability. A confident classifier makes two peaks "
@@ -32,10 +38,11 @@ CAPTIONS = {
     "categories": "The kinds of non-faces that are most often called a face, at most {}.".format(
         MOST_CATEGORIES),
     "robustness": "Mistakes when every test picture is disturbed in the same way.",
+    "training": "The loss per epoch. The dotted line marks the epoch whose weights the model has.",
 }
 
 
-def draw_charts(scores, figures):
+def draw_charts(scores, figures, history=(), epoch=None):
     """Draw the report's charts.
 
     Parameters
@@ -43,13 +50,17 @@ def draw_charts(scores, figures):
     scores : evaluation.figures.Scores
     figures : dict
         From :func:`evaluation.figures.figures_of`; ``robustness`` is drawn if it is there.
+    history : sequence of dict
+        The rows of the training history, drawn if there are any.
+    epoch : int, optional
+        The epoch to mark in the training curve.
 
     Returns
     -------
     list of (str, str, matplotlib.figure.Figure)
         Per chart a short name, a caption and the chart.
     """
-    with matplotlib.rc_context(CHART_STYLE):
+    with matplotlib.rc_context(CHART_STYLE), _without_glyph_warnings():
         charts = [
             ("confusion", _chart(_draw_confusion, figures)),
             ("histogram", _chart(_draw_histogram, scores, figures)),
@@ -59,15 +70,25 @@ def draw_charts(scores, figures):
         ]
         wrong = [row for row in figures["false_positives_by_category"] if row["false_positives"]]
         if wrong:
-            charts.append(("categories", _chart(_draw_categories, wrong[:MOST_CATEGORIES])))
+            charts.append(("categories", _chart_categories(wrong[:MOST_CATEGORIES])))
         if "robustness" in figures:
             charts.append(("robustness", _chart(
                 _draw_robustness, figures["robustness"], height=6.5)))
+        if history:
+            charts.append(("training", _chart(_draw_training, history, epoch)))
     return [(name, CAPTIONS[name], chart) for name, chart in charts]
 
 
+@contextlib.contextmanager
+def _without_glyph_warnings():
+    """Silence matplotlib about letters that its font lacks; browsers take them from another."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def _chart(draw, *content, height=5):
-    figure = Figure(figsize=(6.4, height))
+    figure = Figure(figsize=(WIDTH, height))
     draw(figure.subplots(), *content)
     figure.tight_layout()
     return figure
@@ -97,7 +118,7 @@ def _draw_histogram(axis, scores, figures):
         axis.hist(scores.face_probabilities[scores.labels == label], edges, label=name,
                   color=hexadecimal(colour), alpha=0.55)
     axis.axvline(figures["threshold"], color=hexadecimal(INK), linestyle="--", linewidth=1.5,
-                 label="threshold {:.4g}".format(figures["threshold"]))
+                 label="threshold {}".format(figures["threshold"]))
     axis.set(title="Scores", xlabel="probability of a face", ylabel="pictures (log scale)",
              yscale="log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
@@ -115,8 +136,8 @@ def _draw_roc(axis, scores, figures):
         max(point["false_positive_rate"], least), point["recall"]))
     area = format_figure("roc_auc", figures["roc_auc"])
     axis.set(title="ROC curve: area {}".format(area), xscale="log", xlim=(least, 1),
-             ylim=_upper_part(recalls[rates <= least].max()), ylabel="share of the faces found",
-             xlabel="share of the non-faces let through (log scale)")
+             ylim=_upper_part(recalls[rates <= least].max()), ylabel="true-positive rate",
+             xlabel="false-positive rate (log scale)")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
     axis.legend(loc="lower right")
 
@@ -135,8 +156,7 @@ def _draw_precision_recall(axis, scores, figures):
     _mark_thresholds(axis, figures, place)
     area = format_figure("average_precision", figures["average_precision"])
     axis.set(title="Precision and recall: average {}".format(area), xlim=(0, 1.02),
-             ylim=_upper_part(precisions[0]), xlabel="share of the faces found (recall)",
-             ylabel="share of faces among those found")
+             ylim=_upper_part(precisions[0]), xlabel="recall", ylabel="precision")
     axis.legend(loc="lower left")
 
 
@@ -154,7 +174,7 @@ def _mark_thresholds(axis, figures, place):
         points.append((figures["at_false_positive_rate"], GREEN))
     for point, colour in points:
         axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour),
-                  label="threshold {:.4g}".format(point["threshold"]), zorder=3, clip_on=False)
+                  label="threshold {}".format(point["threshold"]), zorder=3, clip_on=False)
 
 
 def _draw_reliability(axis, figures):
@@ -172,12 +192,41 @@ def _draw_reliability(axis, figures):
              ylabel="share of faces in the bin")
 
 
-def _draw_categories(axis, rows):
-    names = [printable("{category} ({false_positives} of {images})".format(**row)).replace(
-        "$", r"\$") for row in rows]  # matplotlib would typeset text between dollars as a formula
-    axis.barh(names, [row["rate"] for row in rows], color=hexadecimal(RED), alpha=0.8)
-    axis.invert_yaxis()
-    axis.tick_params("y", labelsize=11)
+def _chart_categories(rows):
+    """The chart of the categories, with room for their names."""
+    names = ["{} ({:,} of {:,})".format(
+        shorten(printable(row["category"]), LONGEST_NAME), row["false_positives"], row["images"])
+        for row in rows]
+    figure = _chart(_draw_categories, rows, names)
+    # Browsers draw CJK letters wider than matplotlib measures them.
+    widest = max(map(display_width, names)) * 0.5 * LABEL_SIZE + 20
+    figure.subplots_adjust(left=max(figure.subplotpars.left, widest / (72 * WIDTH)))
+    return figure
+
+
+def display_width(text):
+    """The width of a text in columns of a terminal; CJK letters take two."""
+    return sum(0 if unicodedata.combining(each) else
+               2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def shorten(text, columns):
+    """A text of at most so many columns, its middle replaced by an ellipsis if it is longer."""
+    if display_width(text) <= columns:
+        return text
+    head, tail = text, text
+    while display_width(head) > (columns - 1) // 2:
+        head = head[:-1]
+    while display_width(tail) > columns - 1 - display_width(head):
+        tail = tail[1:]
+    return head + "\u2026" + tail
+
+
+def _draw_categories(axis, rows, names):
+    axis.barh(range(len(rows)), [row["rate"] for row in rows], color=hexadecimal(RED), alpha=0.8)
+    axis.set_yticks(range(len(rows)))
+    # Matplotlib would typeset text between dollars as a formula.
+    axis.set_yticklabels([name.replace("$", r"\$") for name in names], fontsize=LABEL_SIZE)
     axis.set_ylim(max(len(rows), 4) - 0.5, -0.5)
     axis.set(title="False positives by category", xlabel="false-positive rate")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
@@ -187,8 +236,8 @@ def _draw_robustness(axis, rows):
     names = [row["disturbance"] for row in rows]
     places = np.arange(len(rows))
     for name, colour, title, shift in (
-            ("false_negative_rate", BLUE, "faces missed", -0.2),
-            ("false_positive_rate", RED, "non-faces let through", 0.2)):
+            ("false_negative_rate", BLUE, "false negatives", -0.2),
+            ("false_positive_rate", RED, "false positives", 0.2)):
         axis.barh(places + shift, [row[name] for row in rows], 0.36, color=hexadecimal(colour),
                   label=title)
     axis.set_yticks(places)
@@ -198,6 +247,19 @@ def _draw_robustness(axis, rows):
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
     axis.legend(loc="upper center", bbox_to_anchor=(0.35, -0.14), ncol=2, fontsize=12)
+
+
+def _draw_training(axis, rows, epoch):
+    epochs = [row["epoch"] for row in rows]
+    for column, colour, name in (("train_loss", BLUE, "training"), ("val_loss", RED, "validation"),
+                                 ("disturbed_loss", GREEN, "validation, disturbed")):
+        axis.plot(epochs, [row[column] for row in rows], marker="o", markersize=4,
+                  color=hexadecimal(colour), label=name)
+    axis.axvline(epoch, color=hexadecimal(INK), linestyle=":", linewidth=1.5)
+    axis.set(title="Training", xlabel="epoch", ylabel="loss (log scale)", yscale="log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncol=3, fontsize=12,
+                columnspacing=1.2)
 
 
 def to_svg(figure, name, description):
@@ -219,7 +281,8 @@ def to_svg(figure, name, description):
     str
     """
     stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), \
+            _without_glyph_warnings():
         figure.savefig(stream, format="svg", transparent=True,
                        metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     svg = stream.getvalue()

@@ -5,15 +5,17 @@ import os
 
 from evaluation.figures import figures_of, format_table, score_split, threshold_at
 from evaluation.heatmaps import FaceMapper
-from evaluation.report import write_report
+from evaluation.provenance import find_provenance
+from evaluation.report import check_report_folder, write_report
 from evaluation.robustness import format_robustness, measure_disturbed
 from runtime import distributed
 from runtime.session import PRECISIONS
-from utils import number_type, write_json
+from utils import check_replaceable, number_type, starts_with, write_json
 
 EvaluationOptions = collections.namedtuple(
-    "EvaluationOptions", "threshold false_positive_rate robustness report batch_size",
-    defaults=(0.5, None, False, None, 16))
+    "EvaluationOptions",
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir",
+    defaults=(0.5, None, False, None, 16, "data", "logs"))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
@@ -27,7 +29,11 @@ robustness : bool
 report : str, optional
     The folder for the report.
 batch_size : int
+data_dir, log_dir : str
+    Where the report finds the file lists and the training history.
 """
+
+METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
 
 
 def add_evaluation_arguments(parser):
@@ -43,12 +49,15 @@ def add_evaluation_arguments(parser):
                              "moved, .. (takes 12 times as long)")
     parser.add_argument("--report", metavar="DIR",
                         help="write report.json and a self-contained index.html there")
+    parser.add_argument("--log-dir", default="logs",
+                        help="folder with the history.csv of the model's training, for the report")
 
 
 def evaluation_options(args):
-    """The record for the parsed options of :func:`add_evaluation_arguments` and --batch-size."""
+    """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
-        args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size)
+        args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
+        args.log_dir)
 
 
 def evaluate_and_report(classifier, split, model, read_weights, metrics_path, options):
@@ -61,13 +70,23 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
     classifier : model.frozen.Classifier
     split : pictures.lists.Split
     model : str
-        The model's name, for people.
+        The file of the model; shown, and used to find its training record.
     read_weights : callable
         Returns the model's weights. Called only for the report's heat maps.
     metrics_path : str
         The JSON file for the figures.
     options : EvaluationOptions
+
+    Raises
+    ------
+    UserError
+        If no picture of a class decodes, or if a file of another kind would be replaced.
     """
+    if distributed.rank() == 0:
+        check_replaceable(metrics_path, lambda path: starts_with(path, METRICS_START),
+                          "a file of figures")
+        if options.report:
+            check_report_folder(options.report)
     scores = score_split(classifier, split, options.batch_size)
     if distributed.rank():
         return
@@ -84,5 +103,6 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
     write_json(metrics_path, figures)
     if options.report:
         mapper = FaceMapper(read_weights(), classifier.image_size)
-        write_report(options.report, model, scores, figures, mapper)
+        write_report(options.report, model, scores, figures, mapper,
+                     find_provenance(model, options.data_dir, options.log_dir))
         print("wrote {}".format(os.path.join(options.report, "index.html")))

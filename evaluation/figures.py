@@ -5,6 +5,7 @@ negative is a missed face. scikit-learn computes the figures; this module names 
 """
 
 import collections
+import decimal
 import os
 
 import numpy as np
@@ -99,13 +100,24 @@ def score_split(classifier, split, batch_size=16, description="testing"):
     scores = predict(classifier, split.paths, batch_size, description)
     kept = [(path, label) for path, label in zip(split.paths, split.labels) if path in scores]
     labels = np.array([label for _, label in kept])
-    for index, name in enumerate(CLASS_NAMES):
-        if not (labels == index).any():
-            raise UserError("no image of class {} decodes; check the file lists and --data-dir"
-                            .format(name))
+    check_classes(labels)
     paths = [path for path, _ in kept]
     return Scores(paths, labels, np.array([scores[path] for path in paths]),
                   len(split.paths) - len(paths))
+
+
+def check_classes(labels):
+    """Check that both classes occur among the labels of the pictures that decoded.
+
+    Raises
+    ------
+    UserError
+        If one does not.
+    """
+    for index, name in enumerate(CLASS_NAMES):
+        if not (np.asarray(labels) == index).any():
+            raise UserError("no image of class {} decodes; check the file lists and --data-dir"
+                            .format(name))
 
 
 def figures_of(scores, threshold=0.5):
@@ -245,6 +257,9 @@ def false_positives_by_category(scores, threshold=0.5):
 def threshold_at(labels, face_probabilities, false_positive_rate):
     """The lowest threshold whose false-positive rate does not exceed a given one.
 
+    Every threshold between two neighbouring scores gives the same answers; the one with the
+    fewest decimals is taken.
+
     Parameters
     ----------
     labels : array of int, [n]
@@ -261,9 +276,22 @@ def threshold_at(labels, face_probabilities, false_positive_rate):
     rates, recalls, thresholds = sklearn_metrics.roc_curve(
         np.asarray(labels) == FACE, face_probabilities, drop_intermediate=False)
     index = np.flatnonzero(rates <= false_positive_rate)[-1]
-    threshold = float(thresholds[index]) if index else None  # the first stands for "nothing"
+    threshold = None  # the first threshold of a ROC curve stands for "no picture is a face"
+    if index:
+        below = thresholds[index + 1] if index + 1 < len(thresholds) else -1.0
+        threshold = _shortest_decimal(float(below), float(thresholds[index]))
     return {"target": false_positive_rate, "threshold": threshold,
             "false_positive_rate": float(rates[index]), "recall": float(recalls[index])}
+
+
+def _shortest_decimal(low, high):
+    """The number with the fewest decimals in (low, high], the largest of those."""
+    exact = decimal.Decimal(repr(high))
+    for places in range(1, 20):
+        rounded = float(exact.quantize(decimal.Decimal(1).scaleb(-places), decimal.ROUND_FLOOR))
+        if low < rounded:
+            return rounded
+    return high
 
 
 # The figures in tables, with their titles.
@@ -325,6 +353,5 @@ def format_table(figures, worst=5):
 def _format_point(point):
     if point["threshold"] is None:
         return "false-positive rate of at most {target:g}: no threshold reaches it".format(**point)
-    # The threshold is printed in full: rounded, it could exclude the picture it was taken from.
     return ("false-positive rate of at most {target:g}: --threshold {threshold!r} finds "
             "{recall:.4f} of the faces at a rate of {false_positive_rate:.4f}").format(**point)

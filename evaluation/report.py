@@ -17,14 +17,34 @@ from PIL import Image
 from evaluation.charts import draw_charts, to_svg
 from evaluation.figures import TABLE, format_figure
 from evaluation.heatmaps import overlay
+from evaluation.provenance import Provenance
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.decode import read_image
+from pictures.decode import BadImage, read_image
+from pictures.lists import relative_to_data, resolve
 from pictures.sheets import scale_to
-from utils import printable, progress, write_atomically, write_json
+from utils import (
+    check_replaceable,
+    printable,
+    progress,
+    starts_with,
+    warn,
+    write_atomically,
+    write_json,
+)
 
 MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12
 TILE = 176  # height and width of a picture in the report, in pixels
+
+# How the files of the report start, so that a later report knows that it may replace them.
+JSON_START = '{\n  "model": '
+PAGE_START = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Face or non-face: evaluation</title>
+"""
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))), autoescape=True,
@@ -32,7 +52,20 @@ TEMPLATES = jinja2.Environment(
 TEMPLATES.filters["printable"] = printable
 
 
-def write_report(folder, model, scores, figures, mapper=None):
+def check_report_folder(folder):
+    """Check that the report replaces nothing but an earlier report.
+
+    Raises
+    ------
+    UserError
+        If its folder has an ``index.html`` or ``report.json`` of another kind.
+    """
+    for name, start in (("index.html", PAGE_START), ("report.json", JSON_START)):
+        check_replaceable(os.path.join(folder, name), lambda path, start=start: starts_with(
+            path, start), "a report of this program")
+
+
+def write_report(folder, model, scores, figures, mapper=None, provenance=None):
     """Write ``report.json`` and ``index.html``.
 
     Parameters
@@ -47,12 +80,19 @@ def write_report(folder, model, scores, figures, mapper=None):
         ``robustness`` where they were measured.
     mapper : evaluation.heatmaps.FaceMapper, optional
         Makes the heat map beside each picture.
+    provenance : evaluation.provenance.Provenance, optional
+        Adds the numbers of pictures and the training curve, and makes file names relative.
     """
+    check_report_folder(folder)
+    provenance = provenance or Provenance()
+    if provenance.data_dir is not None:
+        scores = scores._replace(paths=[
+            relative_to_data(path, provenance.data_dir) for path in scores.paths])
     mistakes, close_calls = find_mistakes(scores, figures["threshold"])
     write_json(os.path.join(folder, "report.json"), {
-        "model": model, "figures": figures,
+        "model": model, "data_dir": provenance.data_dir, "figures": figures,
         "mistakes": [_describe(scores, index) for rows in mistakes for index in rows]})
-    page = _page(model, scores, figures, mistakes, close_calls, mapper)
+    page = _page(model, scores, figures, (mistakes, close_calls), mapper, provenance)
     with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
 
@@ -89,23 +129,27 @@ def _describe(scores, index):
             "face_probability": float(scores.face_probabilities[index])}
 
 
-def _page(model, scores, figures, mistakes, close_calls, mapper):
-    """The page as text."""
-    false_positives, missed = mistakes
+def _page(model, scores, figures, found, mapper, provenance):
+    """The page as text; ``found`` is what :func:`find_mistakes` returned."""
+    (false_positives, missed), close_calls = found
+    charts = draw_charts(scores, figures, provenance.history, provenance.epoch)
+    sections = [(title, name, indices) for title, name, indices in (
+        ("Non-faces taken for faces", "false-positives", false_positives),
+        ("Faces missed", "missed-faces", missed),
+        ("Right, but only just", "close-calls", close_calls)) if indices]
     faces = int((scores.labels == FACE).sum())
-    charts = [{"name": name, "caption": caption,
-               "svg": Markup(to_svg(chart, "chart-" + name, caption))}
-              for name, caption, chart in draw_charts(scores, figures)]
-    sections = [
-        _section("Non-faces taken for faces", "false-positives", false_positives, scores, mapper),
-        _section("Faces missed", "missed-faces", missed, scores, mapper),
-        _section("Right, but only just", "close-calls", close_calls, scores, mapper),
-    ]
-    return TEMPLATES.get_template("report.html.j2").render(
+    page = TEMPLATES.get_template("report.html.j2").render(
         model=model, figures=figures, faces=faces, non_faces=figures["images"] - faces,
-        rows=_figure_rows(figures), charts=charts, sections=sections, has_maps=bool(mapper),
+        rows=_figure_rows(figures), pictures=provenance.pictures, mistakes=(
+            len(false_positives), len(missed)), has_maps=bool(mapper),
+        charts=[{"name": name, "caption": caption,
+                 "svg": Markup(to_svg(chart, "chart-" + name, caption))}
+                for name, caption, chart in charts],
+        sections=[_section(*section, scores, mapper, provenance.data_dir)
+                  for section in sections],
         disturbed=_robustness_rows(figures.get("robustness", ())),
         columns=[title for _, title in TABLE])
+    return PAGE_START + page
 
 
 def _figure_rows(figures):
@@ -130,23 +174,34 @@ def _robustness_rows(rows):
             for row in rows]
 
 
-def _section(title, name, indices, scores, mapper):
+def _section(title, name, indices, scores, mapper, data_dir):
     """A section of pictures, at most MOST_MISTAKES of them."""
     shown = indices[:MOST_MISTAKES]
-    return {"title": title, "name": name, "total": len(indices), "tiles": [
-        _tile(scores, index, mapper) for index in progress(shown, desc=title, leave=False)]}
+    tiles = []
+    for index in progress(shown, desc=title, leave=False):
+        path = scores.paths[index]
+        tiles.append({
+            "images": _draw_tile(resolve(path, data_dir) if data_dir else path, mapper),
+            "file": path, "probability": scores.face_probabilities[index],
+            "is_face": bool(scores.labels[index] == FACE)})
+    return {"title": title, "name": name, "total": len(indices), "size": TILE, "tiles": tiles}
 
 
-def _tile(scores, index, mapper):
-    """A picture, its heat map, its probability and the name of its file."""
-    image = read_image(scores.paths[index])
+def _draw_tile(path, mapper):
+    """A picture and its heat map: pairs of a description and a data URI.
+
+    Empty if the picture was readable once and is not now.
+    """
+    try:
+        image = read_image(path)
+    except BadImage as error:
+        warn("{}: {}; not shown in the report".format(path, error))
+        return []
     images = [("the picture", _data_uri(scale_to(image, TILE)))]
     if mapper:
         drawn = overlay(image, mapper(image))
         images.append(("its heat map", _data_uri(scale_to(drawn, TILE))))
-    return {"images": images, "size": TILE, "file": scores.paths[index],
-            "probability": scores.face_probabilities[index],
-            "is_face": bool(scores.labels[index] == FACE)}
+    return images
 
 
 def _data_uri(image):

@@ -14,11 +14,11 @@ from collections import OrderedDict
 import cv2
 import numpy as np
 
-from evaluation.figures import format_figure, measure
+from evaluation.figures import check_classes, format_figure, measure
 from pictures.classes import FACE
 from pictures.decode import resize
 from pictures.reader import read_batches
-from utils import progress
+from utils import progress, warn
 
 SURROUND = (128, 128, 128)  # fills the area that a moved picture uncovers
 
@@ -110,17 +110,25 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
     list of dict
         Per disturbance the figures of :func:`evaluation.figures.measure` and its name,
         ``disturbance``.
+
+    Raises
+    ------
+    UserError
+        If no picture of a class can be read again.
     """
     labels = dict(zip(scores.paths, scores.labels))
     truth, probabilities = [], {name: [] for name in DISTURBANCES}
     with progress(total=len(labels), desc="disturbing", unit="image", leave=False) as bar:
         for good, images, bad in read_batches(scores.paths, batch_size, classifier.image_size):
             truth.extend(labels[path] for path in good)
+            for path, cause in bad:
+                warn("{}: {}; skipped".format(path, cause))
             for name, disturb in DISTURBANCES.items():
                 if good:
                     disturbed = np.stack([disturb(image) for image in images])
                     probabilities[name].extend(classifier(disturbed)[:, FACE].astype(float))
             bar.update(len(good) + len(bad))
+    check_classes(truth)
     return [dict(measure(truth, probabilities[name], threshold), disturbance=name)
             for name in DISTURBANCES]
 
