@@ -7,11 +7,10 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 """
 
 import argparse
-import os
 
-from pictures.sheets import picture_name
+from pictures.sheets import picture_name, save_chart
 from runtime.session import tf
-from utils import HelpFormatter, cli, number_type, temporary_path
+from utils import HelpFormatter, cli, number_type
 
 POLICIES = ("triangular", "triangular2", "exp_range")
 
@@ -124,9 +123,7 @@ def plot_policies(path, base_lr, max_lr, step_size, gamma, steps):
             axis.set(title=policy, ylabel="learning rate")
         axes[-1].set_xlabel("training step")
         figure.tight_layout()
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with temporary_path(path) as temporary:
-            figure.savefig(temporary, dpi=120)
+        save_chart(path, figure, 120)
         plt.close(figure)
 
 

@@ -1,18 +1,18 @@
 """Measure the frozen graph on the test lists.
 
     python test.py                                # saved_models/darknet19_frozen.pb
-    python test.py --model my.pb --at-fpr 0.01    # and the threshold for 1 % false positives
-    python test.py --report report --robustness   # and report/index.html with all of it
-    mpirun -np 2 python test.py                   # the lists shared out, the same figures
+    python test.py --model my.pb --at-fpr 0.01    # also the threshold for 1 % false positives
+    python test.py --report report --robustness   # also report/index.html with all figures
+    mpirun -np 2 python test.py                   # shared by two ranks, the same figures
 
-Loads the frozen graph and nothing else of the model, prints a table and writes
-``test_metrics.json`` in the model directory.
+Uses the frozen graph alone. Prints a table and writes ``test_metrics.json`` in the model
+directory.
 """
 
 import argparse
 import os
 
-from evaluation.report import add_evaluation_arguments, evaluate_and_report
+from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from model import frozen
 from model.weights import read_frozen
 from pictures.lists import add_data_arguments, load_split
@@ -33,10 +33,10 @@ def _parser():
                         help="the frozen graph (default: darknet19_frozen.pb in the model "
                              "directory)")
     parser.add_argument("--json", metavar="FILE",
-                        help="where the figures go (default: test_metrics.json in the model "
+                        help="the file for the figures (default: test_metrics.json in the model "
                              "directory)")
     parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
-                        help="images classified at a time")
+                        help="images per batch")
     add_evaluation_arguments(parser)
     return parser
 
@@ -48,9 +48,8 @@ def main():
     split = load_split(args.data_dir, "test")
     model = args.model or os.path.join(args.model_dir, "darknet19_frozen.pb")
     evaluate_and_report(
-        frozen.load(model, precision=args.precision), split, args, model,
-        lambda: read_frozen(model),
-        args.json or os.path.join(args.model_dir, "test_metrics.json"))
+        frozen.load(model, precision=args.precision), split, model, lambda: read_frozen(model),
+        args.json or os.path.join(args.model_dir, "test_metrics.json"), evaluation_options(args))
 
 
 if __name__ == "__main__":

@@ -288,6 +288,42 @@ def write_json(path, content):
         stream.write("\n")
 
 
+def check_replaceable(path, is_ours, what):
+    """Check that writing a file does not replace a file of another kind.
+
+    A slip such as ``--montage *.png`` names a photograph as the output.
+
+    Parameters
+    ----------
+    path : str
+    is_ours : callable
+        Takes the path of an existing, non-empty file; returns whether it may be replaced.
+    what : str
+        What may be replaced, for the error: "a table of this script".
+
+    Raises
+    ------
+    UserError
+        If there is a file that may not be replaced, or anything but a regular file.
+    """
+    if not os.path.lexists(path):
+        return
+    if not os.path.isfile(path):
+        raise UserError("{}: not a regular file; name another file".format(path))
+    if os.path.getsize(path) and not is_ours(path):
+        raise UserError("{}: not {}, and would be replaced; name another file".format(path, what))
+
+
+def starts_with(path, text):
+    """Whether a file starts with a text, or is itself the beginning of that text.
+
+    Zeros at the end, as a power failure leaves them, do not count.
+    """
+    with open(path, "rb") as stream:
+        found = stream.read(len(text.encode())).rstrip(b"\0")
+    return text.encode().startswith(found)
+
+
 def sha256(path):
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -9,8 +9,8 @@ import numpy as np
 import worker
 
 import train
-from classify.finding import find_pictures
-from inference import classify
+from classify.finding import find_inputs
+from classify.predict import classify_images
 from model import frozen
 from model.weights import read_npz
 from pictures.lists import Split
@@ -69,8 +69,8 @@ def file_inference(args, classifier):
     """Inference from files, as inference.py does it; a step is a batch."""
     def results():
         while True:
-            pictures = find_pictures([os.path.join(args.folder, "pictures")])
-            yield from classify(classifier, pictures, args.batch_size)
+            pictures = find_inputs([os.path.join(args.folder, "pictures")])
+            yield from classify_images(classifier, pictures, args.batch_size)
 
     stream = results()
 

@@ -1,1 +1,1 @@
-"""What inference.py does with pictures of any kind: find them, and write the answers."""
+"""What inference.py does with named pictures: find them, classify them, write the results."""

@@ -1,194 +1,177 @@
-"""Where inference.py's pictures come from: files, folders, globs, lists, videos, cameras.
+"""Find the pictures that inference.py is given: files, folders, patterns, lists and videos.
 
-Everything is found lazily, one picture at a time, so that a folder of 100,000 or an endless camera
-costs no more memory than a folder of ten.
+Pictures are found one at a time, so that a folder of 100,000 pictures takes no more memory than a
+folder of ten.
 """
 
-import collections
 import glob
-import hashlib
+import itertools
 import os
 import sys
-import time
 
-import cv2
-
-from pictures.decode import VIDEO_EXTENSIONS, BadImage, find_images, read_image, resize
+from classify.inputs import InputImage, digest
+from classify.videos import video_frames
+from pictures.decode import VIDEO_EXTENSIONS, BadImage, find_images
 from pictures.lists import read_names
 from utils import UserError
 
-# What does not open is reported here, once. FFmpeg's level is read when a video is first opened.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-LARGEST_FRAME = 1280  # a video's frames are shrunk to this, since some dozens are held at a time
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
 
 
-class Picture(collections.namedtuple("Picture", "name place content")):
-    """A picture to classify.
+def check_names(names, output_folders=()):
+    """Check the names on the command line before anything is written.
+
+    At least one must exist, be a pattern or be ``-``. If some names exist, the missing ones are
+    reported and counted later, like bad pictures.
 
     Parameters
     ----------
-    name : str
-        The file's path; of a video's frame the path, ``@`` and the time.
-    place : str
-        A relative path for what is made of it; unique within a run.
-    content : None, numpy.ndarray or BadImage
-        None: read it from the file; an array: a video's frame, uint8, [height, width, 3], RGB;
-        BadImage: why there is none.
-    """
-
-    def read(self, least_size=None):
-        """The picture: uint8, [height, width, 3], RGB; raises BadImage.
-
-        For ``least_size`` see :func:`pictures.decode.read_image`.
-        """
-        if isinstance(self.content, BadImage):
-            raise self.content
-        if self.content is None:
-            return read_image(self.name, least_size=least_size)
-        return self.content
-
-
-def check_names(names):
-    """Make sure that something named on the command line is there.
+    names : list of str
+    output_folders : collection of str
+        Folders that the results go to. No name may lie in one: each run would find more pictures.
 
     Raises
     ------
     UserError
-        When nothing is: a wrong command line. One missing name among others is reported and
-        counted like a picture that does not decode.
+        If no name exists, or if one lies in an output folder.
     """
     if not any(name == "-" or os.path.lexists(name) or glob.has_magic(name) for name in names):
         raise UserError("{}: no such file or folder; check the spelling".format(", ".join(names)))
+    for name in names:
+        for folder in output_folders:
+            if name != "-" and "\0" not in name and is_below(_without_pattern(name), [folder]):
+                raise UserError("{}: lies in {}, where results go; name another folder for them"
+                                .format(name, folder))
 
 
-def find_pictures(names, frames_per_second=1.0, exclude=(), report=None):
-    """Yield the pictures that names stand for.
+def _without_pattern(name):
+    """The folder from which a pattern is searched; a name that exists as it is."""
+    while glob.has_magic(name) and not os.path.lexists(name):
+        name = os.path.dirname(name)
+    return name
+
+
+def is_below(path, folders):
+    """Whether a path is one of some folders or lies in one, links resolved."""
+    if not folders:
+        return False
+    path = os.path.join(os.path.realpath(path), "")
+    return any(path.startswith(os.path.join(os.path.realpath(each), "")) for each in folders)
+
+
+def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
+    """Yield the pictures that the names stand for.
 
     Parameters
     ----------
     names : iterable of str
-        Files; folders, searched with all below them for picture files; patterns with ``*``, ``?``,
-        ``[]`` and ``**``; videos; ``-`` for such names on standard input, one a line.
+        Image files; videos; folders, which are searched with their subfolders; patterns with
+        ``*``, ``?``, ``[]`` and ``**``; ``-`` for a list of names on standard input, one per line.
     frames_per_second : float
-        How many frames to take from a second of video.
+        How many frames to take from each second of video.
     exclude : collection of str
-        Real paths that are left out when folders are searched.
+        Real paths of files and folders to leave out of folders, patterns and lists.
     report : callable of (str, str), optional
         Called for what is passed over in folders: see :func:`pictures.decode.find_images`.
 
     Yields
     ------
-    Picture
+    InputImage
+        Each with a ``place`` of its own. A name that a spreadsheet would run as a formula gets
+        ``./`` in front.
     """
-    taken = set()  # of digests, since the names of a million pictures would be 100 MB
-    for picture in _find(names, frames_per_second, exclude, report):
-        stem, extension = os.path.splitext(picture.place)
-        number, place = 1, picture.place
+    taken = set()  # digests: the places of a million pictures would take 100 MB
+    for image in _find(names, frames_per_second, exclude, report):
+        stem, extension = os.path.splitext(image.place)
+        number, place = 1, image.place
         while digest(place) in taken:
             number += 1
             place = "{}-{}{}".format(stem, number, extension)
         taken.add(digest(place))
-        yield picture._replace(place=place)
+        name = os.path.join(".", image.name) if image.name.startswith(
+            FORMULA_STARTS) else image.name
+        yield image._replace(name=name, place=place)
 
 
 def _find(names, frames_per_second, exclude, report):
     for name in names:
         if name == "-":
-            yield from _find((each for each in read_names(sys.stdin.buffer) if each != "-"),
-                             frames_per_second, exclude, report)
+            yield from _find(_listed(exclude), frames_per_second, exclude, report)
         elif "\0" in name:
-            yield Picture(name[:100], "zero byte", BadImage(
-                "holds a zero byte, as no file's name does; list one name a line"))
+            yield InputImage(name[:100], "zero byte", BadImage(
+                "holds a zero byte, as no file's name does; list one name per line"))
         elif os.path.isdir(name):
             for path in find_images(name, exclude, report):
-                yield Picture(path, os.path.relpath(path, name), None)
-        elif name.lower().endswith(VIDEO_EXTENSIONS):
-            yield from _video(name, frames_per_second)
+                yield InputImage(path, os.path.relpath(path, name), None)
+        elif name.lower().endswith(VIDEO_EXTENSIONS) and (
+                os.path.lexists(name) or not glob.has_magic(name)):
+            yield from video_frames(name, frames_per_second)
         elif glob.has_magic(name) and not os.path.lexists(name):
-            found = sorted(glob.iglob(name, recursive=True))
-            if not found:
-                yield Picture(name, os.path.basename(name), BadImage("no file matches"))
-            yield from _once(_find((each for each in found if not glob.has_magic(each)
-                                    or os.path.lexists(each)), frames_per_second, exclude, report))
+            yield from _find_pattern(name, frames_per_second, exclude, report)
         else:
-            yield Picture(name, os.path.basename(name), None)
+            yield InputImage(name, os.path.basename(name), None)
 
 
-def _once(pictures):
-    """Pictures without those that come again.
+def _listed(exclude):
+    """The names on standard input."""
+    for name in read_names(sys.stdin.buffer):
+        if name != "-" and ("\0" in name or not is_below(name, exclude)):
+            yield name
 
-    ``**`` finds folders as well as what lies in them, and follows links that lead back up.
+
+def _find_pattern(pattern, frames_per_second, exclude, report):
+    """The pictures that a pattern matches, each once.
+
+    ``**`` matches folders as well as the files in them.
     """
-    seen = set()
-    for picture in pictures:
-        folder, name = os.path.split(picture.name)
-        place = digest(os.path.join(os.path.realpath(folder), name))
-        if place not in seen:
-            seen.add(place)
-            yield picture
+    found, seen = None, set()
+    for found in _matches(pattern, report):
+        if not os.path.lexists(found) or is_below(found, exclude):
+            continue
+        for image in _find([found], frames_per_second, exclude, report):
+            folder, name = os.path.split(image.name)
+            place = digest(os.path.join(os.path.realpath(folder), name))
+            if place not in seen:
+                seen.add(place)
+                yield image
+    if found is None:
+        yield InputImage(pattern, os.path.basename(pattern), BadImage("no file matches"))
 
 
-def _video(path, frames_per_second):
-    """Some frames of a video file."""
-    if not os.path.isfile(path):
-        yield Picture(path, os.path.basename(path), BadImage("no such file"))
+def _matches(pattern, report):
+    """The paths that a pattern matches, in sorted order within each folder.
+
+    Unlike :func:`glob.glob`, ``**`` enters each folder once. Two links to their own folder would
+    otherwise stand for 2^40 paths.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from sorted(glob.iglob(pattern))
         return
-    capture = cv2.VideoCapture(path)
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate < 1000 else 25.0
-    step = max(1, int(round(rate / frames_per_second)))
-    index = None
-    for index, frame in read_frames(capture, step):
-        place = "{}-{:07d}.jpg".format(os.path.basename(path), index)
-        yield Picture("{}@{:.2f}s".format(path, index / rate), place, frame)
-    if index is None:
-        yield Picture(path, os.path.basename(path), BadImage("not a video that OpenCV reads"))
+    position = parts.index("**")
+    start = os.sep.join(parts[:position] + [""])
+    rest = list(itertools.dropwhile(lambda part: part == "**", parts[position:]))
+    for folder in _folders_below(sorted(glob.iglob(start)) if start else [""], report):
+        yield from _matches(os.path.join(glob.escape(folder), *(rest or ["*"])), report)
 
 
-def camera(number):
-    """Yield the pictures of a camera, one after the other, until it ends or is interrupted.
-
-    Raises
-    ------
-    UserError
-        When the camera does not open.
-    """
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        raise UserError("camera {0}: does not open; check that it is connected, free, and that you "
-                        "may read /dev/video{0}".format(number))
-    start = time.strftime("%Y%m%d-%H%M%S")
-    for index, frame in read_frames(capture, 1):
-        yield Picture("camera {} frame {}".format(number, index),
-                      "camera{}-{}-{:07d}.jpg".format(number, start, index), frame)
-
-
-def read_frames(capture, step):
-    """Yield every ``step``-th frame of an OpenCV capture with its number, and release it.
-
-    Yields
-    ------
-    index : int
-    frame : numpy.ndarray
-        uint8, [height, width, 3], RGB; longer sides above :data:`LARGEST_FRAME` are shrunk.
-    """
-    try:
-        index = 0
-        while capture.grab():
-            if index % step == 0:
-                decoded, frame = capture.retrieve()
-                if decoded:
-                    scale = min(1.0, LARGEST_FRAME / max(frame.shape[:2]))
-                    height, width = (max(1, int(round(side * scale))) for side in frame.shape[:2])
-                    yield index, resize(frame, height, width)[..., ::-1].copy()
-            index += 1
-    finally:
-        capture.release()
-
-
-def digest(text):
-    """64 bits that stand for a name in a set of very many."""
-    content = os.fsencode(text)
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+def _folders_below(folders, report):
+    """Some folders and those below them, each once, without hidden ones."""
+    entered = set()
+    waiting = list(reversed(folders))
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = os.stat(folder or os.curdir)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or os.curdir) as entries:
+                names = sorted(entry.name for entry in entries if os.path.isdir(entry.path))
+        except OSError as error:
+            if report:
+                report(folder, "unreadable folder: {}".format(error.strerror))
+            continue
+        yield folder
+        waiting.extend(os.path.join(folder, name) for name in reversed(names)
+                       if not name.startswith("."))

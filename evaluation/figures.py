@@ -1,11 +1,11 @@
-"""How good a classifier is: predictions over file lists and the figures drawn from them.
+"""How good a classifier is: predictions over file lists, and the figures computed from them.
 
-FACE is the positive class throughout: a false positive is a non-face that is let through, a false
-negative is a face that is missed. scikit-learn computes, this module names and prints. Charts and
-pages are report.py's.
+FACE is the positive class everywhere: a false positive is a non-face called a face, a false
+negative is a missed face. scikit-learn computes the figures; this module names and prints them.
 """
 
 import collections
+import decimal
 import os
 
 import numpy as np
@@ -22,7 +22,7 @@ CALIBRATION_BINS = 10
 
 
 class Scores(collections.namedtuple("Scores", "paths labels face_probabilities skipped")):
-    """What a classifier says of a split's pictures.
+    """A classifier's predictions for the pictures of a split.
 
     Parameters
     ----------
@@ -38,28 +38,28 @@ class Scores(collections.namedtuple("Scores", "paths labels face_probabilities s
 
     @property
     def categories(self):
-        """The parent folder's name of each picture."""
+        """The name of each picture's parent folder."""
         return [os.path.basename(os.path.dirname(path)) for path in self.paths]
 
 
 def predict(classifier, paths, batch_size=16, description="classifying"):
-    """Classify files, skipping and reporting those that do not decode.
+    """Classify files. Those that do not decode are reported and skipped.
 
-    Several ranks share them out by whole batches, so that each batch is what it is for one process,
-    and all get all answers.
+    Ranks share the files by whole batches, so that each batch is the same as with one process.
+    Every rank gets all results.
 
     Parameters
     ----------
-    classifier : frozen.Classifier
+    classifier : model.frozen.Classifier
     paths : sequence of str
     batch_size : int
     description : str
-        The progress bar's.
+        The label of the progress bar.
 
     Returns
     -------
     dict of str to float
-        The probability of FACE by path, without the bad files.
+        Path -> probability of FACE, 0..1, without the bad files.
     """
     scores = {}
     mine = [path for start in range(distributed.rank() * batch_size, len(paths),
@@ -78,12 +78,15 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
 
 
 def score_split(classifier, split, batch_size=16, description="testing"):
-    """Classify a split's two lists.
+    """Classify the two lists of a split.
 
     Parameters
     ----------
-    classifier : frozen.Classifier
-    split : dataset.Split
+    classifier : model.frozen.Classifier
+    split : pictures.lists.Split
+    batch_size : int
+    description : str
+        The label of the progress bar.
 
     Returns
     -------
@@ -92,27 +95,44 @@ def score_split(classifier, split, batch_size=16, description="testing"):
     Raises
     ------
     UserError
-        When no image of a class decodes.
+        If no image of a class decodes.
     """
     scores = predict(classifier, split.paths, batch_size, description)
     kept = [(path, label) for path, label in zip(split.paths, split.labels) if path in scores]
     labels = np.array([label for _, label in kept])
-    for index, name in enumerate(CLASS_NAMES):
-        if not (labels == index).any():
-            raise UserError("no image of class {} decodes; check the file lists and --data-dir"
-                            .format(name))
+    check_classes(labels)
     paths = [path for path, _ in kept]
     return Scores(paths, labels, np.array([scores[path] for path in paths]),
                   len(split.paths) - len(paths))
 
 
+def check_classes(labels):
+    """Check that both classes occur among the labels of the pictures that decoded.
+
+    Raises
+    ------
+    UserError
+        If one does not.
+    """
+    for index, name in enumerate(CLASS_NAMES):
+        if not (np.asarray(labels) == index).any():
+            raise UserError("no image of class {} decodes; check the file lists and --data-dir"
+                            .format(name))
+
+
 def figures_of(scores, threshold=0.5):
-    """The figures of a :class:`Scores`.
+    """Compute all figures of an evaluation.
+
+    Parameters
+    ----------
+    scores : Scores
+    threshold : float
+        A picture is called a face if its probability of FACE is at least this.
 
     Returns
     -------
     dict
-        As :func:`measure`, with ``skipped``, the number of files that did not decode, and
+        The figures of :func:`measure`; ``skipped``, the number of files that did not decode; and
         ``false_positives_by_category``.
     """
     figures = measure(scores.labels, scores.face_probabilities, threshold)
@@ -122,7 +142,7 @@ def figures_of(scores, threshold=0.5):
 
 
 def measure(labels, face_probabilities, threshold=0.5):
-    """The figures of a binary classifier.
+    """Compute the figures of a binary classifier.
 
     Parameters
     ----------
@@ -131,16 +151,15 @@ def measure(labels, face_probabilities, threshold=0.5):
     face_probabilities : array of float, [n]
         0..1.
     threshold : float
-        A picture is taken for a face from this probability on.
+        A picture is called a face if its probability of FACE is at least this.
 
     Returns
     -------
     dict
         ``images``, ``threshold``, ``accuracy``, ``accuracy_interval`` (see :func:`interval`),
-        ``precision``, ``recall``, ``f1``,
-        ``roc_auc``, ``average_precision``, ``log_loss``, ``false_positive_rate``,
-        ``false_negative_rate``, ``confusion_matrix`` (rows: actual FACE, NON_FACE; columns:
-        predicted) and ``calibration``, as :func:`calibration` gives it.
+        ``precision``, ``recall``, ``f1``, ``roc_auc``, ``average_precision``, ``log_loss``,
+        ``false_positive_rate``, ``false_negative_rate``, ``confusion_matrix`` (rows: actual FACE,
+        NON_FACE; columns: predicted) and ``calibration`` (see :func:`calibration`).
     """
     is_face = np.asarray(labels) == FACE
     face_probabilities = np.asarray(face_probabilities, np.float64)
@@ -169,33 +188,36 @@ def measure(labels, face_probabilities, threshold=0.5):
 
 
 def interval(successes, trials):
-    """The 95 % interval of a share, [low, high]: Wilson, "Probable inference ..", 1927."""
+    """The 95 % confidence interval of a proportion, [low, high].
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
     found = binomtest(int(successes), int(trials)).proportion_ci(method="wilson")
     return [float(found.low), float(found.high)]
 
 
 def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
-    """Whether a probability of 0.8 is right in 8 cases of 10.
+    """Measure whether a probability of 0.8 is right in 8 cases of 10.
 
-    The expected calibration error is the mean over the pictures of the distance between a bin's
-    mean probability and its share of faces: Naeini, Cooper & Hauskrecht, "Obtaining Well Calibrated
-    Probabilities Using Bayesian Binning", AAAI 2015.
+    The expected calibration error is the mean, over the pictures, of the distance between the mean
+    probability of a bin and its share of faces: Naeini, Cooper & Hauskrecht, "Obtaining Well
+    Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
 
     Parameters
     ----------
     is_face : array of bool, [n]
     face_probabilities : array of float, [n]
     bins : int
-        Of equal width.
+        The number of bins of equal width.
 
     Returns
     -------
     dict
-        ``expected_calibration_error`` and ``bins``: of each that is not empty ``images``,
-        ``mean_probability``, ``face_share`` and its ``face_share_interval``.
+        ``expected_calibration_error`` and ``bins``. Each bin with pictures has ``images``,
+        ``mean_probability``, ``face_share`` and ``face_share_interval``.
     """
     shares, means = calibration_curve(is_face, face_probabilities, n_bins=bins)
-    edges = np.linspace(0, 1 + 1e-8, bins + 1)  # calibration_curve's own
+    edges = np.linspace(0, 1 + 1e-8, bins + 1)  # as in calibration_curve
     counts = np.bincount(np.digitize(face_probabilities, edges) - 1, minlength=bins)
     counts = counts[counts > 0]
     return {
@@ -208,18 +230,18 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
 
 
 def false_positives_by_category(scores, threshold=0.5):
-    """How often each kind of non-face is taken for a face.
+    """Count the false positives per category of non-face.
 
     Parameters
     ----------
     scores : Scores
-        A non-face's category is the name of the folder that it lies in.
+        The category of a non-face is the name of its folder.
     threshold : float
 
     Returns
     -------
     list of dict
-        ``category``, ``images``, ``false_positives``, ``rate``; the worst first.
+        ``category``, ``images``, ``false_positives``, ``rate``; the highest rate first.
     """
     totals, wrong = collections.Counter(), collections.Counter()
     for category, label, probability in zip(
@@ -236,29 +258,44 @@ def false_positives_by_category(scores, threshold=0.5):
 def threshold_at(labels, face_probabilities, false_positive_rate):
     """The lowest threshold whose false-positive rate does not exceed a given one.
 
+    Every threshold between two neighbouring scores gives the same answers; the one with the
+    fewest decimals is taken.
+
     Parameters
     ----------
     labels : array of int, [n]
     face_probabilities : array of float, [n]
     false_positive_rate : float
-        0..1.
+        The target, 0..1.
 
     Returns
     -------
     dict
-        ``target``, ``threshold``, and the ``false_positive_rate`` and ``recall`` there. The
-        threshold is None where only letting nothing through would do: the highest scores are
-        non-faces'.
+        ``target``, ``threshold``, and the ``false_positive_rate`` and ``recall`` at the threshold.
+        The threshold is None if no score keeps the rate: the highest scores belong to non-faces.
     """
     rates, recalls, thresholds = sklearn_metrics.roc_curve(
         np.asarray(labels) == FACE, face_probabilities, drop_intermediate=False)
     index = np.flatnonzero(rates <= false_positive_rate)[-1]
-    threshold = float(thresholds[index]) if index else None  # the first stands for "nothing"
+    threshold = None  # the first threshold of a ROC curve stands for "no picture is a face"
+    if index:
+        below = thresholds[index + 1] if index + 1 < len(thresholds) else -1.0
+        threshold = _shortest_decimal(float(below), float(thresholds[index]))
     return {"target": false_positive_rate, "threshold": threshold,
             "false_positive_rate": float(rates[index]), "recall": float(recalls[index])}
 
 
-# The figures that tables show, and how they are called there.
+def _shortest_decimal(low, high):
+    """The number with the fewest decimals in (low, high], the largest of those."""
+    exact = decimal.Decimal(repr(high))
+    for places in range(1, 20):
+        rounded = float(exact.quantize(decimal.Decimal(1).scaleb(-places), decimal.ROUND_FLOOR))
+        if low < rounded:
+            return rounded
+    return high
+
+
+# The figures in tables, with their titles.
 TABLE = (
     ("accuracy", "accuracy"), ("precision", "precision"), ("recall", "recall"), ("f1", "F1"),
     ("roc_auc", "ROC AUC"), ("average_precision", "average precision"),
@@ -267,18 +304,18 @@ TABLE = (
 
 
 def format_figure(name, value):
-    """A figure for people; one more digit for areas, which come close to 1 and are not."""
+    """A figure as text. Areas get one digit more, since they come close to 1."""
     return "{:.{}f}".format(value, 5 if name in ("roc_auc", "average_precision") else 4)
 
 
 def format_table(figures, worst=5):
-    """The figures as lines for people.
+    """Format the figures as a table for the terminal.
 
     Parameters
     ----------
     figures : dict
-        As :func:`figures_of` gives them; ``at_false_positive_rate``, as :func:`threshold_at` gives
-        it, is shown where it is present.
+        From :func:`figures_of`. ``at_false_positive_rate``, from :func:`threshold_at`, is shown if
+        it is there.
     worst : int
         How many categories of false positives to show.
 
@@ -303,7 +340,7 @@ def format_table(figures, worst=5):
     wrong = [row for row in figures.get("false_positives_by_category", ())
              if row["false_positives"]]
     if wrong:
-        lines += ["", "non-faces taken for faces, by category:"]
+        lines += ["", "false positives by category:"]
         lines += [printable("  {category:<24} {rate:.4f}   ({false_positives} of {images})"
                             .format(**row))
                   for row in wrong[:worst]]
@@ -317,6 +354,5 @@ def format_table(figures, worst=5):
 def _format_point(point):
     if point["threshold"] is None:
         return "false-positive rate of at most {target:g}: no threshold reaches it".format(**point)
-    # The threshold in full, to be pasted: rounded, it could exclude the picture it was taken from.
     return ("false-positive rate of at most {target:g}: --threshold {threshold!r} finds "
             "{recall:.4f} of the faces at a rate of {false_positive_rate:.4f}").format(**point)

@@ -1,12 +1,12 @@
-"""Where in a picture the network sees a face: class activation maps over photographs.
+"""Heat maps: where in a picture the network sees a face.
 
     python inference.py --heatmap maps photo.jpg       # writes maps/photo.jpg
 
-Darknet-19 ends in a 1x1 convolution and global average pooling, so the map before the pooling is
-the class activation map as it is (Zhou et al., "Learning Deep Features for Discriminative
-Localization", CVPR 2016): the logits are its mean, and its softmax says of every place how much of
-a face it is. The network is fully convolutional: a picture is run at several sizes, a large one at
-large ones, so that the faces in it, large and small, come out at the size the network knows.
+Darknet-19 ends in a 1x1 convolution and global average pooling. The map before the pooling is
+therefore the class activation map (Zhou et al., "Learning Deep Features for Discriminative
+Localization", CVPR 2016): the logits are its mean, and its softmax is the probability of FACE at
+each place. The network is fully convolutional, so each picture is run at several sizes. Large and
+small faces then both appear at a size that the network was trained on.
 """
 
 import cv2
@@ -17,21 +17,21 @@ from model.weights import assign
 from pictures.classes import FACE
 from runtime.session import new_session, tf
 
-# Multiples of the input size that a picture is run at, as far as it has the pixels. At the input
-# size itself every cell of the map sees the whole of a portrait, which then is face all over.
+# Multiples of the input size at which a picture is run, if it has enough pixels. 1 is left out: at
+# the input size every cell of the map sees a whole portrait, and the map is warm everywhere.
 ZOOMS = (1.6, 2.5, 4, 6.4)
 
 
 class FaceMapper:
-    """A graph of its own that maps the FACE class over pictures of any size.
+    """Maps the FACE class over pictures of any size, in a graph and session of its own.
 
     Parameters
     ----------
     weights : mapping of str to numpy.ndarray
     image_size : int
-        The input size that the weights were trained at.
+        The input size in training, in pixels.
     zooms : sequence of float
-        Multiples of it to run a picture at.
+        Multiples of the input size at which to run a picture.
     threads : int, optional
         See :func:`runtime.session.new_session`.
     """
@@ -58,8 +58,8 @@ class FaceMapper:
         Returns
         -------
         numpy.ndarray
-            float32, [height, width], 0..1: the probability of FACE at each place, the highest of
-            those at the several sizes.
+            float32, [height, width], 0..1: the probability of FACE at each place, the maximum
+            over the sizes.
         """
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
@@ -72,11 +72,10 @@ class FaceMapper:
         return highest
 
     def input_sizes(self, height, width):
-        """The input sizes, (height, width) in multiples of 32, that a picture is run at.
+        """The input sizes for a picture, as (height, width), multiples of 32.
 
-        They keep the picture's shape and have the area of the network's input times the square of
-        a zoom. Of those that would enlarge the picture to more than
-        twice its pixels only the smallest two are kept.
+        Each keeps the aspect ratio. Its area is that of the network's input times the square of a
+        zoom. At most two of the sizes enlarge the picture to more than twice its pixels.
         """
         sizes = []
         for zoom in self.zooms:
@@ -89,7 +88,7 @@ class FaceMapper:
 
 
 def overlay(image, face_map):
-    """Lay a map over its picture: grey where there is no face, in warm colours where there is one.
+    """Lay a map over its picture: grey where no face is seen, warm colours where one is.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ def overlay(image, face_map):
     Returns
     -------
     numpy.ndarray
-        uint8, [height, width, 3]. A white line, edged in black, runs where the map is 0.5.
+        uint8, [height, width, 3]. A white line with black edges marks where the map is 0.5.
     """
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     levels = np.rint(face_map * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Contact sheets and the style of charts.
+"""Contact sheets, and the style of charts.
 
-Sheets and charts that are PNGs stand on near-white paper of their own, so that they read the same
-on a light page and a dark one; letters are large enough to be read at half size.
+Sheets and charts have a near-white background of their own, so that they look the same on light
+and dark pages. Letters are large enough to be read at half size.
 """
 
 import argparse
@@ -12,12 +12,16 @@ import os
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from utils import temporary_path
+from utils import UserError, check_replaceable, temporary_path
 
-# Okabe & Ito's palette keeps these apart for colour-blind readers too.
+# From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
 PAPER, INK = (250, 250, 250), (32, 32, 32)
+
+# Drawings of this project carry this mark: in a PNG the text "Software", in a JPEG the comment.
+SOFTWARE = "Darknet-19 face classifier"
 
 
 def hexadecimal(colour):
@@ -25,7 +29,7 @@ def hexadecimal(colour):
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-# matplotlib's settings for every chart here, for matplotlib.rc_context().
+# matplotlib's settings for every chart of the project, for matplotlib.rc_context().
 CHART_STYLE = {
     "font.size": 14, "axes.titlesize": 16, "axes.titleweight": "bold", "lines.linewidth": 2.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.35,
@@ -41,7 +45,7 @@ CHART_STYLE = {
 
 @functools.lru_cache(maxsize=None)
 def font(size):
-    """DejaVu Sans, which comes with matplotlib, at a height in pixels."""
+    """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high."""
     import matplotlib
 
     folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
@@ -49,25 +53,27 @@ def font(size):
 
 
 def contact_sheet(images, captions=None, frames=None, title=None, columns=8, tile=160):
-    """Lay pictures out in rows.
+    """Draw a contact sheet: pictures in rows.
 
     Parameters
     ----------
     images : sequence of numpy.ndarray
         uint8, [any height, any width, 3], RGB; each is fitted into a square tile.
     captions : sequence of str, optional
-        Lines under each picture, as many for all; each is cut where it is too long.
+        The lines under each picture; all captions have the same number of lines. Long lines lose
+        their beginnings.
     frames : sequence of (int, int, int), optional
-        The frame's colour around each picture.
+        The colour of each picture's frame, RGB.
     title : str, optional
-        A line over the sheet.
+        A line above the pictures.
     columns : int
     tile : int
-        Height and width of a tile's picture in pixels.
+        Height and width of a tile in pixels.
 
     Returns
     -------
     PIL.Image.Image
+        With the mark of :func:`mark_drawing`.
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
@@ -76,8 +82,8 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     lines = captions[0].count("\n") + 1 if captions else 0
     cell_height = tile + gap + lines * (line + frame) + (frame if lines else 0)
     top = 2 * line + gap if title else gap
-    sheet = Image.new(
-        "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER)
+    sheet = mark_drawing(Image.new(
+        "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER))
     draw = ImageDraw.Draw(sheet)
     if title:
         size = int(line * 1.3)
@@ -100,8 +106,8 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
 
 
 def fit(image, tile):
-    """A picture shrunk or grown into a ``tile`` x ``tile`` square, on grey where it is narrower."""
-    small = shrink(image, tile)
+    """Scale a picture into a ``tile`` x ``tile`` square and fill the rest with grey."""
+    small = scale_to(image, tile)
     height, width = small.shape[:2]
     square = np.full((tile, tile, 3), 225, np.uint8)
     top, left = (tile - height) // 2, (tile - width) // 2
@@ -109,8 +115,8 @@ def fit(image, tile):
     return square
 
 
-def shrink(image, longest):
-    """A picture shrunk or grown, its shape kept, until its longer side has ``longest`` pixels."""
+def scale_to(image, longest):
+    """Scale a picture, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -118,7 +124,7 @@ def shrink(image, longest):
 
 
 def _cut(text, typeface, width):
-    """The longest end of ``text`` that fits: file names differ at their ends."""
+    """Cut the beginning of a text that is too long: file names differ at their ends."""
     if typeface.getlength(text) <= width:
         return text
     while text and typeface.getlength("…" + text) > width:
@@ -127,26 +133,77 @@ def _cut(text, typeface, width):
 
 
 def picture_name(text):
-    """An argparse ``type``: the name of a picture to write, which says by its end of what kind."""
+    """An argparse ``type``: the name of a picture to write, with the extension of its format."""
     if not text.lower().endswith((".jpg", ".jpeg", ".png")):
         raise argparse.ArgumentTypeError(
-            "{}: not a picture's name; let it end in .png or .jpg".format(text))
+            "{}: not the name of a picture; end it in .png or .jpg".format(text))
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
+    try:
+        check_drawing(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error))
     return text
 
 
+def mark_drawing(image):
+    """Mark a Pillow image as drawn by this project, so that it may be replaced later."""
+    image.info["Software"] = SOFTWARE
+    return image
+
+
+def is_drawing(path):
+    """Whether a file is a picture with the mark of :func:`mark_drawing`."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            return (image.info.get("Software") == SOFTWARE
+                    or image.info.get("comment") == SOFTWARE.encode())
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return False
+
+
+def check_drawing(path):
+    """Check that writing a drawing does not replace a photograph or another file.
+
+    Raises
+    ------
+    UserError
+        If the file exists and is not a drawing of this project.
+    """
+    check_replaceable(path, is_drawing, "a picture drawn by this program")
+
+
 def save_picture(path, image):
-    """Write a Pillow image, or a uint8 RGB array, under a temporary name and rename it."""
+    """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
+
+    The mark of :func:`mark_drawing` is written if the image has it.
+    """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
-        image.save(temporary)
+        image.save(temporary, **_mark_options(image))
+
+
+def _mark_options(image):
+    """Options for saving an image that keep its mark; each format ignores the other's option."""
+    if image.info.get("Software") != SOFTWARE:
+        return {}
+    text = PngInfo()
+    text.add_text("Software", SOFTWARE)
+    return {"pnginfo": text, "comment": SOFTWARE}
+
+
+def save_chart(path, figure, dpi):
+    """Write a matplotlib figure as a marked drawing, atomically."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    with Image.open(stream) as image:
+        save_picture(path, mark_drawing(image.convert("RGB")))
 
 
 def encode_png(image):
-    """A Pillow image as the bytes of a PNG."""
+    """Encode a Pillow image as a PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()

@@ -1,15 +1,20 @@
 """Fixtures that several test files share: a small real data set and a small model of each form."""
 
 import collections
+import csv
+import json
 import os
+import shutil
 import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from darknet19 import build  # noqa: E402
 from model import frozen  # noqa: E402
@@ -105,3 +110,79 @@ def run_script(monkeypatch, capsys):
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_model):
+    """The tiny model in a graph of its own."""
+    return frozen.classifier_from_weights(tiny_model.weights, 32)
+
+
+@pytest.fixture
+def infer(run_script, tiny_model, classifier, monkeypatch):
+    """inference.py with the tiny model, whose graph is built once for all tests."""
+    import inference
+
+    monkeypatch.setattr(inference, "read_npz", lambda path: tiny_model.weights)
+    monkeypatch.setattr(inference, "folded_classifier", lambda *_, **options: classifier)
+    return lambda *arguments: run_script(
+        inference, "--model-dir", tiny_model.folder, *arguments)
+
+
+@pytest.fixture
+def pictures(sample_dir, tmp_path):
+    """A folder of 10 faces and 10 others, half of them in a folder below."""
+    split = load_split(sample_dir, "train")
+    folder = tmp_path / "pictures"
+    for number, path in enumerate(split.faces[:10] + split.negatives[:10]):
+        place = folder / ("below" if number % 2 else "") / "{:02d}.png".format(number)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, str(place))
+    return str(folder)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Three seconds at 10 frames/s: a second each of red, green and blue."""
+    path = str(tmp_path / "film.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    assert writer.isOpened()
+    for colour in ((220, 20, 20), (20, 220, 20), (20, 20, 220)):
+        for _ in range(10):
+            writer.write(np.full((48, 64, 3), colour[::-1], np.uint8))
+    writer.release()
+    return path
+
+
+def read_csv(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def read_json_lines(path):
+    with open(path) as stream:
+        return [json.loads(line) for line in stream]
+
+
+def make_odd_files(folder):
+    """Pictures of unusual kinds that decode, and files that do not."""
+    folder.mkdir()
+    noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
+    image = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(str(folder / "turned.jpg"), exif=exif)
+    image.convert("CMYK").save(str(folder / "cmyk.jpg"))
+    image.convert("L").save(str(folder / "grey.png"))
+    image.convert("RGBA").save(str(folder / "rgba.png"))
+    image.save(str(folder / "picture.webp"))
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(str(folder / "deep.png"))
+    image.save(str(folder / "moving.gif"), save_all=True, append_images=[image.rotate(90)])
+    with open(str(folder / "turned.jpg"), "rb") as stream:
+        (folder / "truncated.jpg").write_bytes(stream.read()[:-200])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.jpg").write_bytes(b"<html></html>")
+
+
+GOOD = {"turned.jpg", "cmyk.jpg", "grey.png", "rgba.png", "picture.webp", "deep.png", "moving.gif"}
+BAD = {"truncated.jpg", "empty.png", "page.jpg"}

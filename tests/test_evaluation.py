@@ -93,6 +93,15 @@ def test_threshold_at_a_false_positive_rate(scored, target):
         assert (non_faces >= lower).mean() > target or not (faces >= lower).sum()
 
 
+def test_threshold_has_the_fewest_decimals():
+    labels = [1, 1, 0, 0]
+    for scores, threshold in (([0.1, 0.2, 0.71234567, 0.9], 0.7), ([0.1, 0.29, 0.3, 0.9], 0.3),
+                              ([0.1, 0.9999998, 0.99999991, 1.0], 0.9999999)):
+        point = threshold_at(labels, scores, 0.0)
+        assert point["threshold"] == threshold and point["recall"] == 1
+    assert threshold_at(labels, [0.12, 0.3, 0.4, 0.5], 1.0)["threshold"] == 0.1
+
+
 def test_threshold_when_a_non_face_scores_highest():
     point = threshold_at([0, 1], [0.3, 0.8], 0.0)
     assert point["threshold"] is None and point["recall"] == 0

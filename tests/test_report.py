@@ -15,10 +15,12 @@ from PIL import Image
 from sklearn import metrics
 
 import test as test_script
-from evaluation import figures, report
+from evaluation import charts, figures, report
 from evaluation.figures import Scores
+from evaluation.provenance import find_provenance
 from model import frozen
 from pictures.lists import load_split
+from training.history import COLUMNS, write_history
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -107,7 +109,9 @@ def test_json_lists_every_mistake_the_most_confident_first(made, truth):
     expected = {path for path, label, score in zip(
         scores.paths, scores.labels, scores.face_probabilities) if (score >= 0.5) != (label == 0)}
     assert expected, "random weights must make mistakes"
-    assert {row["file"] for row in content["mistakes"]} == expected
+    assert {os.path.join(content["data_dir"], row["file"])
+            for row in content["mistakes"]} == expected
+    assert not any(os.path.isabs(row["file"]) for row in content["mistakes"])
     for name, sign in (("NON_FACE", -1), ("FACE", 1)):
         values = [sign * row["face_probability"] for row in content["mistakes"]
                   if row["class"] == name]
@@ -183,6 +187,94 @@ def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "categories" not in page.ids
     assert "Non-faces taken for faces: 0" in " ".join(page.text)
+    assert "false-positives" not in page.ids and "missed-faces" not in page.ids
+    headings = [tag for tag, _ in page.elements].count("h2")
+    assert headings == 2, "the charts and the close calls; nothing is headed that is not there"
+
+
+def test_numbers_of_pictures_and_names_relative_to_the_data(made, sample_dir):
+    page = Page(made[2])
+    words = " ".join(page.text)
+    assert "pictures" in page.ids
+    for name in ("train", "val", "test"):
+        split = load_split(sample_dir, name)
+        assert re.search(r"{}\s+{}\s+{}\s".format(name, *map(len, split)), words)
+    assert sample_dir not in words.replace(made[1]["model"], "")
+
+
+def train_record(folder, **changes):
+    """A history and the record of a frozen graph, as train.py writes them."""
+    rows = [dict(dict.fromkeys(COLUMNS, 0.5 / epoch), epoch=epoch, step=10 * epoch)
+            for epoch in range(1, 5)]
+    write_history(os.path.join(folder, "history.csv"), rows)
+    validation = {"val_loss": rows[2]["val_loss"], "val_accuracy": rows[2]["val_accuracy"]}
+    record = {"step": 30, "epoch": 3, "validation": dict(validation, **changes)}
+    with open(os.path.join(folder, "model.json"), "w") as stream:
+        json.dump(record, stream)
+    return os.path.join(folder, "model.pb")
+
+
+def test_training_curve_of_the_model(tmp_path, sample_dir):
+    split = load_split(sample_dir, "test")
+    scores = Scores(list(split.paths), split.labels, np.where(split.labels == 0, 0.9, 0.1), 0)
+    model = train_record(str(tmp_path))
+    found = find_provenance(model, sample_dir, str(tmp_path))
+    assert found.epoch == 3 and len(found.history) == 4
+    report.write_report(str(tmp_path), model, scores, figures.figures_of(scores), None, found)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert page.open == [] and "training" in page.ids
+    model = train_record(str(tmp_path), val_loss=0.2)
+    assert not find_provenance(model, sample_dir, str(tmp_path)).history, "another training's logs"
+    assert not find_provenance(model, sample_dir, str(tmp_path / "none")).history
+    (tmp_path / "history.csv").write_text("damaged")
+    assert not find_provenance(model, str(tmp_path), str(tmp_path)).history
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.json"])
+def test_no_other_file_is_replaced(run_script, sample_dir, tiny_model, tmp_path, name):
+    (tmp_path / name).write_text("<html>mine</html>")
+    outcome = run_script(test_script, "--data-dir", sample_dir, "--model-dir", tiny_model.folder,
+                         "--report", tmp_path)
+    assert outcome.code == 2 and outcome.out == ""
+    assert name + ": not a report of this program" in outcome.err.splitlines()[-1]
+    assert (tmp_path / name).read_text() == "<html>mine</html>"
+
+
+def test_figures_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_path):
+    arguments = ("--data-dir", sample_dir, "--model-dir", tiny_model.folder, "--json")
+    photograph = tmp_path / "photo.png"
+    shutil.copy(load_split(sample_dir, "test").faces[0], str(photograph))
+    before = photograph.read_bytes()
+    outcome = run_script(test_script, *arguments, photograph)
+    assert outcome.code == 2 and "photo.png: not a file of figures" in outcome.err.splitlines()[-1]
+    assert photograph.read_bytes() == before
+    for _ in range(2):
+        assert run_script(test_script, *arguments, tmp_path / "figures.json").code == 0
+
+
+def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
+    names = ["gone/{}.png".format(number) for number in range(4)]
+    scores = Scores(names, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
+    report.write_report(str(tmp_path), "model", scores, figures.figures_of(scores))
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert page.open == [] and " ".join(page.text).count("no longer readable") == 4
+    assert capsys.readouterr().err.count("no such file") == 4
+
+
+def test_long_and_wide_names_of_categories_fit(capsys, recwarn):
+    """The labels stand left of their axis, which browsers draw with other fonts."""
+    rows = [{"category": name, "false_positives": 3, "images": 1000, "rate": 0.003}
+            for name in ("\u6f22" * 40, "x" * 200, "ab", "\u6f22\u5b57$a$")]
+    figure = charts._chart_categories(rows)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(labels)) == 4
+    left = figure.subplotpars.left * charts.WIDTH * 72
+    for label in labels:
+        assert charts.display_width(label.split(" (")[0]) <= charts.LONGEST_NAME + 2
+        assert charts.display_width(label) * 0.5 * charts.LABEL_SIZE < left
+    charts.to_svg(figure, "name", "description")
+    assert not [each for each in recwarn if "Glyph" in str(each.message)]
+    assert charts.shorten("abcdefghij", 5) == "ab\u2026ij" and charts.shorten("abc", 5) == "abc"
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")

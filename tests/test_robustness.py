@@ -10,6 +10,7 @@ from evaluation import figures, robustness
 from evaluation.robustness import DISTURBANCES
 from pictures.decode import read_image, resize
 from pictures.lists import load_split
+from utils import UserError
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,11 @@ def test_the_table_against_a_plain_loop(sample_dir):
     table = robustness.format_robustness(rows)
     assert len(table.splitlines()) == 1 + len(DISTURBANCES)
     assert "{:.4f}".format(expected["accuracy"]) in table.splitlines()[10]
+
+
+def test_pictures_that_vanish_in_between(capsys):
+    """Scored once, then gone: one line, and no mean of nothing."""
+    scores = figures.Scores(["gone/1.png", "gone/2.png"], np.array([0, 1]), np.array([0.9, 0.1]), 0)
+    with pytest.raises(UserError, match="no image of class FACE decodes"):
+        robustness.measure_disturbed(ColourClassifier(), scores)
+    assert capsys.readouterr().err.count("no such file") == 2

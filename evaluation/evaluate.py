@@ -1,0 +1,108 @@
+"""The evaluation on the test lists that test.py and inference.py share."""
+
+import collections
+import os
+
+from evaluation.figures import figures_of, format_table, score_split, threshold_at
+from evaluation.heatmaps import FaceMapper
+from evaluation.provenance import find_provenance
+from evaluation.report import check_report_folder, write_report
+from evaluation.robustness import format_robustness, measure_disturbed
+from runtime import distributed
+from runtime.session import PRECISIONS
+from utils import check_replaceable, number_type, starts_with, write_json
+
+EvaluationOptions = collections.namedtuple(
+    "EvaluationOptions",
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir",
+    defaults=(0.5, None, False, None, 16, "data", "logs"))
+EvaluationOptions.__doc__ = """What to measure.
+
+Parameters
+----------
+threshold : float
+    A picture is called a face if its probability of FACE is at least this.
+false_positive_rate : float, optional
+    Also find the threshold for at most this rate, 0..1.
+robustness : bool
+    Also measure on disturbed pictures.
+report : str, optional
+    The folder for the report.
+batch_size : int
+data_dir, log_dir : str
+    Where the report finds the file lists and the training history.
+"""
+
+METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
+
+
+def add_evaluation_arguments(parser):
+    """Add the options of every script that measures on the test lists."""
+    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.5,
+                        help="call a picture a face if its probability is at least this")
+    parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
+                        help="also find the threshold whose false-positive rate is at most this")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
+    parser.add_argument("--robustness", action="store_true",
+                        help="also measure with every test picture grey, blurred, noisy, shrunk, "
+                             "moved, .. (takes 12 times as long)")
+    parser.add_argument("--report", metavar="DIR",
+                        help="write report.json and a self-contained index.html there")
+    parser.add_argument("--log-dir", default="logs",
+                        help="folder with the history.csv of the model's training, for the report")
+
+
+def evaluation_options(args):
+    """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
+    return EvaluationOptions(
+        args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
+        args.log_dir)
+
+
+def evaluate_and_report(classifier, split, model, read_weights, metrics_path, options):
+    """Measure on the lists of a split, print the tables and write the files.
+
+    All ranks classify; rank 0 does the rest.
+
+    Parameters
+    ----------
+    classifier : model.frozen.Classifier
+    split : pictures.lists.Split
+    model : str
+        The file of the model; shown, and used to find its training record.
+    read_weights : callable
+        Returns the model's weights. Called only for the report's heat maps.
+    metrics_path : str
+        The JSON file for the figures.
+    options : EvaluationOptions
+
+    Raises
+    ------
+    UserError
+        If no picture of a class decodes, or if a file of another kind would be replaced.
+    """
+    if distributed.rank() == 0:
+        check_replaceable(metrics_path, lambda path: starts_with(path, METRICS_START),
+                          "a file of figures")
+        if options.report:
+            check_report_folder(options.report)
+    scores = score_split(classifier, split, options.batch_size)
+    if distributed.rank():
+        return
+    figures = figures_of(scores, options.threshold)
+    if options.false_positive_rate is not None:
+        figures["at_false_positive_rate"] = threshold_at(
+            scores.labels, scores.face_probabilities, options.false_positive_rate)
+    print("{}, {} faces and {} non-faces".format(model, *map(len, split)))
+    print(format_table(figures), flush=True)
+    if options.robustness:
+        figures["robustness"] = measure_disturbed(
+            classifier, scores, options.batch_size, options.threshold)
+        print("\n" + format_robustness(figures["robustness"]), flush=True)
+    write_json(metrics_path, figures)
+    if options.report:
+        mapper = FaceMapper(read_weights(), classifier.image_size)
+        write_report(options.report, model, scores, figures, mapper,
+                     find_provenance(model, options.data_dir, options.log_dir))
+        print("wrote {}".format(os.path.join(options.report, "index.html")))

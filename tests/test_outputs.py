@@ -1,0 +1,135 @@
+"""Lines, sorted copies, montages and heat maps of inference.py."""
+
+import io
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from conftest import GOOD, make_odd_files, read_csv
+from PIL import Image
+
+from classify import inputs, outputs
+from pictures.decode import read_image
+from pictures.sheets import GREEN, RED
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_odd_names_on_standard_output(infer, pictures, monkeypatch, encoding, tmp_path):
+    """Not UTF-8, a line break, a terminal's escape, letters that the encoding lacks."""
+    folder = os.fsencode(str(tmp_path / "odd"))
+    os.mkdir(folder)
+    names = [b"caf\xe9.png", b"a\nb.png", b"\x1b[31mred.png", "\u4e2d.png".encode()]
+    for name in names:
+        shutil.copy(pictures + "/00.png", os.path.join(folder, name))
+
+    def run(*options):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            outcome = infer(os.fsdecode(folder), *options)
+        assert outcome.code == 0
+        stream.flush()
+        return stream.buffer.getvalue()
+
+    lines = run()
+    assert lines.count(b"\n") == 4 and b"\x1b" not in lines and b"a\\nb.png" in lines
+    table = run("--csv", "-")
+    assert all(name in table for name in names)
+    assert len(run("--json", "-").splitlines()) == 4
+
+
+def test_a_map_does_not_take_its_picture_s_place(infer, pictures):
+    with open(pictures + "/00.png", "rb") as stream:
+        before = stream.read()
+    for named in (pictures, pictures + "/00.png", pictures + "/*0.png"):
+        outcome = infer(named, "--heatmap", pictures)
+        assert outcome.code == 2 and "another folder" in outcome.err.splitlines()[-1]
+    with open(pictures + "/00.png", "rb") as stream:
+        assert stream.read() == before
+
+
+def test_a_montage_without_a_picture_s_name(infer, pictures, tmp_path):
+    outcome = infer(pictures, "--montage", tmp_path / "sheet.txt")
+    assert outcome.code == 2 and outcome.out == "" and "sheet.txt" in outcome.err.splitlines()[-1]
+
+
+def test_sort_into(infer, pictures, tmp_path):
+    table, target = str(tmp_path / "out.csv"), os.path.join(pictures, "sorted")
+    for _ in range(2):  # the second run finds everything in its place, and none of it to classify
+        assert infer(pictures, "--csv", table, "--sort-into", target).code == 0
+        rows = read_csv(table)
+        assert len(rows) == 20
+        found = sorted(os.path.relpath(os.path.join(parent, name), target)
+                       for parent, _, names in os.walk(target) for name in names)
+        assert found == sorted(os.path.join(row["class"].lower(), os.path.relpath(
+            row["file"], pictures)) for row in rows)
+    for row in rows:
+        copy = os.path.join(target, row["class"].lower(), os.path.relpath(row["file"], pictures))
+        with open(copy, "rb") as one, open(row["file"], "rb") as other:
+            assert one.read() == other.read()
+        assert not os.path.islink(copy)
+
+
+def test_sorting_never_overwrites(infer, pictures, tmp_path):
+    """Two pictures of one name, one more from an earlier run: three files in the end."""
+    names = []
+    for number, source in enumerate(("00.png", "00.png", "02.png")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        names.append(str(folder / "same.png"))
+        shutil.copy(os.path.join(pictures, source), names[-1])
+    target = tmp_path / "sorted"
+    infer(names[2], "--sort-into", target, "--threshold", 0)
+    infer(names[0], names[1], "--sort-into", target, "--threshold", 0)
+    contents = sorted((target / "face" / name).read_bytes()
+                      for name in os.listdir(str(target / "face")))
+    with open(names[0], "rb") as first, open(names[2], "rb") as third:
+        assert set(contents) == {first.read(), third.read()}
+    assert len(contents) >= 2
+
+
+def test_sort_by_links(infer, pictures, tmp_path):
+    target = tmp_path / "sorted"
+    for _ in range(2):
+        assert infer(pictures + "/00.png", "--sort-into", target, "--sort-into-mode",
+                     "link", "--threshold", 0).code == 0
+    assert os.listdir(str(target / "face")) == ["00.png"]
+    assert os.readlink(str(target / "face" / "00.png")) == pictures + "/00.png"
+
+
+def test_a_montage_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(outputs, "contact_sheet", lambda *sheet: sheets.append(sheet))
+    monkeypatch.setattr(outputs, "save_picture", lambda *_: None)
+    montage = outputs.Montage(str(tmp_path / "sheet.png"), 9)
+    pixels = inputs.InputImage("", "", np.zeros((4, 4, 3), np.uint8))
+    for name in ("x/1.png", "y/1.png", "y/2.png"):
+        montage.write(pixels, {"file": name, "class": "FACE", "probability": 0.75})
+    montage.close()
+    assert sheets[0][1] == ["FACE 0.750\n" + name for name in ("x/1.png", "y/1.png", "2.png")]
+
+
+def test_montage_frames_tell_the_class(infer, pictures, tmp_path):
+    table, montage = str(tmp_path / "out.csv"), str(tmp_path / "sheets" / "montage.png")
+    infer(pictures, "--csv", table, "--montage", montage, "--montage-images", 12)
+    sheet = np.asarray(Image.open(montage).convert("RGB")).astype(int)
+    frames = sum(float(row["probability"]) > 0 and row["class"] == "FACE"
+                 for row in read_csv(table)[:12])
+    assert 0 < frames < 12
+    areas = [(np.abs(sheet - np.array(colour)).max(axis=2) == 0).sum() for colour in (GREEN, RED)]
+    # Each frame is 4 pixels around a tile of 160.
+    one = 168 ** 2 - 160 ** 2
+    np.testing.assert_allclose(np.array(areas) / one, [frames, 12 - frames], atol=0.05)
+
+
+def test_heatmaps_have_the_pictures_sizes(infer, tmp_path):
+    folder = tmp_path / "odd"
+    make_odd_files(folder)
+    assert infer(folder, "--heatmap", tmp_path / "maps").code == 0
+    made = sorted(os.listdir(str(tmp_path / "maps")))
+    assert made == sorted(name if name.endswith((".png", ".jpg")) else name + ".png"
+                          for name in GOOD)
+    assert read_image(str(tmp_path / "maps" / "turned.jpg")).shape == (60, 40, 3)
+    assert read_image(str(tmp_path / "maps" / "deep.png")).shape == (40, 60, 3)
