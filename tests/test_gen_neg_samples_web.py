@@ -14,26 +14,23 @@ import time
 import zipfile
 import zlib
 
+import negatives_program
 import numpy as np
 import pytest
 import requests
 from conftest import heed_sigint
+from negatives_program import PATIENCE
 from negatives_server import PictureServer, encode, texture
 from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-from negatives import client, store
+from negatives import client, collector, reports, store
 from pictures import decode
-from pictures.lists import load_list
+from pictures.lists import LISTS, load_list
 
-ROOT = os.path.dirname(os.path.abspath(gen_neg_samples.__file__))
-LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
-
-# Short patience: a stalled answer costs a third of a second and each host may be asked at will.
-FAST = ["--rate", "5000", "--workers", "4", "--connect-timeout", "2", "--read-timeout", "0.3",
-        "--time-limit", "1", "--retries", "2", "--backoff", "0.02", "--longest-wait", "5",
-        "--contact", "tests@example.org"]
+NAMES = [negatives for _, negatives in LISTS.values()]
+FAST = ["--rate", "5000", "--workers", "4", "--contact", "tests@example.org"]
 
 
 @pytest.fixture
@@ -44,10 +41,11 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def run(server, tmp_path, run_script):
+def run(server, tmp_path, run_script, monkeypatch):
     """Run the script in this process, faces kept: its exit code, stdout and stderr."""
 
-    def run(*arguments, faces=("--keep-faces",)):
+    def run(*arguments, faces=("--keep-faces",), **patience):
+        monkeypatch.setattr(gen_neg_samples, "PATIENCE", PATIENCE._replace(**patience))
         return run_script(gen_neg_samples, *options(server, tmp_path), *faces, *arguments)
 
     return run
@@ -57,9 +55,9 @@ def options(server, data_dir):
     return ["--endpoint", server.url, "--data-dir", str(data_dir)] + FAST
 
 
-def command(server, data_dir, *queries):
+def command(server, data_dir, *queries, seconds=0.3):
     """The command line of a process of its own."""
-    return ([sys.executable, os.path.join(ROOT, "gen_neg_samples.py"), "--keep-faces"]
+    return ([sys.executable, negatives_program.__file__, str(seconds), "--keep-faces"]
             + options(server, data_dir) + ["--queries"] + list(queries))
 
 
@@ -76,7 +74,7 @@ def kept(data_dir):
 
 
 def lists(data_dir):
-    return [load_list(os.path.join(str(data_dir), name)) for name in LISTS]
+    return [load_list(os.path.join(str(data_dir), name)) for name in NAMES]
 
 
 def table(path):
@@ -149,11 +147,13 @@ def test_attribution_cannot_carry_formulas(server, run, tmp_path):
     ("gzip bomb", "too many bytes"), ("nested gzip bomb", "damaged"), ("damaged gzip", "damaged"),
     ("html", "not an image"), ("truncated", "truncated or damaged"), ("empty", "not an image"),
 ])
-def test_a_faulty_answer_is_left_out_under_its_cause(server, run, tmp_path, fault, cause):
+def test_a_faulty_answer_is_left_out_under_its_cause(
+        server, run, tmp_path, monkeypatch, fault, cause):
+    monkeypatch.setattr(collector, "MAX_DOWNLOAD_BYTES", 1000000)
     fill(server, "dog", range(3))
     fill(server, "dog", [3], fault)
     fill(server, "dog", range(4, 7))
-    code, out, _ = run("--queries", "dog", "--max-bytes", "1000000")
+    code, out, _ = run("--queries", "dog")
     assert code == 0
     assert causes(tmp_path) == {"3.jpg": cause}
     assert len(kept(tmp_path)) == 6
@@ -179,7 +179,7 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
     fill(server, "dog", range(3))
     fill(server, "dog", [3], "429 for a day")
     fill(server, "dog", range(4, 60))
-    code, _, err = run("--queries", "dog", "cat", "--workers", "1", "--retries", retries)
+    code, _, err = run("--queries", "dog", "cat", "--workers", "1", retries=retries)
     assert code == 0
     assert len(kept(tmp_path)) == 3
     assert server.hits["3.jpg"] == 1
@@ -194,13 +194,13 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
 def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypatch):
     server.add("dog", "0.jpg", b"", "500")
     polite = client.PoliteClient(
-        contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
-        retries=6, backoff=1, longest_wait=20)
+        contact="", rate=5000, workers=1, networks=["loopback"],
+        patience=PATIENCE._replace(retries=6, backoff=1, longest_wait=20))
     runs = []
     for _ in range(2):
         waits = []
         monkeypatch.setattr(
-            polite._pace, "sleep", lambda seconds, waits=waits: waits.append(seconds))
+            polite._limiter, "sleep", lambda seconds, waits=waits: waits.append(seconds))
         with pytest.raises(client.Unavailable):
             polite.get_picture(server.url + "/0.jpg", 1000)
         runs.append([wait for wait in waits if wait > 0.1])  # without the waits for a turn
@@ -215,10 +215,10 @@ def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
     server.add("dog", "busy.jpg", b"", "503 with Retry-After")
     server.add("dog", "0.jpg", b"", "redirect to another host")
     polite = client.PoliteClient(
-        contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
-        retries=1, backoff=0.01, longest_wait=1)
+        contact="", rate=5000, workers=1, networks=["loopback"],
+        patience=PATIENCE._replace(retries=1, longest_wait=1))
     held = []
-    monkeypatch.setattr(polite._pace, "hold", lambda host, seconds: held.append(host))
+    monkeypatch.setattr(polite._limiter, "hold", lambda host, seconds: held.append(host))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with pytest.raises(client.Unavailable):
         polite.get_picture(server.url + "/0.jpg", 1000)
@@ -230,7 +230,7 @@ def test_an_outage_ends_a_query_but_not_the_run(server, run, tmp_path):
     fill(server, "dog", range(4))
     fill(server, "dog", range(4, 200), "503")
     fill(server, "cat", range(200, 204))
-    code, _, err = run("--queries", "dog", "cat", "--retries", "0")
+    code, _, err = run("--queries", "dog", "cat", retries=0)
     assert code == 0
     assert "dog: 4 pictures of 500: 50 pictures in a row could not be had" in err
     assert len(kept(tmp_path)) == 8
@@ -310,7 +310,7 @@ def test_pages_without_anything_new_end(server, run, tmp_path):
 def test_a_search_that_brings_nonsense_is_reported(server, run, tmp_path, answer, words):
     fill(server, "cat", range(4))
     server.search_faults["dog", 0] = lambda handler: handler.send_body(answer)
-    code, out, err = run("--queries", "dog", "cat", "--retries", "1")
+    code, out, err = run("--queries", "dog", "cat", retries=1)
     assert code == 0
     assert "warning: dog: 0 pictures of 500: " in err and words in err
     assert "cat: 4 kept" in out
@@ -529,8 +529,8 @@ def test_the_contact_sheet_shows_what_was_kept(server, run, tmp_path):
     _, out, _ = run("--queries", "dog", "собака")
     sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
     # Two strips: 25 pictures take two rows of 20, 4 pictures one row.
-    assert sheet.shape[0] >= 3 * store.SHEET_TILE
-    assert sheet.shape[1] >= 20 * store.SHEET_TILE
+    assert sheet.shape[0] >= 3 * reports.SHEET_TILE
+    assert sheet.shape[1] >= 20 * reports.SHEET_TILE
     assert "sheet.png" in out
 
 
@@ -579,7 +579,7 @@ def test_names_that_stdout_cannot_spell(server, tmp_path):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--source", "urls"], "--urls FILE is missing"),
-    (["--urls", "empty.txt"], "--urls empty.txt: wants --source urls"),
+    (["--urls", "empty.txt"], "--urls empty.txt: needs --source urls"),
     (["--source", "urls", "--urls", "missing.txt"], "missing.txt"),
     (["--source", "urls", "--urls", "empty.txt"], "empty.txt: no address in it"),
     (["--source", "urls", "--urls", "binary.txt"], "binary.txt: not UTF-8 text"),
@@ -704,7 +704,7 @@ def busy_site(server):
 
 
 def crowd(server, data_dir):
-    return command(server, data_dir, "dog", "car", "sky") + ["--max-bytes", "200000"]
+    return command(server, data_dir, "dog", "car", "sky")
 
 
 def attributed(data_dir):
@@ -749,8 +749,7 @@ def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
 def test_ctrl_c_ends_with_one_line_and_loses_nothing(server, tmp_path):
     fill(server, "dog", range(20))
     fill(server, "dog", [20], "stall once")
-    arguments = command(server, tmp_path, "dog")
-    process = subprocess.Popen(arguments + ["--read-timeout", "60", "--time-limit", "60"],
+    process = subprocess.Popen(command(server, tmp_path, "dog", seconds=60),
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                preexec_fn=heed_sigint)
     assert server.wait_for(lambda: server.hits["20.jpg"] and len(server.served) == 20)
@@ -758,8 +757,8 @@ def test_ctrl_c_ends_with_one_line_and_loses_nothing(server, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.decode().splitlines() == ["error: interrupted"]
-    subprocess.run(arguments, check=True, timeout=60, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    subprocess.run(command(server, tmp_path, "dog"), check=True, timeout=60,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert len(kept(tmp_path)) == 21
 
 
@@ -773,33 +772,35 @@ def test_retry_after_is_understood_in_both_forms():
     later = seconds(email.utils.formatdate(time.time() + 1000, usegmt=True))
     assert 900 < later <= 1000
     assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    for nonsense in ("", "soon", "-5", "1e9", "9" * 30, "Wed, 99 Oct 2015 99:28:00 GMT"):
+    for nonsense in ("", "soon", "-5", "1e9", "9" * 30, "9" * 6000, "1 Jan , 00:00:00 GMT",
+                     "1 Jan 99999999 00:00:00 GMT"):
         assert seconds(nonsense) is None
+    assert not seconds("Wed, 99 Oct 2015 99:28:00 GMT")
 
 
 def test_overload_holds_back_the_whole_host(monkeypatch):
     """After HTTP 503 with Retry-After no thread asks the host before the time is over."""
     now = [1000.0]
     monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
-    pace = client._Pace(rate=2)
+    limiter = client._RateLimiter(rate=2)
     waits = []
 
     def sleep(seconds):
         waits.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(pace, "sleep", sleep)
-    pace.take_turn("host")
-    pace.take_turn("host")
-    pace.hold("host", 30)
-    pace.take_turn("other")
-    pace.take_turn("host")
+    monkeypatch.setattr(limiter, "sleep", sleep)
+    limiter.take_turn("host")
+    limiter.take_turn("host")
+    limiter.hold("host", 30)
+    limiter.take_turn("other")
+    limiter.take_turn("host")
     assert waits == [0.5, 30]
-    pace.close("host", 100)
+    limiter.close("host", 100)
     with pytest.raises(client.Denied):
-        pace.take_turn("host")
+        limiter.take_turn("host")
     now[0] += 101
-    pace.take_turn("host")
+    limiter.take_turn("host")
     assert waits == [0.5, 30]
 
 
