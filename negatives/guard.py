@@ -41,7 +41,8 @@ def network_of(address):
         return "loopback"
     if ip.is_link_local:
         return "link-local"
-    return "public" if ip.is_global and not (ip.is_multicast or ip.is_reserved) else "private"
+    odd = ip.is_multicast or ip.is_reserved or (ip.version == 6 and ip.is_site_local)
+    return "public" if ip.is_global and not odd else "private"
 
 
 def _carried_ipv4(ip):

@@ -347,6 +347,45 @@ def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
         assert code == 2 and missing in err.splitlines()[-1]
 
 
+def test_face_check_prints_names_on_one_line(run_script, tmp_path):
+    """A file's name cannot recolour the terminal, or look like two files."""
+    name = "a\x1b[31m\nb.png"
+    Image.fromarray(photographs.astronaut()).save(str(tmp_path / name))
+    code, out, _ = run_script(checks, tmp_path)
+    assert code == 0
+    assert out.splitlines()[0] == str(tmp_path / "a\\x1b[31m\\nb.png")
+
+
+def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
+    """As when somebody names the parent folder of faces and other things."""
+    folder = tmp_path / "in"
+    fill(folder, "things", range(12))
+    (folder / "faces").mkdir()
+    face = photographs.astronaut()[:256, 100:356]
+    for number in range(4):
+        shifted = face[:, 8 * number:]
+        Image.fromarray(shifted).save(str(folder / "faces" / "{}.png".format(number)))
+    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    assert code == 0
+    assert err.startswith("warning: {}: human faces found in 4 of 16 pictures".format(folder))
+    assert err.count("\n") == 1
+    assert all("faces/{}.png".format(number) in err for number in range(3)) and "3.png" not in err
+    listed = {os.path.basename(os.path.dirname(name))
+              for name in sum(read_lists(tmp_path / "data"), [])}
+    assert listed == {"things", "faces"}
+    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data", "--keep-faces")
+    assert (code, err) == (0, "")
+
+
+def test_names_in_the_report_are_printable(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(10))
+    (tmp_path / "in" / "dog" / "a\x1b[31m.png").write_bytes(b"x")
+    code, _, _ = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    assert code == 0
+    rows = report(tmp_path / "data" / "neg_samples_report.csv")
+    assert [os.path.basename(row["name"]) for row in rows] == ["a\\x1b[31m.png"]
+
+
 def test_lists_are_plain_pickles(run, tmp_path):
     fill(tmp_path / "in", "dog", range(12))
     run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-from negatives import client, collector, reports, store
+from negatives import client, collector, reports, services, store
 from pictures import decode
 from pictures.lists import LISTS, load_list
 
@@ -146,6 +147,10 @@ def test_attribution_cannot_carry_formulas(server, run, tmp_path):
     ("redirect to nowhere", "too many redirects"), ("noai", "noai"), ("noimageai", "noai"),
     ("gzip bomb", "too many bytes"), ("nested gzip bomb", "damaged"), ("damaged gzip", "damaged"),
     ("html", "not an image"), ("truncated", "truncated or damaged"), ("empty", "not an image"),
+    ("503 with a broken date", "HTTP 503"), ("interim responses", "time-out"),
+    ("flood of headers", "too many bytes"), ("flood in a header", "too many bytes"),
+    ("tiny chunks", "time-out"), ("redirect to metadata", "private address"),
+    ("redirect to a private network", "private address"),
 ])
 def test_a_faulty_answer_is_left_out_under_its_cause(
         server, run, tmp_path, monkeypatch, fault, cause):
@@ -258,6 +263,40 @@ def test_duplicates_within_and_across_queries_are_kept_once(server, run, tmp_pat
     expected.update(("{}.jpg".format(number), "duplicate") for number in range(5))
     assert causes(tmp_path) == expected
     assert all(server.hits["{}.jpg".format(number)] == 1 for number in range(5))
+
+
+def test_no_cookies_are_kept(server, run, tmp_path):
+    fill(server, "dog", range(20), "cookies")
+    run("--queries", "dog")
+    assert len(kept(tmp_path)) == 20
+    assert server.cookies == set()
+    polite = client.PoliteClient("", 5000, 1, ["loopback"], PATIENCE)
+    polite.get_picture(server.url + "/0.jpg", 1000000)
+    assert len(polite._session.cookies) == 0
+
+
+@pytest.mark.parametrize("source, page_size", [("wikimedia", 50), ("openverse", 20)])
+def test_of_an_enormous_result_page_a_page_is_taken(server, run, tmp_path, source, page_size):
+    """Two pictures are wanted, and a service offers 70,000 that are not there."""
+    names = ["/{}.jpg".format(number) for number in range(70000)]
+    server.search_faults["dog", 0] = lambda handler: handler.send_json({
+        "query": {"pages": {str(number): {"imageinfo": [{"url": name}]}
+                            for number, name in enumerate(names)}},
+    } if source == "wikimedia" else {"page_count": 1, "results": [{"url": name} for name in names]})
+    fill(server, "cat", range(80000, 80004))
+    code, _, err = run("--source", source, "--queries", "dog", "cat", "--per-query", "2")
+    assert code == 0
+    assert sum(server.hits.values()) == 2 + page_size + 2
+
+
+def test_search_results_are_looked_at_up_to_a_number(server, run, tmp_path):
+    server.results["dog"] = ["{}.jpg".format(number) for number in range(1000)]  # all 404
+    fill(server, "cat", range(2000, 2004))
+    code, _, err = run("--queries", "dog", "cat", "--per-query", "2")
+    assert code == 0
+    assert "dog: 0 pictures of 2: stopped after 120 search results" in err
+    assert server.hits["search"] == 3 + 1
+    assert sum(server.hits.values()) == 4 + 120 + 2
 
 
 def test_a_continuation_that_repeats_ends(server, run, tmp_path):
@@ -534,6 +573,29 @@ def test_the_contact_sheet_shows_what_was_kept(server, run, tmp_path):
     assert "sheet.png" in out
 
 
+@pytest.mark.parametrize("query, folder", [
+    ("x" * 200, "x" * 30), ("\u732b" * 200, "\u732b" * 30), ("\u732b\n\x1b[31m", "\u732b_31m")])
+def test_headings_on_the_sheet_are_cut(server, run, tmp_path, query, folder):
+    fill(server, query.replace("\n\x1b", "  ").replace("  ", " "), range(4))
+    code, _, _ = run("--queries", query)
+    assert code == 0
+    names = {os.path.dirname(name) for name in kept(tmp_path)}
+    assert len(names) == 1 and names.pop().startswith(folder + "_")
+    sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
+    heading = sheet[:2 * reports.HEADING_SIZE].min(axis=2)
+    assert sheet.shape[1] < 1000
+    assert heading.min() < 100  # there is ink, but none at the right end
+    assert heading[:, -reports.HEADING_SIZE // 4:].min() > 200
+
+
+def test_artist_names_lose_their_markup():
+    assert services.text_of("<p>Ann</p><br/>B\u00e9 &lt;x&gt;<!-- <b> --><script>a<b</script>") == (
+        "Ann B\u00e9 <x>")
+    assert services.text_of("5 < 6\x1b[31m") == "5 < 6 [31m"
+    assert services.text_of(None) == services.text_of(["a"]) == ""
+    assert len(services.text_of("<" * 100000)) <= 300
+
+
 def test_addresses_from_a_file(server, run, tmp_path):
     fill(server, "-", range(6))
     server.faults["5.jpg"] = "404"
@@ -802,6 +864,56 @@ def test_overload_holds_back_the_whole_host(monkeypatch):
     now[0] += 101
     limiter.take_turn("host")
     assert waits == [0.5, 30]
+
+
+def test_addresses_in_a_file_may_not_be_private(server, run_script, tmp_path):
+    """Nor under other notations, or names; with --endpoint on that network they may."""
+    fill(server, "-", range(4))
+    port = server.url.rpartition(":")[2]
+    hosts = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost",
+             "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::1]", "[::]", "127.0.0.1.",
+             "\uff11\uff12\uff17.0.0.1"]
+    file = tmp_path / "list.txt"
+    file.write_text("".join("http://{}:{}/{}.jpg\n".format(host, port, number % 4)
+                            for number, host in enumerate(hosts)), encoding="utf-8")
+    arguments = ["--source", "urls", "--urls", file, "--data-dir", tmp_path, *FAST]
+    code, _, err = run_script(gen_neg_samples, *arguments)
+    assert code == 1 and "({} private address)".format(len(hosts)) in err
+    assert not server.hits
+    file.write_text("".join("{}/{}.jpg\n".format(server.url, number) for number in range(4)))
+    code, _, _ = run_script(gen_neg_samples, *arguments, "--endpoint", server.url, "--keep-faces",
+                            "--data-dir", tmp_path / "allowed")
+    assert code == 0
+    assert len(kept(tmp_path / "allowed")) == 4
+
+
+def test_a_search_result_may_not_be_private(server, run, tmp_path):
+    fill(server, "dog", range(4))
+    answers = ["http://192.168.0.1/a.jpg", "http://[fe80::1]/b.jpg", "http://[fd00::1]/c.jpg",
+               "http://169.254.169.254/d.jpg", "http://[::ffff:10.0.0.1]/e.jpg",
+               "http://167772161/f.jpg"]
+    server.search_faults["cat", 0] = lambda handler: handler.send_json({"query": {"pages": {
+        str(number): {"imageinfo": [{"url": url}]} for number, url in enumerate(answers)}}})
+    code, _, _ = run("--queries", "dog", "cat")
+    assert code == 0
+    assert causes(tmp_path) == {url.rpartition("/")[2]: "private address" for url in answers}
+
+
+def test_a_name_may_not_lead_to_a_private_address(server, monkeypatch):
+    """The address that is connected to is checked, before a byte is sent."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve(
+        "127.0.0.1" if host == "pictures.example.org" else host, *rest, **options))
+    monkeypatch.setenv("NO_PROXY", "*")
+    server.add("dog", "0.jpg", b"picture")
+    address = server.url.replace("127.0.0.1", "pictures.example.org") + "/0.jpg"
+    for url in (address, address.replace("http:", "https:")):
+        with pytest.raises(client.Refused) as caught:
+            client.PoliteClient("", 5000, 1, patience=PATIENCE).get_picture(url, 1000)
+        assert str(caught.value) == "private address: pictures.example.org is at 127.0.0.1"
+    assert not server.hits
+    polite = client.PoliteClient("", 5000, 1, services.allowed_networks(address), PATIENCE)
+    assert polite.get_picture(address, 1000) == b"picture"
 
 
 def test_web_addresses():
