@@ -1,2 +1,1 @@
-"""What gen_neg_samples.py leans on: search services and their client, the checks that a picture
-passes before it is a negative sample, and the collection on the disk."""
+"""Gathering of negative samples: services, HTTP client, checks, and the collection on disk."""

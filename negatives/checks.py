@@ -1,9 +1,9 @@
-"""Is a picture fit to be a negative sample, and have we got it already?
+"""Whether a picture is fit to be a negative sample, and whether it is there already.
 
-Checks of a downloaded file (an image, whole, of a sane size, without a human face), the form it
+Checks of a downloaded file (a whole image of a sane size, without a human face), the form that it
 is stored in, and the search for near duplicates by perceptual hash.
 
-To see which pictures the face check would leave out, run it on folders, pictures or lists::
+To print the pictures in which the face check finds a face, run it on folders, pictures or lists::
 
     python -m negatives.checks data/celeba_test_file.pickle data/neg_samples
 """
@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pictures import decode
 from pictures.lists import load_list, resolve
-from utils import HelpFormatter, UserError, cli, progress, warn
+from utils import HelpFormatter, UserError, cli, printable, progress, warn
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90
@@ -31,19 +31,27 @@ JPEG_QUALITY = 90
 HASH_SIDE = 16  # bits along each side of the perceptual hash: 256 in all
 
 # Two pictures are near duplicates if at most this many of the 256 bits differ. Re-encoding at
-# JPEG quality 30 or halving a picture flips at most 10. Among the 6,541 negatives that this was
-# tuned on, all pairs up to 22 show the same picture (a few of them in another colour); from 24 on
-# begin siblings, such as motorbikes of one make.
+# JPEG quality 30 or halving a picture flips at most 10. This was tuned on 6,541 negatives: all
+# pairs up to 22 bits apart show the same picture, a few of them in another colour. From 24 bits on
+# there are pairs of similar things, such as motorbikes of one make.
 NEAR_BITS = 22
 
-_LARGE = 4 * 1000 * 1000  # pixels: decoding takes up to 26 bytes of each, so one such at a time
+# Pixels from which on one picture is decoded at a time: each takes up to 26 bytes in between.
+_LARGE = 4 * 1000 * 1000
 _decoding_large = threading.Lock()
 
 _BLOCK = 512  # hashes compared at a time: 512 x 50,000 float32 distances take 100 MB
 
 
 class Unfit(Exception):
-    """A picture that is no negative sample; ``cause`` in a few words to count, and ``detail``."""
+    """A picture that is no negative sample.
+
+    Parameters
+    ----------
+    cause : str
+        A few words to count it under.
+    detail : str
+    """
 
     def __init__(self, cause, detail=""):
         super().__init__(": ".join(filter(None, [cause, detail])))
@@ -60,7 +68,7 @@ def decode_download(body, max_pixels, min_side):
     max_pixels : int
         Larger pictures are refused before their pixels are decoded (decompression bombs).
     min_side : int
-        The least height and width in pixels, as the picture will be stored.
+        The least height and width in pixels, as the picture is stored.
 
     Returns
     -------
@@ -70,6 +78,7 @@ def decode_download(body, max_pixels, min_side):
     Raises
     ------
     Unfit
+        Not an image, damaged, too small or too large.
     """
     try:
         with Image.open(io.BytesIO(body), formats=decode.FORMATS) as image:
@@ -90,7 +99,7 @@ def decode_download(body, max_pixels, min_side):
 
 
 def stored_form(image):
-    """Shrink and re-encode a picture, so that no metadata or second file in it survives.
+    """Shrink and re-encode a picture, which removes metadata and files hidden in it.
 
     Parameters
     ----------
@@ -111,7 +120,7 @@ def stored_form(image):
 
 
 def _stored_size(*size):
-    """Height and width shrunk until the longer is STORED_SIDE; smaller ones stay."""
+    """Height and width as stored: the longer is at most STORED_SIDE."""
     scale = min(1.0, STORED_SIDE / max(size))
     return tuple(max(1, round(scale * side)) for side in size)
 
@@ -127,14 +136,14 @@ def perceptual_hash(image):
     Returns
     -------
     numpy.ndarray
-        bool, [256]. Source: the ImageHash library's ``phash``, after Zauner, "Implementation and
+        bool, [256]. From the ImageHash library's ``phash``, after Zauner, "Implementation and
         Benchmarking of Perceptual Image Hash Functions", 2010.
     """
     return imagehash.phash(Image.fromarray(image), hash_size=HASH_SIDE).hash.ravel()
 
 
 def near_duplicate_groups(hashes):
-    """Group pictures that are near duplicates of one another, directly or through others.
+    """Group near duplicates: pictures that are linked directly or through others.
 
     Parameters
     ----------
@@ -150,7 +159,7 @@ def near_duplicate_groups(hashes):
     signs = hashes.astype(np.float32) * 2 - 1
     rows, columns = [], []
     for start in range(0, count, _BLOCK):
-        # The product of two +-1 vectors is the bits that agree less the bits that differ.
+        # The product of two vectors of +-1 is the number of equal bits minus the unequal ones.
         agreement = signs[start:start + _BLOCK] @ signs.T
         row, column = np.nonzero(agreement >= bits - 2 * NEAR_BITS)
         rows.append(row + start)
@@ -161,7 +170,7 @@ def near_duplicate_groups(hashes):
 
 
 class SeenPictures:
-    """The pictures kept so far, to compare new ones with."""
+    """The pictures kept so far, which new ones are compared with."""
 
     def __init__(self):
         self._digests = []
@@ -182,7 +191,8 @@ class SeenPictures:
         Returns
         -------
         (str, str) or None
-            "duplicate" or "near duplicate", and the digest of the picture that it is like.
+            "duplicate" or "near duplicate", and the digest of the picture that it is like; None
+            if there is no such picture.
         """
         if digest in self._known:
             return "duplicate", digest
@@ -195,10 +205,10 @@ class SeenPictures:
 class FaceDetector:
     """Finds human faces with two of OpenCV's Haar cascades: frontal, and profile to both sides.
 
-    A picture is brought to 256 pixels along its longest side and counts as one with a face if a
-    cascade sees a face of at least a tenth of that, in at least eight neighbouring windows.
-    These two cascades caught as many faces at this threshold as all of OpenCV's four frontal ones
-    and the profile together, and lost no more pictures without a face.
+    A picture is resized to 256 pixels along its longest side. It counts as a picture of a face if
+    a cascade finds a face of at least a tenth of that, in at least eight neighbouring windows. At
+    this threshold the two cascades found as many faces as OpenCV's four frontal cascades and the
+    profile together, and flagged no more pictures without a face.
     """
 
     SIDE = 256
@@ -206,7 +216,7 @@ class FaceDetector:
     CASCADES = ("haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml")
 
     def __init__(self):
-        self._local = threading.local()  # a cascade keeps its state in itself
+        self._local = threading.local()  # a cascade has a state, so each thread needs its own
 
     def has_face(self, image):
         """Whether there is a human face in a picture (uint8, [height, width, 3], RGB)."""
@@ -227,19 +237,24 @@ class FaceDetector:
             grey, scaleFactor=1.1, minNeighbors=self.NEIGHBOURS, minSize=(least, least))) > 0
 
 
-def find_pictures(name, data_dir):
-    """The pictures that a folder, a list or a picture file stands for.
+def expand_name(name, data_dir):
+    """The paths of the pictures that a name on the command line stands for.
 
     Parameters
     ----------
     name : str
         A folder, a ``.pickle`` with a list of names, or a picture.
     data_dir : str
-        Where the names in a list begin.
+        What relative names in a list are relative to.
 
     Returns
     -------
     list of str
+
+    Raises
+    ------
+    UserError
+        No such file, or a damaged list.
     """
     if os.path.isdir(name):
         return list(decode.find_images(name))
@@ -256,9 +271,9 @@ def main():
         description="Print the pictures in which the face check finds a human face, and their "
                     "share.", formatter_class=HelpFormatter)
     parser.add_argument("pictures", nargs="+", help="folders, lists (.pickle) or picture files")
-    parser.add_argument("--data-dir", default="data", help="where the names in lists begin")
+    parser.add_argument("--data-dir", default="data", help="what names in lists are relative to")
     args = parser.parse_args()
-    paths = [path for name in args.pictures for path in find_pictures(name, args.data_dir)]
+    paths = [path for name in args.pictures for path in expand_name(name, args.data_dir)]
     detector = FaceDetector()
     looked_at = found = 0
     for path in progress(paths, desc="looking for faces", unit="picture"):
@@ -270,7 +285,7 @@ def main():
         looked_at += 1
         if detector.has_face(image):
             found += 1
-            print(path)
+            print(printable(path))
     if not looked_at:
         raise UserError("{}: no usable picture; give folders, pictures or lists (.pickle)".format(
             ", ".join(args.pictures)))

@@ -1,22 +1,15 @@
-"""Where pictures on the web are found and how they are fetched: two search services, one client.
+"""A polite and distrustful HTTP client for downloads by several threads.
 
-Services: Wikimedia Commons (API of MediaWiki, https://www.mediawiki.org/wiki/API:Search) and
-Openverse (https://api.openverse.org/v1/), both without a key, and a file of addresses.
-
-:class:`PoliteClient` asks each host no faster than agreed, waits when it is told to wait, tries
-again what may pass and trusts nothing a server says about itself.
+:class:`PoliteClient` limits the rate of requests to each host, waits when a host asks for it,
+retries what may pass and trusts nothing that a server says about itself.
 """
 
 import collections
 import contextlib
-import email.utils
-import html
-import http.client
-import io
+import http.cookiejar
 import json
 import random
 import re
-import socket
 import threading
 import time
 from urllib.parse import urljoin, urlsplit
@@ -24,28 +17,39 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
+from negatives.guard import (
+    ForbiddenAddress,
+    GuardedAdapter,
+    RequestGuard,
+    literal_address,
+    network_of,
+)
 from utils import UserError
 
 MAX_REDIRECTS = 5
 MAX_URL = 2000  # characters; longer ones are attacks or mistakes
 MAX_JSON_BYTES = 4 * 1000 * 1000  # far more than a page of 50 results takes
-_ENVELOPE = 1000 * 1000  # bytes that an answer's headers and chunk marks may add to its body
-_CHUNK = 16 * 1024
-_PASSING = frozenset([408, 425, 429])  # and every 5xx: worth trying again
-# A quota used up, a missing --contact, a proxy's password, a thumbnail that Openverse could not
-# get from where the picture lies, be it for a time-out: later runs ask again.
+
+_CHUNK = 16 * 1024  # bytes read at a time; decompressed, at most a thousand times as many
+_TRANSIENT = frozenset([408, 425, 429])  # and every 5xx: worth another try
+# A quota is used up, --contact is missing, a proxy wants a password, or Openverse could not fetch
+# a thumbnail in time: later runs ask again.
 _DENIED = frozenset([401, 403, 407, 424])
+_LONGEST_RETRY_AFTER = 1e9  # seconds; what lies beyond is nonsense
 
-Candidate = collections.namedtuple("Candidate", "url page creator licence")
-Candidate.__doc__ = """A search result: picture address, source page, creator and licence."""
+Patience = collections.namedtuple(
+    "Patience", "connect_timeout read_timeout time_limit retries backoff longest_wait",
+    defaults=(10.0, 20.0, 60.0, 4, 1.0, 120.0))
+Patience.__doc__ = """How long a client waits, in seconds.
 
-ResultPage = collections.namedtuple("ResultPage", "candidates next")
-ResultPage.__doc__ = """Candidates in their order of rank, and how to ask for more (None: no more).
+``connect_timeout`` is for a connection, ``read_timeout`` for the next bytes and ``time_limit`` for
+a whole response. After a transient failure there are ``retries`` further tries: the first after
+``backoff``, each later one after twice the wait before, up to ``longest_wait``.
 """
 
 
 class FetchError(Exception):
-    """A fetch that brought nothing.
+    """A failed download.
 
     Parameters
     ----------
@@ -61,18 +65,18 @@ class FetchError(Exception):
 
 
 class Refused(FetchError):
-    """For good: asking again would bring the same."""
+    """A lasting failure: another try would fail too."""
 
 
 class Denied(FetchError):
-    """To this client and for now: worth another try in a later run, but not in this one."""
+    """The host does not serve this client for now: try again in a later run."""
 
 
 class Unavailable(FetchError):
-    """For a passing reason: worth another try, now or in a later run.
+    """A transient failure: try again, in this run or in a later one.
 
-    ``host`` is the host that wants less traffic as a whole, or None; ``retry_after`` is the number
-    of seconds that it asks for, or None.
+    ``host`` is the host that is overloaded, or None. ``retry_after`` is the number of seconds that
+    it asks for, or None.
     """
 
     def __init__(self, cause, detail="", host=None, retry_after=None):
@@ -82,10 +86,10 @@ class Unavailable(FetchError):
 
 
 class Stopped(Exception):
-    """The client was told to stop while a request waited for its turn."""
+    """The client was stopped while a request waited for its turn."""
 
 
-class _Pace:
+class _RateLimiter:
     """When each host may be asked next; shared by all threads."""
 
     def __init__(self, rate):
@@ -96,7 +100,7 @@ class _Pace:
         self._stopped = threading.Event()
 
     def take_turn(self, host):
-        """Wait until it is this thread's turn to ask ``host``."""
+        """Wait until this thread may ask ``host``."""
         while True:
             with self._lock:
                 if self._stopped.is_set():
@@ -112,12 +116,12 @@ class _Pace:
             self.sleep(delay)
 
     def hold(self, host, seconds):
-        """Let nobody ask ``host`` for some seconds."""
+        """Make all threads wait for some seconds before they ask ``host``."""
         with self._lock:
             self._free_at[host] = max(self._free_at[host], time.monotonic() + seconds)
 
     def close(self, host, seconds):
-        """Fail whoever asks ``host`` within so many seconds, rather than let them wait."""
+        """Fail all requests to ``host`` for some seconds, instead of letting them wait."""
         with self._lock:
             self._closed_until[host] = max(
                 self._closed_until[host], time.monotonic() + seconds)
@@ -130,132 +134,15 @@ class _Pace:
         self._stopped.set()
 
 
-class _Alarm:
-    """Cuts a connection when a request has taken its time or brought too much, wherever it is.
-
-    The time-outs of sockets begin anew with each byte, so that a server which trickles would hold
-    a thread for days; and urllib3 reads the lines between and after chunks without a limit.
-    """
-
-    def __init__(self, seconds, max_bytes, active):
-        self.rang = self.flooded = False
-        self._bytes_left = max_bytes
-        self._active = active  # the alarms of all requests under way
-        self._socket = None
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self.ring)
-        self._timer.daemon = True
-
-    def __enter__(self):
-        self._active.add(self)
-        self._timer.start()
-        _running.alarm = self
-        return self
-
-    def __exit__(self, *_):
-        _running.alarm = None
-        self._active.discard(self)
-        self._timer.cancel()
-
-    def watch(self, connected):
-        """Take charge of the socket that the request goes through."""
-        with self._lock:
-            self._socket = connected
-        if self.rang:
-            self._cut()
-
-    def count(self, read):
-        """Take note of bytes that came over the connection."""
-        self._bytes_left -= read
-        if self._bytes_left < 0:
-            self.flooded = True
-            raise OSError("too many bytes")
-
-    def ring(self):
-        """End the request now."""
-        self.rang = True
-        self._cut()
-
-    def _cut(self):
-        with self._lock:
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    # The plain socket's method: TLS's own would pull the rug from its reader.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-_running = threading.local()  # .alarm: that of the request which this thread is at
-
-
-class _Counted(io.RawIOBase):
-    """A socket's reading side that tells the thread's alarm of every byte."""
-
-    def __init__(self, raw):
-        self._raw = raw
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        count = self._raw.readinto(buffer)
-        _running.alarm.count(count or 0)
-        return count
-
-    def close(self):
-        self._raw.close()
-        super().close()
-
-
-class _Answer(http.client.HTTPResponse):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.fp = io.BufferedReader(_Counted(self.fp.detach()))
-
-
-class _Watched:
-    """Mixed into urllib3's connections: tells the thread's alarm which socket to cut."""
-
-    response_class = _Answer
-
-    def getresponse(self, *args, **kwargs):
-        _running.alarm.watch(self.sock)
-        return super().getresponse(*args, **kwargs)
-
-
-class _HTTPConnection(_Watched, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_Watched, urllib3.connection.HTTPSConnection):
-    pass
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """requests' transport with connections that an alarm can cut."""
-
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def proxy_manager_for(self, *args, **kwargs):
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
-
-
 class _Session(requests.Session):
-    """A session that leaves redirects to its caller.
+    """A session that keeps no cookies and leaves redirects to its caller.
 
-    requests reads the body of a redirect whole before it follows, however long that is.
+    requests would read the whole body of a redirect, however long, before following it.
     """
+
+    def __init__(self):
+        super().__init__()
+        self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
 
     def get_redirect_target(self, resp):
         return None
@@ -264,11 +151,11 @@ class _Session(requests.Session):
 class PoliteClient:
     """Fetches pictures and JSON over HTTP for several threads.
 
-    Each request follows at most five redirects, to http and https only, and is tried again, with
-    exponential back-off and jitter, after a time-out, a broken connection, HTTP 408, 425, 429 or
-    5xx. ``Retry-After`` is obeyed for the whole host; one beyond ``longest_wait`` closes the host
-    for that long instead. urllib3's own ``Retry`` could not do this: it stops at the headers,
-    knows nothing of other threads, and sleeps for as long as the server says.
+    A request follows at most five redirects, to http and https addresses only. It is retried with
+    exponential back-off and jitter after a time-out, a broken connection, HTTP 408, 425, 429 or
+    5xx. ``Retry-After`` holds for the whole host; if it is longer than ``patience.longest_wait``,
+    requests to the host fail until it is over. urllib3's ``Retry`` would not do: it covers the
+    headers only, knows nothing of other threads, and sleeps as long as the server says.
 
     Parameters
     ----------
@@ -277,38 +164,29 @@ class PoliteClient:
     rate : float
         Requests per second to one host.
     workers : int
-        Threads that will use it, for the size of the connection pool.
-    connect_timeout, read_timeout : float
-        Seconds until a connection, and between two pieces of an answer.
-    time_limit : float
-        Seconds for one whole answer.
-    retries : int
-        Further tries after the first.
-    backoff, longest_wait : float
-        Seconds before the first further try, doubled each time, and their upper end.
+        Number of threads that will use the client.
+    networks : collection of str
+        The networks that may be reached; see :func:`negatives.guard.network_of`.
+    patience : Patience
 
     Raises
     ------
     UserError
-        A proxy named in the environment that cannot be used: every address would seem bad.
+        The environment names a proxy that cannot be used.
     """
 
-    def __init__(self, contact, rate, workers, connect_timeout, read_timeout, time_limit,
-                 retries, backoff, longest_wait):
-        self._timeout = (connect_timeout, read_timeout)
-        self._time_limit = time_limit
-        self._retries = retries
-        self._backoff = backoff
-        self._longest_wait = longest_wait
-        self._pace = _Pace(rate)
-        self._alarms = set()
+    def __init__(self, contact, rate, workers, networks=("public",), patience=None):
+        self._patience = patience or Patience()
+        self._networks = frozenset(networks)
+        self._limiter = _RateLimiter(rate)
+        self._active = set()  # the guards of all requests under way
         self._session = _Session()
         self._session.headers["User-Agent"] = "gen_neg_samples/1.0 ({}) {}".format(
-            defused(contact).encode("ascii", "replace").decode() or "no contact given",
+            sanitize(contact).encode("ascii", "replace").decode() or "no contact given",
             requests.utils.default_user_agent())
         self._session.headers["Accept-Encoding"] = "gzip"
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(pool_maxsize=workers + 1))
+            self._session.mount(scheme, GuardedAdapter(pool_maxsize=workers + 1))
         _check_proxies(self._session.adapters["http://"])
 
     def get_picture(self, url, max_bytes):
@@ -318,7 +196,7 @@ class PoliteClient:
         ----------
         url : str
         max_bytes : int
-            No more is read, whatever the server announces.
+            Longer files are refused, whatever length the server announces.
 
         Returns
         -------
@@ -328,24 +206,24 @@ class PoliteClient:
         ------
         Refused, Denied, Unavailable, Stopped
         """
-        return self._get(url, max_bytes, lambda answer: _check_wishes(answer.headers))
+        return self._get(url, max_bytes, lambda answer: _check_robots_tag(answer.headers))
 
     def get_json(self, url, params):
-        """Ask an API: its answer as a dict.
+        """Ask an API and return its answer as a dict.
 
         Raises
         ------
         Refused, Denied, Unavailable, Stopped
-            Unavailable also for an answer that is not a JSON object, or reports an error.
+            Unavailable also for an answer that is not a JSON object, or that reports an error.
         """
         address = requests.Request("GET", url, params=params).prepare().url
         return self._get(address, MAX_JSON_BYTES, parse=_parse_json)
 
     def stop(self):
-        """Make the requests of all threads give up, those under way and those in wait."""
-        self._pace.stop()
-        for alarm in list(self._alarms):
-            alarm.ring()
+        """Make the requests of all threads fail, those under way and those that wait."""
+        self._limiter.stop()
+        for guard in list(self._active):
+            guard.expire()
 
     def _get(self, url, max_bytes, check=None, parse=None):
         attempt = 0
@@ -354,51 +232,58 @@ class PoliteClient:
                 answer, body = self._try_once(url, max_bytes, check)
                 return parse(answer, body) if parse else body
             except Unavailable as error:
-                wait = self._heed(error, attempt)
-                if attempt == self._retries or wait > self._longest_wait:
+                wait = self._back_off(error, attempt)
+                if attempt == self._patience.retries or wait > self._patience.longest_wait:
                     raise
-            self._pace.sleep(wait)
+            self._limiter.sleep(wait)
             attempt += 1
 
-    def _heed(self, error, attempt):
-        """Hold the host back if it asks for that: the seconds to wait before another try."""
+    def _back_off(self, error, attempt):
+        """Hold back an overloaded host; return the seconds to wait before another try."""
+        patience = self._patience
         wait = error.retry_after or 0
-        if attempt < self._retries:
-            backoff = min(self._longest_wait, self._backoff * 2 ** attempt)
+        if attempt < patience.retries:
+            backoff = min(patience.longest_wait, patience.backoff * 2 ** attempt)
             wait = max(wait, backoff * random.uniform(0.5, 1))
-        if wait > self._longest_wait:
-            self._pace.close(error.host, wait)
+        if wait > patience.longest_wait:
+            self._limiter.close(error.host, wait)
         elif error.host:
-            self._pace.hold(error.host, wait)
+            self._limiter.hold(error.host, wait)
         return wait
 
     def _try_once(self, url, max_bytes, check):
-        """Follow the redirects from ``url``: the last answer and its body."""
+        """Follow the redirects from ``url``: the last response and its body."""
         for _ in range(MAX_REDIRECTS + 1):
             if not is_web_address(url):
-                raise Refused("not an http(s) address", defused(url))
-            self._pace.take_turn(urlsplit(url).hostname)
-            with _Alarm(self._time_limit, max_bytes + _ENVELOPE, self._alarms) as alarm:
+                raise Refused("not an http(s) address", sanitize(url))
+            host = urlsplit(url).hostname
+            address = literal_address(host)
+            if address and network_of(address) not in self._networks:
+                raise Refused("private address", sanitize(host))
+            self._limiter.take_turn(host)
+            with RequestGuard(self._patience.time_limit, self._networks, self._active) as guard:
                 try:
                     answer, body, url = self._exchange(url, max_bytes, check)
-                    if alarm.rang:  # a cut in headers, or before an unknown end, looks like the end
+                    if guard.expired:  # the cut can look like the end of the headers or the body
                         raise requests.Timeout
+                except ForbiddenAddress as error:
+                    raise Refused("private address", "{} is at {}".format(
+                        sanitize(host), error)) from None
                 except (requests.RequestException, urllib3.exceptions.HTTPError, OSError,
                         ValueError) as error:
-                    if alarm.flooded:
-                        raise Refused(
-                            "too many bytes", "more than {:,}".format(max_bytes)) from None
-                    raise _as_fetch_error(error, alarm.rang) from None
+                    raise _as_fetch_error(error, guard.expired) from None
             if url is None:
                 return answer, body
         raise Refused("too many redirects", "more than {}".format(MAX_REDIRECTS))
 
     def _exchange(self, url, max_bytes, check):
-        """One request: its answer, and either the body or the address it redirects to."""
-        answer = self._session.get(url, stream=True, timeout=self._timeout, allow_redirects=False)
+        """One request: its response, and either the body or the address it redirects to."""
+        answer = self._session.get(
+            url, stream=True, allow_redirects=False,
+            timeout=(self._patience.connect_timeout, self._patience.read_timeout))
         with contextlib.closing(answer):
             if answer.is_redirect:
-                # http.client takes header bytes for Latin-1; addresses are UTF-8.
+                # http.client decodes headers as Latin-1; addresses are UTF-8.
                 target = answer.headers["location"].encode("latin-1").decode("utf-8", "replace")
                 return answer, None, urljoin(url, target)
             _check_status(answer)
@@ -408,85 +293,90 @@ class PoliteClient:
 
 
 def _check_proxies(adapter):
-    """Make sure that the proxies which the environment names, if any, are ones to be used."""
+    """Make sure that every proxy that the environment names can be used."""
     for scheme, proxy in requests.utils.getproxies().items():
         if scheme in ("http", "https", "all"):
             try:
-                adapter.get_connection("http://localhost", {"http": proxy})
+                address = requests.utils.prepend_scheme_if_needed(proxy, "http")
+                if not urlsplit(address).hostname:
+                    raise requests.exceptions.InvalidProxyURL("it names no host")
+                adapter.proxy_manager_for(address)
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                raise UserError("{}_proxy {}: {}; mend or unset that environment variable".format(
-                    scheme, proxy, error)) from None
+                raise UserError("{}_proxy {}: {}; correct or unset that environment "
+                                "variable".format(scheme, proxy, error)) from None
 
 
 def _check_status(answer):
-    """Raise the fetch error that an HTTP status stands for, if any."""
+    """Raise the FetchError that an HTTP status stands for, if any."""
     status = answer.status_code
-    if status in _PASSING or status >= 500:
-        raise Unavailable("HTTP {}".format(status), **_wish(answer, status in (429, 503)))
+    if status in _TRANSIENT or status >= 500:
+        raise Unavailable("HTTP {}".format(status), **_overload(answer, status in (429, 503)))
     if status in _DENIED:
         raise Denied("HTTP {}".format(status))
     if status != 200:
         raise Refused("HTTP {}".format(status))
 
 
-def _wish(answer, overload):
-    """Which host wants less traffic, and for how long, as arguments of :class:`Unavailable`."""
+def _overload(answer, is_overloaded):
+    """The overloaded host and its Retry-After, as arguments of :class:`Unavailable`."""
     wait = _retry_after(answer)
-    if overload or wait is not None:
+    if is_overloaded or wait is not None:
         return {"host": urlsplit(answer.url).hostname, "retry_after": wait}
     return {}
 
 
 def _retry_after(answer):
-    """Seconds that the ``Retry-After`` header asks for (a number or a date), or None."""
-    value = answer.headers.get("Retry-After", "").strip()
-    if re.match(r"^\d{1,9}$", value):
-        return float(value)
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None
+    """The seconds that the ``Retry-After`` header asks for (a number or a date), or None."""
+    try:
+        seconds = urllib3.Retry().parse_retry_after(answer.headers["Retry-After"])
+    except Exception:  # no such header; and email.utils raises nearly anything on bad dates
+        return None
+    return float(seconds) if seconds <= _LONGEST_RETRY_AFTER else None
 
 
-def _check_wishes(headers):
-    """Refuse what is sent with ``X-Robots-Tag: noai`` or ``noimageai``, whomever it addresses."""
-    wishes = re.split(r"[\s,;:]+", headers.get("X-Robots-Tag", "").lower())
-    if "noai" in wishes or "noimageai" in wishes:
+def _check_robots_tag(headers):
+    """Refuse a picture sent with ``X-Robots-Tag: noai`` or ``noimageai``, for any robot."""
+    words = re.split(r"[\s,;:]+", headers.get("X-Robots-Tag", "").lower())
+    if "noai" in words or "noimageai" in words:
         raise Refused("noai", "its server forbids to train on it")
 
 
 def _read_body(answer, max_bytes):
     """Read a body of at most ``max_bytes``, also after decompression."""
     if answer.headers.get("Content-Encoding", "").lower() not in ("", "identity", "gzip"):
-        # We ask for no other; a chain of them would let each chunk grow a million times.
-        raise Refused("damaged", "an unasked-for compression")
+        # We ask for gzip only; a chain of compressions could make a chunk a million times larger.
+        raise Refused("damaged", "unknown compression")
     announced = answer.headers.get("Content-Length", "")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
         raise Refused("too many bytes", "{} announced".format(announced[:18]))
+    # Not iter_content: its urllib3 reads the lines between chunks without a limit.
     pieces, size = [], 0
-    for piece in answer.iter_content(_CHUNK):
+    for piece in iter(lambda: answer.raw.read(_CHUNK, decode_content=True), b""):
         size += len(piece)
         if size > max_bytes:
             raise Refused("too many bytes", "more than {:,}".format(max_bytes))
         pieces.append(piece)
     if not pieces and not announced:
-        raise Unavailable("connection broken", "no body")  # closed before the headers' end
+        raise Unavailable("connection broken", "no body")  # closed before the headers ended
     return b"".join(pieces)
 
 
 def _as_fetch_error(error, out_of_time):
-    """Sort the exceptions of requests, urllib3 and the system by what they mean here."""
+    """Translate an exception of requests, urllib3 or the system."""
     if out_of_time or isinstance(error, requests.Timeout) or "timed out" in str(error):
         return Unavailable("time-out", type(error).__name__)
     if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError,
                           UnicodeError)):
-        return Refused("bad address", defused(str(error), 100))
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        return Refused("damaged", "its compression does not decode")
-    return Unavailable("connection broken", defused(str(_root(error)), 100))
+        return Refused("bad address", sanitize(str(error), 100))
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return Refused("damaged", "it does not decompress")
+    if "got more than" in str(error):  # http.client's limits on headers and on lines
+        return Refused("too many bytes", sanitize(str(_root(error)), 100))
+    return Unavailable("connection broken", sanitize(str(_root(error)), 100))
 
 
 def _root(error):
-    """What an exception comes from: the system's words, without the libraries' around them."""
+    """The innermost cause of an exception: the system's own words."""
     for inner in (getattr(error, "reason", None), error.__cause__) + error.args:
         if isinstance(inner, BaseException):
             return _root(inner)
@@ -502,14 +392,15 @@ def _parse_json(answer, body):
     if not isinstance(data, dict):
         raise Unavailable("malformed JSON", "not an object")
     if data.get("error"):
-        code = _dict(data["error"]).get("code", "error")
-        raise Unavailable("service error", defused(code),
-                          **_wish(answer, code in ("maxlag", "ratelimited")))
+        report = data["error"] if isinstance(data["error"], dict) else {}
+        code = report.get("code", "error")
+        raise Unavailable("service error", sanitize(code),
+                          **_overload(answer, code in ("maxlag", "ratelimited")))
     return data
 
 
 def _short_int(digits):
-    """An integer of sane length: a million digits would take Python minutes."""
+    """Parse an integer of sane length: a million digits would take Python minutes."""
     if len(digits) > 18:
         raise ValueError("a number of {} digits".format(len(digits)))
     return int(digits)
@@ -526,185 +417,9 @@ def is_web_address(url):
         return False
 
 
-def defused(value, limit=300):
-    """A stranger's text made harmless: no control characters, one line, cut to length."""
+def sanitize(value, limit=300):
+    """Text from a stranger as one line without control characters, cut to ``limit`` letters."""
     if not isinstance(value, (str, int, float)):
         return ""
     text = "".join(letter if letter.isprintable() else " " for letter in str(value)[:20 * limit])
     return " ".join(text.split())[:limit]
-
-
-def text_of(markup):
-    """The text of a piece of HTML, such as Wikimedia's name of an artist; "" if it is no string."""
-    if not isinstance(markup, str):
-        return ""
-    # The standard library's parser takes seconds, or raises, on what is no HTML at all.
-    text = re.sub(r"<(style|script)\b.*?</\1>|<[^<>]*>", " ", markup[:6000], flags=re.S | re.I)
-    return defused(html.unescape(text))
-
-
-class Wikimedia:
-    """Wikimedia Commons.
-
-    Wikimedia's robot policy (https://wikitech.wikimedia.org/wiki/Robot_policy) allows media two
-    connections at a time and 25 Mbit/s; thumbnails come in standard widths, of which 500 is the
-    one nearest 512 (https://www.mediawiki.org/wiki/Common_thumbnail_sizes).
-    """
-
-    name = "wikimedia"
-    base, path = "https://commons.wikimedia.org", "/w/api.php"
-    rate, workers, is_remembered = 2.0, 2, True
-    thumbnail_width = 500
-
-    def __init__(self, endpoint=None):
-        self.endpoint = _endpoint(endpoint or self.base, self.path)
-
-    def search(self, client, query, continuation):
-        """One page of results.
-
-        Parameters
-        ----------
-        client : PoliteClient
-        query : str
-        continuation : dict
-            The ``next`` of the page before; empty for the first page.
-
-        Returns
-        -------
-        ResultPage
-
-        Raises
-        ------
-        FetchError
-        """
-        params = {
-            "action": "query", "format": "json", "maxlag": "5",
-            "generator": "search", "gsrnamespace": "6", "gsrlimit": "50",
-            "gsrsearch": "filetype:bitmap " + query,
-            "prop": "imageinfo", "iiprop": "url|extmetadata",
-            "iiextmetadatafilter": "Artist|LicenseShortName",
-            "iiurlwidth": str(self.thumbnail_width),
-        }
-        params.update(continuation)
-        data = client.get_json(self.endpoint, params)
-        found = [_dict(page) for page in _dict(_dict(data.get("query")).get("pages")).values()]
-        # The pages come keyed by number, in no order; "index" is their rank.
-        found.sort(key=lambda page: page["index"] if isinstance(page.get("index"), int) else 0)
-        candidates = [self._candidate(page) for page in found]
-        following = _continuation(data.get("continue"))
-        if following and "iistart" in following:
-            # Of a single result MediaWiki goes on with the file's older versions instead.
-            following = None
-        return ResultPage(list(filter(None, candidates)), following)
-
-    def _candidate(self, page):
-        info = page.get("imageinfo")
-        info = _dict(info[0]) if isinstance(info, list) and info else {}
-        about = _dict(info.get("extmetadata"))
-        return _new_candidate(
-            self.endpoint, [info.get("thumburl"), info.get("url")], info.get("descriptionurl"),
-            text_of(_dict(about.get("Artist")).get("value")),
-            text_of(_dict(about.get("LicenseShortName")).get("value")))
-
-
-class Openverse:
-    """Openverse, without an account: 20 results a page, 20 pages, about one request a second.
-
-    Its daily limit of about 200 requests ends a run of many queries early, with HTTP 401 or 429;
-    the same command goes on the next day.
-    """
-
-    name = "openverse"
-    base, path = "https://api.openverse.org", "/v1/images/"
-    rate, workers, is_remembered = 1.0, 2, True
-    page_size, deepest_page = 20, 20
-
-    def __init__(self, endpoint=None):
-        self.endpoint = _endpoint(endpoint or self.base, self.path)
-
-    def search(self, client, query, continuation):
-        """One page of results; see :meth:`Wikimedia.search`."""
-        number = int(continuation.get("page", 1))
-        data = client.get_json(self.endpoint, {
-            "q": query, "page": str(number), "page_size": str(self.page_size)})
-        results = data.get("results")
-        results = results if isinstance(results, list) else []
-        pages = data.get("page_count")
-        pages = min(self.deepest_page, pages if isinstance(pages, int) else 0)
-        candidates = [self._candidate(_dict(result)) for result in results]
-        following = {"page": str(number + 1)} if results and number < pages else None
-        return ResultPage(list(filter(None, candidates)), following)
-
-    def _candidate(self, result):
-        licence = defused(result.get("license")).upper()
-        if licence and licence not in ("CC0", "PDM"):
-            licence = "CC " + licence
-        return _new_candidate(
-            self.endpoint, [result.get("thumbnail"), result.get("url")],
-            result.get("foreign_landing_url"), result.get("creator"),
-            "{} {}".format(licence, defused(result.get("license_version"))))
-
-
-class UrlFile:
-    """A text file with one picture address a line; blank lines and ``#`` comments are skipped.
-
-    Addresses that are not http(s) stay in, to be refused and reported like those that fail.
-
-    Raises
-    ------
-    UserError
-        No such file, not UTF-8 text, or no address in it.
-    """
-
-    name = "urls"
-    rate, workers = 2.0, 8
-    is_remembered = False  # the file may have grown since
-
-    def __init__(self, path):
-        try:
-            with open(path, encoding="utf-8-sig") as stream:
-                lines = [line.strip() for line in stream]
-        except UnicodeDecodeError:
-            raise UserError("{}: not UTF-8 text; give a text file with one address a "
-                            "line".format(path)) from None
-        self._urls = [line for line in lines if line and not line.startswith("#")]
-        if not self._urls:
-            raise UserError("{}: no address in it; write one a line".format(path))
-
-    def search(self, client, query, continuation):
-        """All addresses as one page, in the file's order."""
-        return ResultPage([Candidate(url, url, "", "") for url in self._urls], None)
-
-
-def _endpoint(address, path):
-    """The full address of an API whose base, or whose full address, is given."""
-    if not is_web_address(address):
-        raise UserError("--endpoint {}: not an http(s) address; give one such as {}".format(
-            address, Wikimedia.base))
-    if urlsplit(address).path.rstrip("/").endswith(path.rstrip("/")):
-        return address
-    return address.rstrip("/") + path
-
-
-def _new_candidate(endpoint, addresses, page, creator, licence):
-    """A candidate with the first usable address, or None if there is none."""
-    for address in addresses:
-        if isinstance(address, str) and len(address) <= MAX_URL:
-            with contextlib.suppress(ValueError):
-                url = urljoin(endpoint, address.strip())
-                if is_web_address(url):
-                    return Candidate(url, defused(page, MAX_URL), defused(creator),
-                                     defused(licence))
-    return None
-
-
-def _continuation(value):
-    """The keys to repeat a request with, or None if there are no more results."""
-    keys = {key: str(item) for key, item in _dict(value).items()
-            if isinstance(item, (str, int)) and len(str(item)) <= 500}
-    return keys if 0 < len(keys) <= 20 else None
-
-
-def _dict(value):
-    """A part of an answer that should be a JSON object; empty if it is something else."""
-    return value if isinstance(value, dict) else {}

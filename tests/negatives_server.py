@@ -52,8 +52,8 @@ class PictureServer:
         Name -> key of FAULTS. ``"503 once"`` and the like go wrong at the first request only.
     hits, served : collections.Counter
         Requests, and whole and proper answers, by name; "search" counts searches.
-    agents : set of str
-        The User-Agents seen.
+    agents, cookies : set of str
+        The User-Agents and the cookies seen.
     connections : int
     search_faults : dict of (str, int) to callable
         (query, number of the page from 0) -> what to answer instead, given the handler.
@@ -65,7 +65,7 @@ class PictureServer:
     def __init__(self):
         self.pictures, self.faults, self.results = {}, {}, collections.OrderedDict()
         self.hits, self.served = collections.Counter(), collections.Counter()
-        self.agents, self.connections = set(), 0
+        self.agents, self.cookies, self.connections = set(), set(), 0
         self.search_faults = {}
         self.page_size = 50
         self.repeats = False
@@ -124,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         options = {key: values[0] for key, values in parse_qs(address.query).items()}
         site.agents.add(self.headers["User-Agent"])
+        site.cookies.update(self.headers.get_all("Cookie", []))
         with contextlib.suppress(OSError):
             if address.path == "/w/api.php":
                 self._search(options["gsrsearch"].replace("filetype:bitmap ", "", 1),
@@ -235,6 +236,42 @@ def _redirect_to_another_host(handler, body):
     """This server under its other name, for a picture that is always "503 with Retry-After"."""
     port = handler.server.server_address[1]
     handler.send_body(b"", {"Location": "http://localhost:{}/busy.jpg".format(port)}, 302)
+
+
+def _cookies(handler, body):
+    """One cookie for all later requests, and one of a name of its own."""
+    name = unquote(handler.path).rpartition("/")[2]
+    handler.send_response(200)
+    for cookie in ("session", name):
+        handler.send_header("Set-Cookie", "{}={}; Path=/".format(cookie, 1000 * "x"))
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def _interim_responses(handler, body):
+    """The answer is always about to come."""
+    for _ in range(int(PATIENCE / 0.05)):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.05)
+
+
+def _flood_of_headers(handler, body):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(10 ** 6):
+        handler.wfile.write(b"X-%d: x\r\n" % number)
+
+
+def _flood_in_a_header(handler, body):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    _flood(handler, b"x")
+
+
+def _tiny_chunks(handler, body):
+    """A byte at a time, each in a chunk with a long extension that the client has to read."""
+    handler.start_endless(headers={"Transfer-Encoding": "chunked"})
+    while True:
+        handler.wfile.write(b"1;%s\r\nx\r\n" % (60000 * b"x"))
 
 
 def _redirects(count):
@@ -354,6 +391,7 @@ FAULTS = {
     "424": _status(424),
     "429": _status(429),
     "429 with Retry-After": _status(429, {"Retry-After": "0"}),
+    "503 with a broken date": _status(503, {"Retry-After": "1 Jan , 00:00:00 GMT"}),
     "429 for a day": _status(429, {"Retry-After": "86400"}),
     "500": _status(500),
     "503": _status(503),
@@ -364,6 +402,11 @@ FAULTS = {
     "trickle without length": _trickle_without_length,
     "hang-up in headers": _hang_up_in_headers,
     "slow": _slow,
+    "cookies": _cookies,
+    "interim responses": _interim_responses,
+    "flood of headers": _flood_of_headers,
+    "flood in a header": _flood_in_a_header,
+    "tiny chunks": _tiny_chunks,
     "reset": _reset,
     "reset before the answer": _reset_before_the_answer,
     "endless": _endless,
@@ -378,6 +421,8 @@ FAULTS = {
     "six redirects": _redirects(6),
     "redirect loop": _redirect("{}"),
     "redirect to another host": _redirect_to_another_host,
+    "redirect to a private network": _redirect("http://10.0.0.1/a.jpg"),
+    "redirect to metadata": _redirect("http://169.254.169.254/latest/meta-data/"),
     "redirect to file": _redirect("file:///etc/hostname"),
     "redirect to nowhere": _redirect("http://"),
     "noai": lambda handler, body: handler.send_body(body, {"X-Robots-Tag": "noindex, noai"}),

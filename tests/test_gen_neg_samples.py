@@ -16,11 +16,11 @@ from skimage import data as photographs
 
 import gen_neg_samples
 from negatives import checks
-from negatives.store import Picture
+from negatives.store import NegativeSample
 from pictures import decode
-from pictures.lists import load_list, resolve, save_list
+from pictures.lists import LISTS, load_list, resolve, save_list
 
-LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
+NAMES = [negatives for _, negatives in LISTS.values()]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def fill(folder, category, numbers, form="JPEG"):
 
 
 def read_lists(data):
-    return [load_list(os.path.join(str(data), name)) for name in LISTS]
+    return [load_list(os.path.join(str(data), name)) for name in NAMES]
 
 
 def report(path):
@@ -127,8 +127,9 @@ def test_sizes_as_counts_and_fractions(run, tmp_path):
 
 
 def as_pictures(digests):
-    return [Picture("{:.6f}".format(gen_neg_samples.position(digest)), "category " + digest[-1],
-                    digest, hash=np.random.RandomState(int(digest[:8], 16)).rand(256) < 0.5)
+    return [NegativeSample("{:.6f}".format(gen_neg_samples.position(digest)),
+                           "category " + digest[-1], digest,
+                           hash=np.random.RandomState(int(digest[:8], 16)).rand(256) < 0.5)
             for digest in digests]
 
 
@@ -156,7 +157,8 @@ def test_added_duplicates_never_move_one_from_train_to_test():
         random = np.random.RandomState(seed)
         known = list(zip(random_digests(random, 25), near_hashes(random, 25)))
         placed = [known[random.randint(len(known))] for _ in range(40)]
-        pictures = [Picture(str(number), "category {}".format(random.randint(3)), digest, bits)
+        pictures = [NegativeSample(
+            str(number), "category {}".format(random.randint(3)), digest, bits)
                     for number, (digest, bits) in enumerate(placed)]
         before, _ = gen_neg_samples.divide(pictures[:20], 0.02, 0.02)
         after, rejected = gen_neg_samples.divide(pictures, 0.02, 0.02)
@@ -184,10 +186,10 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
     bits = np.random.RandomState(0).rand(256) < 0.5
     near = bits.copy()
     near[:checks.NEAR_BITS] ^= True
-    trained = Picture("trained", "dog", "f" * 64, bits)
+    trained = NegativeSample("trained", "dog", "f" * 64, bits)
     for digest in ("0" * 64, "8" * 64):
         splits, rejected = gen_neg_samples.divide(
-            [Picture("new", "dog", digest, near), trained], 0.1, 0.1)
+            [NegativeSample("new", "dog", digest, near), trained], 0.1, 0.1)
         assert sum(splits.values(), []) == [trained]
         assert [(row.name, row.cause) for row in rejected] == [("new", "near duplicate")]
 
@@ -279,7 +281,7 @@ def test_bad_input(run, tmp_path, monkeypatch, arguments, words):
     ["--test-size", "0"], ["--test-size", "1.5"], ["--val-size", "nan"], ["--val-size", "-1"],
     ["--val-size", "many"], ["--per-query", "0"], ["--workers", "1000"], ["--rate", "0"],
     ["--source", "bing"], ["--queries"], ["--source", "openverse", "--from-dir", "."],
-    ["--min-side", "513"], ["--max-pixels", "1000000000"],
+    ["--min-side", "513"],
 ])
 def test_bad_options(run, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
@@ -345,10 +347,49 @@ def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
         assert code == 2 and missing in err.splitlines()[-1]
 
 
+def test_face_check_prints_names_on_one_line(run_script, tmp_path):
+    """A file's name cannot recolour the terminal, or look like two files."""
+    name = "a\x1b[31m\nb.png"
+    Image.fromarray(photographs.astronaut()).save(str(tmp_path / name))
+    code, out, _ = run_script(checks, tmp_path)
+    assert code == 0
+    assert out.splitlines()[0] == str(tmp_path / "a\\x1b[31m\\nb.png")
+
+
+def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
+    """As when somebody names the parent folder of faces and other things."""
+    folder = tmp_path / "in"
+    fill(folder, "things", range(12))
+    (folder / "faces").mkdir()
+    face = photographs.astronaut()[:256, 100:356]
+    for number in range(4):
+        shifted = face[:, 8 * number:]
+        Image.fromarray(shifted).save(str(folder / "faces" / "{}.png".format(number)))
+    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    assert code == 0
+    assert err.startswith("warning: {}: human faces found in 4 of 16 pictures".format(folder))
+    assert err.count("\n") == 1
+    assert all("faces/{}.png".format(number) in err for number in range(3)) and "3.png" not in err
+    listed = {os.path.basename(os.path.dirname(name))
+              for name in sum(read_lists(tmp_path / "data"), [])}
+    assert listed == {"things", "faces"}
+    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data", "--keep-faces")
+    assert (code, err) == (0, "")
+
+
+def test_names_in_the_report_are_printable(run, tmp_path):
+    fill(tmp_path / "in", "dog", range(10))
+    (tmp_path / "in" / "dog" / "a\x1b[31m.png").write_bytes(b"x")
+    code, _, _ = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
+    assert code == 0
+    rows = report(tmp_path / "data" / "neg_samples_report.csv")
+    assert [os.path.basename(row["name"]) for row in rows] == ["a\\x1b[31m.png"]
+
+
 def test_lists_are_plain_pickles(run, tmp_path):
     fill(tmp_path / "in", "dog", range(12))
     run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
-    for name in LISTS:
+    for name in NAMES:
         with open(str(tmp_path / "data" / name), "rb") as stream:
             names = pickle.load(stream)
         assert type(names) is list and {type(item) for item in names} == {str}

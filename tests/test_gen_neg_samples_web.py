@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -14,26 +15,23 @@ import time
 import zipfile
 import zlib
 
+import negatives_program
 import numpy as np
 import pytest
 import requests
 from conftest import heed_sigint
+from negatives_program import PATIENCE
 from negatives_server import PictureServer, encode, texture
 from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-from negatives import client, store
+from negatives import client, collector, reports, services, store
 from pictures import decode
-from pictures.lists import load_list
+from pictures.lists import LISTS, load_list
 
-ROOT = os.path.dirname(os.path.abspath(gen_neg_samples.__file__))
-LISTS = ("neg_samples.pickle", "neg_samples_val.pickle", "neg_samples_test.pickle")
-
-# Short patience: a stalled answer costs a third of a second and each host may be asked at will.
-FAST = ["--rate", "5000", "--workers", "4", "--connect-timeout", "2", "--read-timeout", "0.3",
-        "--time-limit", "1", "--retries", "2", "--backoff", "0.02", "--longest-wait", "5",
-        "--contact", "tests@example.org"]
+NAMES = [negatives for _, negatives in LISTS.values()]
+FAST = ["--rate", "5000", "--workers", "4", "--contact", "tests@example.org"]
 
 
 @pytest.fixture
@@ -44,10 +42,11 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def run(server, tmp_path, run_script):
+def run(server, tmp_path, run_script, monkeypatch):
     """Run the script in this process, faces kept: its exit code, stdout and stderr."""
 
-    def run(*arguments, faces=("--keep-faces",)):
+    def run(*arguments, faces=("--keep-faces",), **patience):
+        monkeypatch.setattr(gen_neg_samples, "PATIENCE", PATIENCE._replace(**patience))
         return run_script(gen_neg_samples, *options(server, tmp_path), *faces, *arguments)
 
     return run
@@ -57,9 +56,9 @@ def options(server, data_dir):
     return ["--endpoint", server.url, "--data-dir", str(data_dir)] + FAST
 
 
-def command(server, data_dir, *queries):
+def command(server, data_dir, *queries, seconds=0.3):
     """The command line of a process of its own."""
-    return ([sys.executable, os.path.join(ROOT, "gen_neg_samples.py"), "--keep-faces"]
+    return ([sys.executable, negatives_program.__file__, str(seconds), "--keep-faces"]
             + options(server, data_dir) + ["--queries"] + list(queries))
 
 
@@ -76,7 +75,7 @@ def kept(data_dir):
 
 
 def lists(data_dir):
-    return [load_list(os.path.join(str(data_dir), name)) for name in LISTS]
+    return [load_list(os.path.join(str(data_dir), name)) for name in NAMES]
 
 
 def table(path):
@@ -148,12 +147,18 @@ def test_attribution_cannot_carry_formulas(server, run, tmp_path):
     ("redirect to nowhere", "too many redirects"), ("noai", "noai"), ("noimageai", "noai"),
     ("gzip bomb", "too many bytes"), ("nested gzip bomb", "damaged"), ("damaged gzip", "damaged"),
     ("html", "not an image"), ("truncated", "truncated or damaged"), ("empty", "not an image"),
+    ("503 with a broken date", "HTTP 503"), ("interim responses", "time-out"),
+    ("flood of headers", "too many bytes"), ("flood in a header", "too many bytes"),
+    ("tiny chunks", "time-out"), ("redirect to metadata", "private address"),
+    ("redirect to a private network", "private address"),
 ])
-def test_a_faulty_answer_is_left_out_under_its_cause(server, run, tmp_path, fault, cause):
+def test_a_faulty_answer_is_left_out_under_its_cause(
+        server, run, tmp_path, monkeypatch, fault, cause):
+    monkeypatch.setattr(collector, "MAX_DOWNLOAD_BYTES", 1000000)
     fill(server, "dog", range(3))
     fill(server, "dog", [3], fault)
     fill(server, "dog", range(4, 7))
-    code, out, _ = run("--queries", "dog", "--max-bytes", "1000000")
+    code, out, _ = run("--queries", "dog")
     assert code == 0
     assert causes(tmp_path) == {"3.jpg": cause}
     assert len(kept(tmp_path)) == 6
@@ -179,7 +184,7 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
     fill(server, "dog", range(3))
     fill(server, "dog", [3], "429 for a day")
     fill(server, "dog", range(4, 60))
-    code, _, err = run("--queries", "dog", "cat", "--workers", "1", "--retries", retries)
+    code, _, err = run("--queries", "dog", "cat", "--workers", "1", retries=retries)
     assert code == 0
     assert len(kept(tmp_path)) == 3
     assert server.hits["3.jpg"] == 1
@@ -194,13 +199,13 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
 def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypatch):
     server.add("dog", "0.jpg", b"", "500")
     polite = client.PoliteClient(
-        contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
-        retries=6, backoff=1, longest_wait=20)
+        contact="", rate=5000, workers=1, networks=["loopback"],
+        patience=PATIENCE._replace(retries=6, backoff=1, longest_wait=20))
     runs = []
     for _ in range(2):
         waits = []
         monkeypatch.setattr(
-            polite._pace, "sleep", lambda seconds, waits=waits: waits.append(seconds))
+            polite._limiter, "sleep", lambda seconds, waits=waits: waits.append(seconds))
         with pytest.raises(client.Unavailable):
             polite.get_picture(server.url + "/0.jpg", 1000)
         runs.append([wait for wait in waits if wait > 0.1])  # without the waits for a turn
@@ -215,10 +220,10 @@ def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
     server.add("dog", "busy.jpg", b"", "503 with Retry-After")
     server.add("dog", "0.jpg", b"", "redirect to another host")
     polite = client.PoliteClient(
-        contact="", rate=5000, workers=1, connect_timeout=2, read_timeout=1, time_limit=2,
-        retries=1, backoff=0.01, longest_wait=1)
+        contact="", rate=5000, workers=1, networks=["loopback"],
+        patience=PATIENCE._replace(retries=1, longest_wait=1))
     held = []
-    monkeypatch.setattr(polite._pace, "hold", lambda host, seconds: held.append(host))
+    monkeypatch.setattr(polite._limiter, "hold", lambda host, seconds: held.append(host))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with pytest.raises(client.Unavailable):
         polite.get_picture(server.url + "/0.jpg", 1000)
@@ -230,7 +235,7 @@ def test_an_outage_ends_a_query_but_not_the_run(server, run, tmp_path):
     fill(server, "dog", range(4))
     fill(server, "dog", range(4, 200), "503")
     fill(server, "cat", range(200, 204))
-    code, _, err = run("--queries", "dog", "cat", "--retries", "0")
+    code, _, err = run("--queries", "dog", "cat", retries=0)
     assert code == 0
     assert "dog: 4 pictures of 500: 50 pictures in a row could not be had" in err
     assert len(kept(tmp_path)) == 8
@@ -258,6 +263,40 @@ def test_duplicates_within_and_across_queries_are_kept_once(server, run, tmp_pat
     expected.update(("{}.jpg".format(number), "duplicate") for number in range(5))
     assert causes(tmp_path) == expected
     assert all(server.hits["{}.jpg".format(number)] == 1 for number in range(5))
+
+
+def test_no_cookies_are_kept(server, run, tmp_path):
+    fill(server, "dog", range(20), "cookies")
+    run("--queries", "dog")
+    assert len(kept(tmp_path)) == 20
+    assert server.cookies == set()
+    polite = client.PoliteClient("", 5000, 1, ["loopback"], PATIENCE)
+    polite.get_picture(server.url + "/0.jpg", 1000000)
+    assert len(polite._session.cookies) == 0
+
+
+@pytest.mark.parametrize("source, page_size", [("wikimedia", 50), ("openverse", 20)])
+def test_of_an_enormous_result_page_a_page_is_taken(server, run, tmp_path, source, page_size):
+    """Two pictures are wanted, and a service offers 70,000 that are not there."""
+    names = ["/{}.jpg".format(number) for number in range(70000)]
+    server.search_faults["dog", 0] = lambda handler: handler.send_json({
+        "query": {"pages": {str(number): {"imageinfo": [{"url": name}]}
+                            for number, name in enumerate(names)}},
+    } if source == "wikimedia" else {"page_count": 1, "results": [{"url": name} for name in names]})
+    fill(server, "cat", range(80000, 80004))
+    code, _, err = run("--source", source, "--queries", "dog", "cat", "--per-query", "2")
+    assert code == 0
+    assert sum(server.hits.values()) == 2 + page_size + 2
+
+
+def test_search_results_are_looked_at_up_to_a_number(server, run, tmp_path):
+    server.results["dog"] = ["{}.jpg".format(number) for number in range(1000)]  # all 404
+    fill(server, "cat", range(2000, 2004))
+    code, _, err = run("--queries", "dog", "cat", "--per-query", "2")
+    assert code == 0
+    assert "dog: 0 pictures of 2: stopped after 120 search results" in err
+    assert server.hits["search"] == 3 + 1
+    assert sum(server.hits.values()) == 4 + 120 + 2
 
 
 def test_a_continuation_that_repeats_ends(server, run, tmp_path):
@@ -310,7 +349,7 @@ def test_pages_without_anything_new_end(server, run, tmp_path):
 def test_a_search_that_brings_nonsense_is_reported(server, run, tmp_path, answer, words):
     fill(server, "cat", range(4))
     server.search_faults["dog", 0] = lambda handler: handler.send_body(answer)
-    code, out, err = run("--queries", "dog", "cat", "--retries", "1")
+    code, out, err = run("--queries", "dog", "cat", retries=1)
     assert code == 0
     assert "warning: dog: 0 pictures of 500: " in err and words in err
     assert "cat: 4 kept" in out
@@ -529,9 +568,32 @@ def test_the_contact_sheet_shows_what_was_kept(server, run, tmp_path):
     _, out, _ = run("--queries", "dog", "собака")
     sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
     # Two strips: 25 pictures take two rows of 20, 4 pictures one row.
-    assert sheet.shape[0] >= 3 * store.SHEET_TILE
-    assert sheet.shape[1] >= 20 * store.SHEET_TILE
+    assert sheet.shape[0] >= 3 * reports.SHEET_TILE
+    assert sheet.shape[1] >= 20 * reports.SHEET_TILE
     assert "sheet.png" in out
+
+
+@pytest.mark.parametrize("query, folder", [
+    ("x" * 200, "x" * 30), ("\u732b" * 200, "\u732b" * 30), ("\u732b\n\x1b[31m", "\u732b_31m")])
+def test_headings_on_the_sheet_are_cut(server, run, tmp_path, query, folder):
+    fill(server, query.replace("\n\x1b", "  ").replace("  ", " "), range(4))
+    code, _, _ = run("--queries", query)
+    assert code == 0
+    names = {os.path.dirname(name) for name in kept(tmp_path)}
+    assert len(names) == 1 and names.pop().startswith(folder + "_")
+    sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
+    heading = sheet[:2 * reports.HEADING_SIZE].min(axis=2)
+    assert sheet.shape[1] < 1000
+    assert heading.min() < 100  # there is ink, but none at the right end
+    assert heading[:, -reports.HEADING_SIZE // 4:].min() > 200
+
+
+def test_artist_names_lose_their_markup():
+    assert services.text_of("<p>Ann</p><br/>B\u00e9 &lt;x&gt;<!-- <b> --><script>a<b</script>") == (
+        "Ann B\u00e9 <x>")
+    assert services.text_of("5 < 6\x1b[31m") == "5 < 6 [31m"
+    assert services.text_of(None) == services.text_of(["a"]) == ""
+    assert len(services.text_of("<" * 100000)) <= 300
 
 
 def test_addresses_from_a_file(server, run, tmp_path):
@@ -579,7 +641,7 @@ def test_names_that_stdout_cannot_spell(server, tmp_path):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--source", "urls"], "--urls FILE is missing"),
-    (["--urls", "empty.txt"], "--urls empty.txt: wants --source urls"),
+    (["--urls", "empty.txt"], "--urls empty.txt: needs --source urls"),
     (["--source", "urls", "--urls", "missing.txt"], "missing.txt"),
     (["--source", "urls", "--urls", "empty.txt"], "empty.txt: no address in it"),
     (["--source", "urls", "--urls", "binary.txt"], "binary.txt: not UTF-8 text"),
@@ -704,7 +766,7 @@ def busy_site(server):
 
 
 def crowd(server, data_dir):
-    return command(server, data_dir, "dog", "car", "sky") + ["--max-bytes", "200000"]
+    return command(server, data_dir, "dog", "car", "sky")
 
 
 def attributed(data_dir):
@@ -749,8 +811,7 @@ def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
 def test_ctrl_c_ends_with_one_line_and_loses_nothing(server, tmp_path):
     fill(server, "dog", range(20))
     fill(server, "dog", [20], "stall once")
-    arguments = command(server, tmp_path, "dog")
-    process = subprocess.Popen(arguments + ["--read-timeout", "60", "--time-limit", "60"],
+    process = subprocess.Popen(command(server, tmp_path, "dog", seconds=60),
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                preexec_fn=heed_sigint)
     assert server.wait_for(lambda: server.hits["20.jpg"] and len(server.served) == 20)
@@ -758,8 +819,8 @@ def test_ctrl_c_ends_with_one_line_and_loses_nothing(server, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.decode().splitlines() == ["error: interrupted"]
-    subprocess.run(arguments, check=True, timeout=60, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    subprocess.run(command(server, tmp_path, "dog"), check=True, timeout=60,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert len(kept(tmp_path)) == 21
 
 
@@ -773,34 +834,86 @@ def test_retry_after_is_understood_in_both_forms():
     later = seconds(email.utils.formatdate(time.time() + 1000, usegmt=True))
     assert 900 < later <= 1000
     assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    for nonsense in ("", "soon", "-5", "1e9", "9" * 30, "Wed, 99 Oct 2015 99:28:00 GMT"):
+    for nonsense in ("", "soon", "-5", "1e9", "9" * 30, "9" * 6000, "1 Jan , 00:00:00 GMT",
+                     "1 Jan 99999999 00:00:00 GMT"):
         assert seconds(nonsense) is None
+    assert not seconds("Wed, 99 Oct 2015 99:28:00 GMT")
 
 
 def test_overload_holds_back_the_whole_host(monkeypatch):
     """After HTTP 503 with Retry-After no thread asks the host before the time is over."""
     now = [1000.0]
     monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
-    pace = client._Pace(rate=2)
+    limiter = client._RateLimiter(rate=2)
     waits = []
 
     def sleep(seconds):
         waits.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(pace, "sleep", sleep)
-    pace.take_turn("host")
-    pace.take_turn("host")
-    pace.hold("host", 30)
-    pace.take_turn("other")
-    pace.take_turn("host")
+    monkeypatch.setattr(limiter, "sleep", sleep)
+    limiter.take_turn("host")
+    limiter.take_turn("host")
+    limiter.hold("host", 30)
+    limiter.take_turn("other")
+    limiter.take_turn("host")
     assert waits == [0.5, 30]
-    pace.close("host", 100)
+    limiter.close("host", 100)
     with pytest.raises(client.Denied):
-        pace.take_turn("host")
+        limiter.take_turn("host")
     now[0] += 101
-    pace.take_turn("host")
+    limiter.take_turn("host")
     assert waits == [0.5, 30]
+
+
+def test_addresses_in_a_file_may_not_be_private(server, run_script, tmp_path):
+    """Nor under other notations, or names; with --endpoint on that network they may."""
+    fill(server, "-", range(4))
+    port = server.url.rpartition(":")[2]
+    hosts = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost",
+             "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::1]", "[::]", "127.0.0.1.",
+             "\uff11\uff12\uff17.0.0.1"]
+    file = tmp_path / "list.txt"
+    file.write_text("".join("http://{}:{}/{}.jpg\n".format(host, port, number % 4)
+                            for number, host in enumerate(hosts)), encoding="utf-8")
+    arguments = ["--source", "urls", "--urls", file, "--data-dir", tmp_path, *FAST]
+    code, _, err = run_script(gen_neg_samples, *arguments)
+    assert code == 1 and "({} private address)".format(len(hosts)) in err
+    assert not server.hits
+    file.write_text("".join("{}/{}.jpg\n".format(server.url, number) for number in range(4)))
+    code, _, _ = run_script(gen_neg_samples, *arguments, "--endpoint", server.url, "--keep-faces",
+                            "--data-dir", tmp_path / "allowed")
+    assert code == 0
+    assert len(kept(tmp_path / "allowed")) == 4
+
+
+def test_a_search_result_may_not_be_private(server, run, tmp_path):
+    fill(server, "dog", range(4))
+    answers = ["http://192.168.0.1/a.jpg", "http://[fe80::1]/b.jpg", "http://[fd00::1]/c.jpg",
+               "http://169.254.169.254/d.jpg", "http://[::ffff:10.0.0.1]/e.jpg",
+               "http://167772161/f.jpg"]
+    server.search_faults["cat", 0] = lambda handler: handler.send_json({"query": {"pages": {
+        str(number): {"imageinfo": [{"url": url}]} for number, url in enumerate(answers)}}})
+    code, _, _ = run("--queries", "dog", "cat")
+    assert code == 0
+    assert causes(tmp_path) == {url.rpartition("/")[2]: "private address" for url in answers}
+
+
+def test_a_name_may_not_lead_to_a_private_address(server, monkeypatch):
+    """The address that is connected to is checked, before a byte is sent."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve(
+        "127.0.0.1" if host == "pictures.example.org" else host, *rest, **options))
+    monkeypatch.setenv("NO_PROXY", "*")
+    server.add("dog", "0.jpg", b"picture")
+    address = server.url.replace("127.0.0.1", "pictures.example.org") + "/0.jpg"
+    for url in (address, address.replace("http:", "https:")):
+        with pytest.raises(client.Refused) as caught:
+            client.PoliteClient("", 5000, 1, patience=PATIENCE).get_picture(url, 1000)
+        assert str(caught.value) == "private address: pictures.example.org is at 127.0.0.1"
+    assert not server.hits
+    polite = client.PoliteClient("", 5000, 1, services.allowed_networks(address), PATIENCE)
+    assert polite.get_picture(address, 1000) == b"picture"
 
 
 def test_web_addresses():
