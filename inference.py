@@ -30,8 +30,9 @@ from classify.finding import Picture, camera, check_names, digest, find_pictures
 from darknet19 import STRIDE
 from evaluation import heatmaps
 from evaluation.report import add_evaluation_arguments, evaluate_and_report
-from model.frozen import folded_classifier
-from model.weights import read_npz
+from model import released
+from model.classifier import folded_classifier
+from model.npz import read_npz
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.decode import BadImage
 from pictures.lists import add_data_arguments, load_split
@@ -45,7 +46,6 @@ from utils import (
     number_type,
     printable,
     progress,
-    read_json,
     temporary_path,
     warn,
     write_atomically,
@@ -54,8 +54,6 @@ from utils import (
 COLUMNS = ("file", "class", "probability", "face_probability")
 BATCHES_AT_ONCE = 4  # that each of several ranks takes before they put their answers together
 TILE = 160  # height and width of a picture in the montage, in pixels
-RELEASED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
-                        "darknet19_face.npz")
 
 
 class Lines:
@@ -354,39 +352,6 @@ def _parse(line, kind):
         return None
 
 
-def choose_model(args):
-    """The weights to use and the input size that belongs to them.
-
-    ``--weights`` if it is given; else ``darknet19_weights.npz`` in the model directory, as
-    extract_weights.py leaves it; else the released model.
-
-    Returns
-    -------
-    path : str
-    image_size : int
-    """
-    own = os.path.join(args.model_dir, "darknet19_weights.npz")
-    frozen_json = os.path.join(args.model_dir, "darknet19_frozen.json")
-    if args.weights:
-        path, metadata = args.weights, (os.path.splitext(args.weights)[0] + ".json", frozen_json)
-    elif os.path.exists(own) or not os.path.exists(RELEASED):
-        path, metadata = own, (frozen_json,)
-    else:
-        path, metadata = RELEASED, (os.path.splitext(RELEASED)[0] + ".json",)
-    return path, args.image_size or _image_size(metadata)
-
-
-def _image_size(metadata):
-    """The image_size in the first of some .json files that is there, else 224."""
-    for path in metadata:
-        if os.path.exists(path):
-            size = read_json(path).get("image_size")
-            if not isinstance(size, int) or size <= 0 or size % STRIDE:
-                raise UserError("{}: no usable image_size; say --image-size".format(path))
-            return size
-    return 224
-
-
 def classify_and_write(classifier, weights, args):
     """Classify what the command line names, and write what its options ask for."""
     run = classify if distributed.size() == 1 else classify_together
@@ -587,12 +552,12 @@ def main():
     args = _parse_arguments()
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images)
-    path, image_size = choose_model(args)
+    path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
     weights = read_npz(path)
     classifier = folded_classifier(weights, image_size, precision=args.precision)
     if distributed.rank() == 0:
-        print("model: {}{}, input {} x {}".format(
-            path, " (the released one)" if path == RELEASED else "", image_size, image_size),
+        print("model: {0}{1}, input {2} x {2}".format(
+            path, " (the released one)" if path == released.RELEASED else "", image_size),
             file=sys.stderr)
     if args.named:
         classify_and_write(classifier, weights, args)

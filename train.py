@@ -36,8 +36,10 @@ from model.checkpoints import (
     other_files,
     save_checkpoint,
 )
-from model.frozen import build_classifier, classifier_from_weights, freeze
-from model.weights import assign, read_checkpoint, read_weights, set_variables, weight_shapes
+from model.classifier import build_classifier, classifier_from_weights
+from model.frozen import freeze
+from model.weight_files import read_checkpoint, read_weights
+from model.weights import assign, set_variables, weight_shapes
 from pictures.classes import FACE
 from pictures.lists import add_data_arguments, check_disjoint, load_split, relative_to_data
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE, read_batches
@@ -573,7 +575,7 @@ def weights_to_start_from(path, freeze_until=0):
     Parameters
     ----------
     path : str
-        See :func:`model.weights.read_weights`.
+        See :func:`model.weight_files.read_weights`.
     freeze_until : int
         How many layers are to stay as they are in the file, which then must hold them.
 

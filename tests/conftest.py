@@ -14,7 +14,9 @@ import pytest  # noqa: E402
 import preprocess_celeba  # noqa: E402
 from darknet19 import build  # noqa: E402
 from model import frozen  # noqa: E402
-from model.weights import assign, weight_shapes, write_npz  # noqa: E402
+from model.classifier import classifier_from_weights  # noqa: E402
+from model.npz import write_npz  # noqa: E402
+from model.weights import assign, weight_shapes  # noqa: E402
 from pictures.lists import load_split  # noqa: E402
 from pictures.reader import read_batches  # noqa: E402
 from runtime.session import tf  # noqa: E402
@@ -76,7 +78,7 @@ def tiny_model(tmp_path_factory, sample_dir):
     folder = str(tmp_path_factory.mktemp("model"))
     _, pictures, _ = next(read_batches(load_split(sample_dir, "val").paths, 20, 32))
     weights = plausible_weights(pictures)
-    classifier = frozen.classifier_from_weights(weights, 32)
+    classifier = classifier_from_weights(weights, 32)
     npz = os.path.join(folder, "darknet19_weights.npz")
     pb = os.path.join(folder, "darknet19_frozen.pb")
     write_npz(npz, weights)

@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT
 
 import train
-from model.weights import find_checkpoint, read_checkpoint
+from model.checkpoints import find_checkpoint
+from model.weight_files import read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import tf
 from utils import UserError
