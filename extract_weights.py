@@ -1,4 +1,4 @@
-"""Extract the network's weights from whatever holds them.
+"""Extract the network's weights from any file that holds them.
 
     python extract_weights.py                              # from saved_models/darknet19_frozen.pb
     python extract_weights.py --from saved_models/best     # from a checkpoint
@@ -6,9 +6,9 @@
     python extract_weights.py --from exports/darknet19_face.weights --cfg exports/darknet19_face.cfg
 
 Writes ``saved_models/darknet19_weights.npz`` (``conv_0/kernel`` HWIO, ``conv_0/gamma``, ``beta``,
-``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``) and the two pickles from which the
-YOLOv2 face detector builds its backbone: ``data/conv_weights.pickle`` and
-``data/bn_weights.pickle``.
+``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``; and ``metadata``, with the input
+size) and the two pickles from which the YOLOv2 face detector builds its backbone:
+``data/conv_weights.pickle`` and ``data/bn_weights.pickle``.
 """
 
 import argparse
@@ -16,7 +16,10 @@ import os
 
 import numpy as np
 
-from model.weights import read_weights, write_handoff, write_npz
+from model import handoff
+from model.metadata import read_metadata
+from model.npz import write_npz
+from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
 from utils import HelpFormatter, UserError, cli
 
@@ -35,7 +38,7 @@ def _parser():
                              "model directory)")
     parser.add_argument("--cfg", metavar="FILE",
                         help="darknet's description of .weights (default: the .cfg of the same "
-                             "name beside them, else Darknet-19's own)")
+                             "name beside them, or Darknet-19's own)")
     parser.add_argument("--float16", action="store_true",
                         help="store the .npz in half precision, at half the size")
     return parser
@@ -50,12 +53,12 @@ def main():
                         "saved_models/darknet19_face.npz".format(source))
     weights = read_weights(source, cfg=args.cfg)
     npz = os.path.join(args.model_dir, "darknet19_weights.npz")
-    handoff = [os.path.join(args.data_dir, name)
-               for name in ("conv_weights.pickle", "bn_weights.pickle")]
-    write_npz(npz, weights, np.float16 if args.float16 else np.float32)
-    write_handoff(weights, *handoff)
+    pickles = [os.path.join(args.data_dir, name) for name in handoff.FILES]
+    write_npz(npz, weights, np.float16 if args.float16 else np.float32,
+              read_metadata(source, args.cfg))
+    handoff.write_handoff(weights, *pickles)
     print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
-        source, len(weights), sum(array.size for array in weights.values()), npz, *handoff))
+        source, len(weights), sum(array.size for array in weights.values()), npz, *pickles))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ from classify.videos import camera_frames
 from darknet19 import STRIDE
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from evaluation.heatmaps import FaceMapper
-from model.frozen import folded_classifier
-from model.weights import read_npz
+from model import released
+from model.classifier import folded_classifier
+from model.weight_files import read_weights
 from pictures.classes import CLASS_NAMES
 from pictures.decode import BadImage, PassedOver
 from pictures.lists import add_data_arguments, load_split
@@ -48,12 +49,8 @@ from utils import (
     number_type,
     printable,
     progress,
-    read_json,
     warn,
 )
-
-RELEASED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
-                        "darknet19_face.npz")
 
 # Errors that concern one picture: its name is too long for a copy or a heat map, its file is gone,
 # or a folder and a file of the same name are in each other's way. Others end the run.
@@ -69,7 +66,7 @@ def classify_and_write(classifier, inputs, options, make_mapper, batch_size=16, 
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     inputs : InputOptions
     options : OutputOptions
     make_mapper : callable
@@ -178,39 +175,6 @@ def _summarise(counts, passed_over):
         tqdm.write("passed over in folders: {}".format(passed_over), file=sys.stderr)
 
 
-def choose_model(args):
-    """The weights to use and the input size that belongs to them.
-
-    ``--weights`` if it is given; else ``darknet19_weights.npz`` in the model directory, as
-    extract_weights.py leaves it; else the released model.
-
-    Returns
-    -------
-    path : str
-    image_size : int
-    """
-    own = os.path.join(args.model_dir, "darknet19_weights.npz")
-    frozen_json = os.path.join(args.model_dir, "darknet19_frozen.json")
-    if args.weights:
-        path, metadata = args.weights, (os.path.splitext(args.weights)[0] + ".json", frozen_json)
-    elif os.path.exists(own) or not os.path.exists(RELEASED):
-        path, metadata = own, (frozen_json,)
-    else:
-        path, metadata = RELEASED, (os.path.splitext(RELEASED)[0] + ".json",)
-    return path, args.image_size or _image_size(metadata)
-
-
-def _image_size(metadata):
-    """The image_size in the first of some .json files that is there, else 224."""
-    for path in metadata:
-        if os.path.exists(path):
-            size = read_json(path).get("image_size")
-            if not isinstance(size, int) or size <= 0 or size % STRIDE:
-                raise UserError("{}: no usable image_size; say --image-size".format(path))
-            return size
-    return 224
-
-
 def _parser():
     parser = argparse.ArgumentParser(
         description="Classify pictures, or measure on the test lists, with the extracted weights.",
@@ -220,7 +184,7 @@ def _parser():
                              "standard input (default: the test lists)")
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with the weights")
-    parser.add_argument("--weights", metavar="NPZ",
+    parser.add_argument("--weights", metavar="FILE",
                         help="the weights (default: darknet19_weights.npz in the model directory; "
                              "without it the released model)")
     parser.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
@@ -302,12 +266,12 @@ def main():
     args = _parse_arguments()
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
-    path, image_size = choose_model(args)
-    weights = read_npz(path)
+    path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
+    weights = read_weights(path)
     classifier = folded_classifier(weights, image_size, precision=args.precision)
     if distributed.rank() == 0:
-        print("model: {}{}, input {} x {}".format(
-            path, " (the released one)" if path == RELEASED else "", image_size, image_size),
+        print("model: {0}{1}, input {2} x {2}".format(
+            path, " (the released one)" if path == released.RELEASED else "", image_size),
             file=sys.stderr)
     if not args.named:
         evaluate_and_report(

@@ -13,7 +13,7 @@ import argparse
 import os
 
 from classify.search import WindowSearch
-from model.weights import read_weights
+from model.weight_files import read_weights
 from negatives.mining import hard_windows
 from pictures.boxes import find_photographs
 from pictures.classes import NON_FACE

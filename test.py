@@ -14,7 +14,7 @@ import os
 
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from model import frozen
-from model.weights import read_frozen
+from model.weight_files import read_frozen
 from pictures.lists import add_data_arguments, load_split
 from pictures.reader import LARGEST_BATCH
 from runtime import distributed

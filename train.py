@@ -20,7 +20,8 @@ import numpy as np
 from clr import cyclical_learning_rate, gradual_warmup
 from darknet19 import NUM_CLASSES, build
 from evaluation.figures import measure, score_split
-from model.frozen import classifier_from_weights, freeze
+from model.classifier import classifier_from_weights
+from model.frozen import freeze
 from pictures.lists import check_disjoint
 from runtime import distributed
 from runtime.session import (
@@ -174,7 +175,7 @@ def evaluate(classifier, split, loader, batch_size):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     split : Split
     loader : BatchLoader
         With the same pictures, disturbed like training pictures, under the name ``val``. They are

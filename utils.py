@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -209,6 +210,22 @@ def temporary_path(path):
         raise
 
 
+@contextlib.contextmanager
+def staged(folder):
+    """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
+
+    Files replace those of the same name, one after the other; folders must be new.
+    """
+    os.makedirs(folder, exist_ok=True)
+    temporary = tempfile.mkdtemp(dir=folder, prefix=PARTIAL)
+    try:
+        yield temporary
+        for name in sorted(os.listdir(temporary)):
+            os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(path):
     """Remove what killed programs left beside ``path`` of their writing it."""
     folder, name = os.path.split(os.path.abspath(path))
@@ -239,6 +256,23 @@ def open_regular(path, mode="rb", **options):
         raise OSError(errno.EINVAL, "not a regular file", path)
 
     return open(path, mode, opener=opener, **options)
+
+
+def regular_size(path, remedy):
+    """A file's length in bytes.
+
+    Raises
+    ------
+    UserError
+        Missing, or a device, pipe or folder, which have no length: reading one could hang.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise UserError("{}: {}; {}".format(path, getattr(error, "strerror", error), remedy))
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError("{}: not a regular file; {}".format(path, remedy))
+    return status.st_size
 
 
 def read_json(path, remedy="make it again"):

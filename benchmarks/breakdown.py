@@ -17,8 +17,8 @@ from prepare import RELEASED  # noqa: E402
 
 import train  # noqa: E402
 from darknet19 import STRIDE  # noqa: E402
-from model import frozen  # noqa: E402
-from model.weights import read_npz  # noqa: E402
+from model.classifier import folded_classifier  # noqa: E402
+from model.npz import read_npz  # noqa: E402
 from runtime.session import new_session, tf  # noqa: E402
 from training.settings import Settings  # noqa: E402
 from utils import HelpFormatter, cli, number_type  # noqa: E402
@@ -26,7 +26,7 @@ from utils import HelpFormatter, cli, number_type  # noqa: E402
 
 def inference(args):
     """A session with what to fetch and feed for a step of inference."""
-    classifier = frozen.folded_classifier(read_npz(RELEASED), args.image_size)
+    classifier = folded_classifier(read_npz(RELEASED), args.image_size)
     shape = args.batch_size, args.image_size, args.image_size, 3
     return classifier.session, classifier.probabilities, {
         classifier.input: np.random.RandomState(0).rand(*shape)}

@@ -11,8 +11,8 @@ import worker
 import train
 from classify.finding import find_inputs
 from classify.predict import classify_images
-from model import frozen
-from model.weights import read_npz
+from model.classifier import folded_classifier
+from model.npz import read_npz
 from pictures.lists import Split
 from runtime.session import is_mkl_build, new_session, tf  # before the other modules of the project
 from training.loader import TrainingBatches
@@ -101,7 +101,7 @@ def main():
     args = worker.arguments()
     pictures = worker.prepared_pictures(args)
     weights = read_npz(os.path.join(args.folder, "weights.npz"))
-    classifier = frozen.folded_classifier(weights, args.image_size, args.threads, args.precision)
+    classifier = folded_classifier(weights, args.image_size, args.threads, args.precision)
     tasks = worker.inference_tasks(classifier, args)
     tasks.update(training_tasks(args, pictures))
     tasks["inference from files"] = file_inference(args, classifier)

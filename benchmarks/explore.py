@@ -85,17 +85,17 @@ def to_nchw(graph_def):
 
 def serve_variant(args, variant):
     """Be the process of a variant."""
-    from model import frozen
-    from model.weights import read_npz
+    from model import classifier as graphs
+    from model.npz import read_npz
     from runtime.session import is_mkl_build, tf
 
-    frozen.new_session = lambda graph, threads: tf.Session(graph=graph, config=_config(variant))
+    graphs.new_session = lambda graph, *_: tf.Session(graph=graph, config=_config(variant))
     pictures = worker.prepared_pictures(args)
     folded = variant.get("fold", True)
-    classifier = (frozen.folded_classifier if folded else frozen.classifier_from_weights)(
+    classifier = (graphs.folded_classifier if folded else graphs.classifier_from_weights)(
         read_npz(RELEASED), args.image_size)
     if variant.get("nchw"):
-        classifier = frozen._import(to_nchw(classifier.session.graph.as_graph_def()), None)
+        classifier = graphs.import_classifier(to_nchw(classifier.session.graph.as_graph_def()))
     tasks = worker.inference_tasks(classifier, args)
     if folded and not variant.get("nchw") and "training" in args.tasks:
         tasks["training"] = _training(args, variant, pictures)

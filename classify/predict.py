@@ -15,7 +15,7 @@ def classify_images(classifier, images, batch_size, threshold=0.5):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     images : iterable of InputImage
         At most a few batches are read ahead.
     batch_size : int

@@ -12,7 +12,7 @@ import collections
 import numpy as np
 
 import darknet19
-from model.frozen import fold_batch_norm
+from model.classifier import fold_batch_norm
 from model.weights import assign
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import resize

@@ -67,7 +67,7 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     split : pictures.lists.Split
     model : str
         The file of the model; shown, and used to find its training record.

@@ -50,7 +50,7 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     paths : sequence of str
     batch_size : int
     description : str
@@ -82,7 +82,7 @@ def score_split(classifier, split, batch_size=16, description="testing"):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     split : pictures.lists.Split
     batch_size : int
     description : str

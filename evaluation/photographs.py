@@ -16,7 +16,7 @@ import numpy as np
 
 from classify.search import ZOOMS, WindowSearch
 from evaluation.figures import interval
-from model.weights import read_weights
+from model.weight_files import read_weights
 from pictures.boxes import find_photographs
 from pictures.decode import BadImage, read_image
 from pictures.lists import CELEBA, load_source

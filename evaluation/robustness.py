@@ -99,7 +99,7 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     scores : evaluation.figures.Scores
     batch_size : int
     threshold : float

@@ -1,277 +1,192 @@
-"""What images.py does to a picture, as a TensorFlow graph: for a model that takes encoded files.
+"""The SavedModel for TensorFlow Serving: written, and run as TensorFlow runs it.
 
-A model server gets the bytes of a JPEG or PNG and has neither Pillow nor OpenCV. The graph built
-here decodes them, turns them upright by their EXIF orientation, lays transparency over white and
-resizes, rounding where OpenCV rounds, so that the network sees the same pixels as in inference.py.
-export.py puts it in front of the network in the SavedModel.
+Each export becomes a version of its own, ``darknet19_face_savedmodel/<number>``: TensorFlow Serving
+changes to the highest number by itself. The newest two versions are kept.
 """
+
+import contextlib
+import os
+import shutil
 
 import numpy as np
 
-from pictures.decode import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
-from runtime.session import tf
+import darknet19
+from exporters import decoding
+from exporters.compare import BOUNDS, NAME, check_difference, run_batches
+from model.graph_files import read_meta_graph
+from model.literal_names import literal
+from model.metadata import IN_SAVED_MODEL, read_metadata
+from model.weight_files import find_saved_model
+from model.weights import assign
+from runtime.session import new_session, tf
+from utils import UserError, staged, write_json
 
-EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is looked for
-# What EXIF data begin with, None being any byte: a JPEG's segment and a PNG's chunk.
-JPEG_EXIF = (0xFF, 0xE1, None, None) + tuple(b"Exif\0\0")
-PNG_EXIF = (None, None, None, None) + tuple(b"eXIf")
-
-COEFFICIENT_BITS = 11  # of OpenCV's fixed-point linear interpolation
+FOLDER = NAME + "_savedmodel"
+KEPT_VERSIONS = 2
 
 
-def decode_batch(contents, image_size):
-    """Decode and resize a batch of encoded pictures.
+def export_savedmodel(reference, out):
+    """Write the next version of the SavedModel below the folder ``out``.
+
+    Returns
+    -------
+    float
+        The largest difference in probability for encoded pictures.
+    """
+    folder = os.path.join(out, FOLDER)
+    version = str(1 + max(_versions(folder), default=0))
+    target = os.path.join(folder, version)
+    with staged(folder) as temporary:
+        path = os.path.join(temporary, version)
+        try:
+            write_saved_model(reference.weights, reference.image_size, path)
+        except tf.errors.OpError as error:
+            raise UserError("{}: can't be written ({}); check the free disk space".format(
+                target, error.message.splitlines()[0]))
+        tensor = reference.check(
+            target, "the signature tensor", run_on_tensors(temporary, reference), BOUNDS["tensor"])
+        encoded = reference.difference(run_on_files(temporary, reference))
+        check_difference(target, "the signature serving_default", encoded, BOUNDS["encoded"])
+    print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
+        target, tensor, encoded))
+    for old in _versions(folder)[:-KEPT_VERSIONS]:
+        shutil.rmtree(os.path.join(folder, str(old)))
+    return encoded
+
+
+def _versions(folder):
+    """The numbers of the versions in a folder, in rising order.
+
+    Folders alone count, and among them those without a SavedModel too: a new version never takes
+    the place of anything. What is no SavedModel is never removed.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def write_saved_model(weights, image_size, folder):
+    """Write a SavedModel.
 
     Parameters
     ----------
-    contents : tf.Tensor
-        string, [batch], each a whole JPEG or PNG file of at most :data:`MAX_PIXELS`;
-        another makes the batch fail.
+    weights : mapping of str to numpy.ndarray
     image_size : int
-        Height and width that every picture is stretched to.
-
-    Returns
-    -------
-    tf.Tensor
-        uint8, [batch, image_size, image_size, 3], RGB.
+        Height and width that encoded pictures are resized to.
+    folder : str
+        Must not be there yet. The signature ``serving_default`` takes ``image_bytes`` (string,
+        [batch]: whole JPEG or PNG files), ``tensor`` takes ``images`` (float32, [batch, height,
+        width, 3], RGB 0..1, height and width multiples of 32); both return ``classes`` (string,
+        [batch]) and ``probabilities`` (float32, [batch, 2], FACE first).
     """
-    pictures = tf.map_fn(
-        lambda content: resize(decode(content, OVERSAMPLING * image_size), image_size, image_size),
-        contents, dtype=tf.uint8, back_prop=False, name="pictures")
-    pictures.set_shape([None, image_size, image_size, 3])
-    return pictures
+    graph, signatures, saver = _serving_graph(image_size)
+    with graph.as_default(), new_session(graph) as session:
+        assign(session, weights)
+        builder = tf.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(
+            session, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
+            signature_def_map=signatures, saver=saver)
+        builder.save()
+    write_json(os.path.join(folder, IN_SAVED_MODEL), {
+        "image_size": image_size, "class_names": list(darknet19.CLASS_NAMES)})
 
 
-def decode(content, least_size=None):
-    """Decode a picture as :func:`pictures.decode.read_image` does.
+def _serving_graph(image_size):
+    """The graph of the SavedModel, its signatures, and the saver of its variables."""
+    graph = tf.Graph()
+    with graph.as_default():
+        contents = tf.placeholder(tf.string, [None], "image_bytes")
+        pictures = decoding.decode_batch(contents, image_size)
+        images = tf.placeholder_with_default(
+            tf.cast(pictures, tf.float32) / 255.0, [None, None, None, 3], "input")
+        logits, _ = darknet19.build(images)
+        outputs = {
+            "classes": tf.gather(tf.constant(darknet19.CLASS_NAMES), tf.argmax(logits, axis=1)),
+            "probabilities": tf.nn.softmax(logits, name="probabilities"),
+        }
+        signatures = {
+            "serving_default": tf.saved_model.predict_signature_def(
+                {"image_bytes": contents}, outputs),
+            "tensor": tf.saved_model.predict_signature_def({"images": images}, outputs),
+        }
+        return graph, signatures, tf.train.Saver()
 
-    A sixteen-bit PNG can differ by one level of 255: its lower bytes are dropped, not rounded.
+
+def check_own(folder):
+    """Make sure that a SavedModel has the graph that this module writes, and nothing else.
+
+    A graph is a program: TensorFlow runs some of it on loading, and it could write files.
 
     Parameters
     ----------
-    content : tf.Tensor
-        string, a scalar: a JPEG or PNG file.
-    least_size : int, optional
-        Decode large JPEGs at reduced scale, both sides staying at least this.
-
-    Returns
-    -------
-    tf.Tensor
-        uint8, [height, width, 3], RGB, upright.
+    folder : str
+        With ``saved_model.pb`` in it.
     """
-    return tf.cond(tf.image.is_jpeg(content),
-                   lambda: _upright(_decode_jpeg(content, least_size),
-                                    _orientation(content, JPEG_EXIF)),
-                   lambda: _upright(_decode_png(content), _orientation(content, PNG_EXIF)))
+    path = os.path.join(folder, "saved_model.pb")
+    found = read_meta_graph(folder)
+    image_size = read_metadata(folder).get("image_size")
+    if not image_size:
+        raise UserError("{}: {} tells no image_size; run export.py savedmodel again".format(
+            folder, IN_SAVED_MODEL))
+    graph, signatures, saver = _serving_graph(image_size)
+    expected = tf.train.export_meta_graph(
+        graph=graph, saver_def=saver.as_saver_def(), strip_default_attrs=True)
+    for name, signature in signatures.items():
+        expected.signature_def[name].CopyFrom(signature)
+    foreign = sorted({node.op for node in found.graph_def.node}
+                     - {node.op for node in expected.graph_def.node})
+    if foreign:
+        raise UserError("{}: not a SavedModel of this project (it has {}); run export.py "
+                        "savedmodel again".format(path, ", ".join(foreign)))
+    if _program(found) != _program(expected):
+        raise UserError("{}: not the SavedModel that this version of export.py writes; run "
+                        "export.py savedmodel again".format(path))
 
 
-def _decode_jpeg(content, least_size):
-    # The accurate transform is Pillow's; TensorFlow's own choice is off by several levels.
-    def at(ratio):
-        return lambda: tf.image.decode_jpeg(
-            content, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
-
-    size = tf.image.extract_jpeg_shape(content)[:2]
-    content = _unless_huge(content, size)
-    if not least_size:
-        return at(1)()
-    shrinks_by = tf.reduce_min(size) // least_size
-    return tf.case([(shrinks_by >= ratio, at(ratio)) for ratio in (8, 4, 2)], default=at(1))
+def _program(meta_graph):
+    """All of a meta graph that can run, in a form that can be compared."""
+    nodes = sorted(meta_graph.graph_def.node, key=lambda node: node.name)
+    return (nodes, meta_graph.graph_def.library, dict(meta_graph.signature_def),
+            meta_graph.saver_def, sorted(meta_graph.collection_def),
+            list(meta_graph.asset_file_def))
 
 
-def _unless_huge(content, size):
-    """The content, unless a few bytes would unpack to gigabytes: then the batch fails."""
-    check = tf.debugging.Assert(
-        tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS,
-        ["no JPEG or PNG of at most {:,} pixels".format(MAX_PIXELS)])
-    with tf.control_dependencies([check]):
-        return tf.identity(content)
+def run_on_tensors(folder, reference):
+    """Probabilities from the signature ``tensor`` of the newest version in a folder."""
+    with _loaded(folder, "tensor") as predict:
+        return run_batches(lambda images: predict(images / np.float32(255)), reference.images,
+                           "SavedModel")
 
 
-def _decode_png(content):
-    """Decode a PNG over white, with the rounding of Pillow's ``alpha_composite``."""
-    beginning = tf.decode_raw(tf.strings.substr(content, 0, 32), tf.uint8)
-    beginning = tf.cast(tf.concat([beginning, tf.zeros([32], tf.uint8)], 0), tf.int64)
-    content = _unless_huge(content, _number(beginning, [16, 20], 4))
-    rgba = tf.cast(tf.image.decode_png(content, 4), tf.int32)
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    # A picture of less than 8 bits and no palette of transparencies: TensorFlow makes what is
-    # opaque 2^bits - 1 instead of 255.
-    alpha = tf.cond(beginning[24] < 8, lambda: _mend_alpha(content, alpha), lambda: alpha)
-    mixed = 128 * (colour * alpha + 255 * (255 - alpha)) + 128 * 128
-    return tf.cast((mixed // 256 + mixed) // 256 // 128, tf.uint8)
+def run_on_files(folder, reference):
+    """Probabilities from the signature ``serving_default`` of the newest version in a folder."""
+    with _loaded(folder, "serving_default") as predict:
+        return run_batches(predict, reference.contents(), "SavedModel, encoded files")
 
 
-def _mend_alpha(content, alpha):
-    channels = tf.shape(tf.image.decode_png(content))[2]
-    opaque = tf.cast(alpha > 0, tf.int32) * 255
-    return tf.cond(tf.equal(channels % 2, 1), lambda: opaque, lambda: alpha)
+@contextlib.contextmanager
+def _loaded(folder, signature_name):
+    """Load a SavedModel; yield a function from a signature's input to its probabilities."""
+    path = find_saved_model(folder)
+    if not path:
+        raise UserError("{}: no SavedModel there; run export.py savedmodel".format(folder))
+    check_own(path)
+    graph = tf.Graph()
+    with graph.as_default(), new_session(graph) as session:
+        try:
+            with literal(path) as name:
+                model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], name)
+            signature = model.signature_def[signature_name]
+            feed, = (each.name for each in signature.inputs.values())
+            fetch = signature.outputs["probabilities"].name
+        except (tf.errors.OpError, OSError, RuntimeError, ValueError, KeyError) as error:
+            raise UserError("{}: not a whole SavedModel ({}); run export.py savedmodel".format(
+                path, error))
 
+        def predict(batch):
+            try:
+                return session.run(fetch, {feed: batch})
+            except tf.errors.OpError as error:
+                raise UserError("{}: a picture that Pillow decodes makes it fail ({})".format(
+                    path, error.message.splitlines()[0]), exit_code=1)
 
-def _orientation(content, mark):
-    """The orientation tag in a file's EXIF data, 1 (upright) where there is none.
-
-    Parameters
-    ----------
-    content : tf.Tensor
-        string, a scalar.
-    mark : tuple
-        JPEG_EXIF or PNG_EXIF.
-    """
-    tiff = _exif(content, mark)
-    is_little = tf.equal(tiff[0], ord("I"))
-    directory = _number(tiff, 4, 4, is_little)
-    entries = directory + 2 + 12 * tf.range(_number(tiff, directory, 2, is_little))
-    is_short = tf.equal(_number(tiff, entries + 2, 2, is_little), 3)
-    values = tf.where(is_short, _number(tiff, entries + 8, 2, is_little),
-                      _number(tiff, entries + 8, 4, is_little))
-    tags = _number(tiff, entries, 2, is_little)
-    return tf.concat([tf.boolean_mask(values, tf.equal(tags, ORIENTATION_TAG)), [1]], 0)[0]
-
-
-def _exif(content, mark):
-    """The bytes of a file's EXIF data, a TIFF structure: int64, zeros at its end or alone."""
-    padding = tf.zeros([64], tf.int64)
-    raw = tf.cast(tf.decode_raw(tf.strings.substr(content, 0, EXIF_SEARCH), tf.uint8), tf.int64)
-    raw = tf.concat([raw, padding], 0)
-    size = tf.shape(raw, out_type=tf.int64)[0]
-    at_mark = tf.reduce_all([tf.equal(raw[k:size - 64 + k], byte) for k, byte in enumerate(mark)
-                             if byte is not None], axis=0)
-    begin = tf.concat([tf.where(at_mark)[:, 0], [size]], 0)[0]
-    start = begin + len(mark)
-    if mark == JPEG_EXIF:  # a segment's length counts from its own two bytes on
-        end = begin + 2 + _number(raw, begin + 2, 2)
-    else:
-        end = start + _number(raw, begin, 4)
-    return tf.concat([raw[start:end], padding], 0)
-
-
-def _number(raw, offset, length, is_little=False):
-    """Unsigned integers of so many bytes at an offset, or at several; zero beyond the end."""
-    places = tf.expand_dims(tf.cast(offset, tf.int64), -1) + tf.range(length, dtype=tf.int64)
-    values = tf.gather(raw, tf.minimum(places, tf.shape(raw, out_type=tf.int64)[0] - 1))
-    big = [256 ** k for k in reversed(range(length))]
-    return tf.reduce_sum(values * tf.cond(
-        tf.convert_to_tensor(is_little), lambda: tf.constant(big[::-1], tf.int64),
-        lambda: tf.constant(big, tf.int64)), -1)
-
-
-def _upright(image, orientation):
-    """Turn a picture as its orientation tag says; a number that means nothing turns nothing."""
-    def when(orientations, change, image):
-        return tf.cond(tf.reduce_any(tf.equal(orientation, orientations)),
-                       lambda: change(image), lambda: image)
-
-    image = when([5, 6, 7, 8], lambda image: tf.transpose(image, [1, 0, 2]), image)
-    image = when([2, 3, 6, 7], lambda image: tf.reverse(image, [1]), image)
-    return when([3, 4, 7, 8], lambda image: tf.reverse(image, [0]), image)
-
-
-def resize(image, height, width):
-    """Resize a picture as :func:`pictures.decode.resize` does, to the same integers.
-
-    Parameters
-    ----------
-    image : tf.Tensor
-        uint8, [any height, any width, 3].
-    height, width : int
-
-    Returns
-    -------
-    tf.Tensor
-        uint8, [height, width, 3].
-    """
-    shape = tf.shape(image)
-    shrinks = tf.logical_and(shape[0] >= height, shape[1] >= width)
-    resized = tf.cond(shrinks, lambda: _resize_area(image, height, width),
-                      lambda: _resize_linear(image, height, width))
-    resized.set_shape([height, width, 3])
-    return resized
-
-
-def _resize_linear(image, height, width):
-    """OpenCV's INTER_LINEAR for uint8: fixed-point weights, with the bits that it drops."""
-    image = tf.cast(image, tf.int32)
-    left, right, left_weight, right_weight = _linear_taps(tf.shape(image)[1], width)
-    rows = (tf.gather(image, left, axis=1) * left_weight[:, None]
-            + tf.gather(image, right, axis=1) * right_weight[:, None]) // 16
-    upper, lower, upper_weight, lower_weight = _linear_taps(tf.shape(image)[0], height)
-    blended = (tf.gather(rows, upper) * upper_weight[:, None, None] // 65536
-               + tf.gather(rows, lower) * lower_weight[:, None, None] // 65536)
-    return tf.cast((blended + 2) // 4, tf.uint8)
-
-
-def _linear_taps(size, new_size):
-    """Two neighbours of each new pixel along one axis, and their weights in 1/2048."""
-    scale = tf.cast(size, tf.float64) / new_size
-    place = tf.cast((np.arange(new_size) + 0.5) * scale - 0.5, tf.float32)
-    first = tf.floor(place)
-    share = place - first
-    first = tf.cast(first, tf.int32)
-    unit = float(1 << COEFFICIENT_BITS)
-    weights = [tf.cast(tf.round(each * unit), tf.int32) for each in (1.0 - share, share)]
-    return (tf.clip_by_value(first, 0, size - 1), tf.clip_by_value(first + 1, 0, size - 1),
-            weights[0], weights[1])
-
-
-def _resize_area(image, height, width):
-    """OpenCV's INTER_AREA for uint8: float32 sums in its order, then its rounding."""
-    shape = tf.shape(image)
-    across = tf.cast(shape[1], tf.float64) / width
-    down = tf.cast(shape[0], tf.float64) / height
-    # Where both scales are whole, OpenCV adds up integers and divides once.
-    whole = tf.logical_and(tf.equal(across, tf.floor(across)), tf.equal(down, tf.floor(down)))
-    columns = _area_sum(tf.cast(image, tf.float32), shape[1], width, whole, axis=1)
-    total = _area_sum(columns, shape[0], height, whole, axis=0)
-    area = tf.cast(across * down, tf.float32)
-    quarter = tf.logical_and(whole, tf.logical_and(tf.equal(across, 2), tf.equal(down, 2)))
-    mean = tf.where(whole, total * (1.0 / area), total)
-    return tf.cast(tf.cond(quarter, lambda: tf.floor((total + 2.0) / 4.0),
-                           lambda: tf.round(mean)), tf.uint8)
-
-
-def _area_sum(values, size, new_size, whole, axis):
-    """Sum the pixels that each new pixel covers along one axis, by the share covered.
-
-    Parameters
-    ----------
-    values : tf.Tensor
-        float32, [height, width, 3].
-    size : tf.Tensor
-        int32: the length of the axis.
-    new_size : int
-    whole : tf.Tensor
-        bool: give each pixel the weight 1 instead of its share.
-    axis : {0, 1}
-    """
-    scale = tf.cast(size, tf.float64) / new_size
-    begin = np.arange(new_size) * scale
-    end = begin + scale
-    cell = tf.minimum(scale, tf.cast(size, tf.float64) - begin)
-    last = tf.minimum(tf.floor(end), tf.cast(size - 1, tf.float64))
-    first = tf.minimum(tf.ceil(begin), last)
-    # OpenCV leaves out slivers of less than a thousandth of a pixel.
-    start = tf.where(first - begin > 1e-3, first - 1, first)
-    has_end = end - last > 1e-3
-
-    def weight(place):
-        """The share of a new pixel that the pixel at ``place`` is, float32."""
-        share = tf.where(place < first, (first - begin) / cell, 1.0 / cell)
-        tail = tf.minimum(tf.minimum(end - last, 1.0), cell) / cell
-        share = tf.where(tf.logical_and(place >= last, place >= first), tail, share)
-        share = tf.where(whole, tf.ones_like(share), share)
-        inside = tf.logical_or(place < last, tf.logical_and(tf.equal(place, last), has_end))
-        return tf.where(inside, tf.cast(share, tf.float32), tf.zeros([new_size]))
-
-    def add(step, total):
-        place = start + tf.cast(step, tf.float64)
-        index = tf.cast(tf.minimum(place, tf.cast(size - 1, tf.float64)), tf.int32)
-        weights = tf.reshape(weight(place), [-1, 1] if axis else [-1, 1, 1])
-        return step + 1, total + tf.gather(values, index, axis=axis) * weights
-
-    steps = tf.cast(tf.ceil(scale), tf.int32) + 1
-    shape = tf.shape(values)
-    zeros = tf.zeros([new_size, shape[1], 3] if axis == 0 else [shape[0], new_size, 3])
-    return tf.while_loop(
-        lambda step, _: step < steps, add, (0, zeros), back_prop=False,
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None, 3])))[1]
+        yield predict

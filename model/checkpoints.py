@@ -9,7 +9,7 @@ import os
 import re
 
 from runtime.session import tf
-from utils import UserError
+from utils import UserError, regular_size
 
 # The files of a checkpoint as TensorFlow names them, and while it writes them. The index is written
 # last, so that a checkpoint with one is whole.
@@ -94,3 +94,16 @@ def keep_only(folder, steps):
 def cause(error):
     """What TensorFlow says of an error, without the node that it befell."""
     return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
+
+
+def find_checkpoint(path):
+    """The checkpoint prefix that a prefix, an ``.index`` file or a folder stands for."""
+    if os.path.isdir(path):
+        prefix = newest_checkpoint(path)
+    else:
+        prefix = path[:-len(".index")] if path.endswith(".index") else path
+    if not prefix or not os.path.exists(prefix + ".index"):
+        raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
+                        "file that train.py, extract_weights.py or darknet wrote".format(path))
+    regular_size(prefix + ".index", "name a whole checkpoint")
+    return prefix

@@ -18,7 +18,9 @@ from PIL import Image  # noqa: E402
 
 from darknet19 import build  # noqa: E402
 from model import frozen  # noqa: E402
-from model.weights import assign, weight_shapes, write_npz  # noqa: E402
+from model.classifier import classifier_from_weights  # noqa: E402
+from model.npz import write_npz  # noqa: E402
+from model.weights import assign, weight_shapes  # noqa: E402
 from pictures.lists import load_split  # noqa: E402
 from pictures.reader import read_batches  # noqa: E402
 from pictures.samples import build_sample  # noqa: E402
@@ -81,7 +83,7 @@ def tiny_model(tmp_path_factory, sample_dir):
     folder = str(tmp_path_factory.mktemp("model"))
     _, pictures, _ = next(read_batches(load_split(sample_dir, "val").paths, 20, 32))
     weights = plausible_weights(pictures)
-    classifier = frozen.classifier_from_weights(weights, 32)
+    classifier = classifier_from_weights(weights, 32)
     npz = os.path.join(folder, "darknet19_weights.npz")
     pb = os.path.join(folder, "darknet19_frozen.pb")
     write_npz(npz, weights)
@@ -115,7 +117,7 @@ def run_script(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def classifier(tiny_model):
     """The tiny model in a graph of its own."""
-    return frozen.classifier_from_weights(tiny_model.weights, 32)
+    return classifier_from_weights(tiny_model.weights, 32)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from skimage.measure import block_reduce
 
 import darknet19
-from model import frozen
+from model.classifier import classifier_from_weights
 from model.weights import assign
 from pictures.lists import load_split
 from pictures.reader import read_batches
@@ -96,7 +96,7 @@ def test_forward_pass_equals_numpys(tiny_model, sample_dir):
             "kernel", "gamma", "beta", "mean", "variance")])
         index += 1
     expected = (x @ weights["conv_18/kernel"][0, 0] + weights["conv_18/bias"]).mean(axis=(0, 1))
-    classifier = frozen.classifier_from_weights(tiny_model.weights, 64)
+    classifier = classifier_from_weights(tiny_model.weights, 64)
     logits = classifier.session.run("logits:0", {"input:0": image[np.newaxis]})
     np.testing.assert_allclose(logits[0], expected, rtol=1e-4, atol=1e-4)
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from model.weights import find_checkpoint, read_checkpoint
+from model.checkpoints import find_checkpoint
+from model.weight_files import read_checkpoint
 from pictures.lists import LISTS, load_list, load_split, save_list
 from runtime import distributed
 from runtime.session import tf

@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 
 from darknet19 import build
-from model.weights import assign, write_handoff
+from model.handoff import write_handoff
+from model.weights import assign
 from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime.session import tf

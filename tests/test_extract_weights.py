@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 import extract_weights
-from model import darknet_files
-from model.weights import read_npz
+from model import darknet_cfg, darknet_weights
+from model.npz import read_npz
 
 FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
 
@@ -20,7 +20,7 @@ FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
 def darknet(tiny_model, tmp_path_factory):
     """The tiny model's weights in darknet's format."""
     path = str(tmp_path_factory.mktemp("darknet") / "face.weights")
-    darknet_files.write_weights(path, tiny_model.weights)
+    darknet_weights.write_weights(path, tiny_model.weights)
     return path
 
 
@@ -71,10 +71,10 @@ def test_cfg_decides(darknet, extract, tmp_path):
     path = str(tmp_path / "backup")
     os.link(darknet, path)
     cfg = str(tmp_path / "other.cfg")
-    darknet_files.write_cfg(cfg, 32, 2)
+    darknet_cfg.write_cfg(cfg, 32, 2)
     assert extract("--from", path, "--cfg", cfg).code == 0
     os.remove(str(tmp_path / FILES[0]))
-    darknet_files.write_cfg(cfg, 32, 3)
+    darknet_cfg.write_cfg(cfg, 32, 3)
     outcome = extract("--from", path, "--cfg", cfg)
     assert outcome.code == 2 and "conv_18" in outcome.err and "truncated" in outcome.err
     assert outcome.err.count("\n") == 1

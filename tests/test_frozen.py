@@ -7,7 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from model import frozen, weights
+from model import classifier as graphs
+from model import frozen
+from model.graph_files import read_graph_def
+from model.npz import read_npz
+from model.weight_files import read_frozen
 from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime.session import tf
@@ -29,9 +33,9 @@ def pictures(sample_dir):
 @pytest.mark.parametrize("fold", [False, True])
 def test_frozen_equals_fresh_graph(tiny_model, pictures, fold):
     """The file as it is, and both as test.py and inference.py run them."""
-    build = frozen.folded_classifier if fold else frozen.classifier_from_weights
+    build = graphs.folded_classifier if fold else graphs.classifier_from_weights
     from_pb = frozen.load(tiny_model.pb, fold=fold)(pictures)
-    fresh = build(weights.read_npz(tiny_model.npz), 32)(pictures)
+    fresh = build(read_npz(tiny_model.npz), 32)(pictures)
     assert from_pb.std(axis=0).min() > 0.05, "the pictures must not all get the same answer"
     np.testing.assert_allclose(from_pb, fresh, atol=1e-5, rtol=0)
 
@@ -56,7 +60,7 @@ def test_one_softmax_over_the_logits(tiny_model, pictures):
 
 
 def test_the_graph_holds_no_training_nodes(tiny_model):
-    graph_def = weights.read_graph_def(tiny_model.pb)
+    graph_def = read_graph_def(tiny_model.pb)
     operations = {node.op for node in graph_def.node}
     assert not operations & {"Switch", "Merge", "VariableV2", "VarHandleOp", "Assign", "RestoreV2"}
     assert [node.name for node in graph_def.node if node.op == "Placeholder"] == ["input"]
@@ -82,14 +86,14 @@ def test_metadata_describes_the_file(tiny_model):
 def test_a_disagreeing_graph_is_not_written(tiny_model, pictures, tmp_path, monkeypatch):
     """Freezing compares with the live classifier: one that answers otherwise stops the file."""
     path = str(tmp_path / "model.pb")
-    classifier = frozen.classifier_from_weights(tiny_model.weights, 32)
-    original = frozen.Classifier.__call__
+    classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
+    original = graphs.Classifier.__call__
 
     def nudged(self, images):
         answer = original(self, images)
         return answer + 2e-5 if self is classifier else answer
 
-    monkeypatch.setattr(frozen.Classifier, "__call__", nudged)
+    monkeypatch.setattr(graphs.Classifier, "__call__", nudged)
     with pytest.raises(UserError, match="differ"):
         frozen.freeze(classifier, path, pictures[:4], {})
     assert os.listdir(str(tmp_path)) == []
@@ -131,7 +135,7 @@ def test_a_foreign_graph_is_refused(tmp_path):
 
 
 def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
-    graph_def = weights.read_graph_def(tiny_model.pb)
+    graph_def = read_graph_def(tiny_model.pb)
     with tf.Graph().as_default() as graph:
         tf.io.write_file(str(tmp_path / "written"), "content")
         graph_def.node.extend(graph.as_graph_def().node)
@@ -147,7 +151,7 @@ class TestFolding:
         plain = frozen.load(tiny_model.pb, fold=False)
         expected = plain(pictures)
         for folded in (frozen.load(tiny_model.pb),
-                       frozen.folded_classifier(tiny_model.weights, 32)):
+                       graphs.folded_classifier(tiny_model.weights, 32)):
             np.testing.assert_allclose(folded(pictures), expected, atol=1e-4, rtol=0)
             logits = [each.session.run("logits:0", {"input:0": pictures / np.float32(255)})
                       for each in (folded, plain)]
@@ -161,11 +165,11 @@ class TestFolding:
         assert not any("BatchNorm" in operation for operation in operations)
 
     def test_the_file_and_its_graph_stay_as_they_are(self, tiny_model):
-        graph_def = weights.read_graph_def(tiny_model.pb)
+        graph_def = read_graph_def(tiny_model.pb)
         before = graph_def.SerializeToString(deterministic=True)
-        frozen.fold_batch_norm(graph_def)
+        graphs.fold_batch_norm(graph_def)
         assert graph_def.SerializeToString(deterministic=True) == before
-        read = weights.read_frozen(tiny_model.pb)
+        read = read_frozen(tiny_model.pb)
         for name, array in tiny_model.weights.items():
             np.testing.assert_array_equal(read[name], array)
 
@@ -179,6 +183,6 @@ class TestFolding:
                 shared, [2.0, 2.0], [1.0, 1.0], [0.5, 0.5], [4.0, 4.0], is_training=False)
             logits = tf.reduce_mean(normed + shared, axis=[1, 2], name="logits")
             tf.nn.softmax(logits, name="probabilities")
-        folded = frozen.fold_batch_norm(graph.as_graph_def())
+        folded = graphs.fold_batch_norm(graph.as_graph_def())
         assert [node.op for node in folded.node].count("BiasAdd") == 0
         assert any(node.op.startswith("FusedBatchNorm") for node in folded.node)

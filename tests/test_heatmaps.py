@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from evaluation import heatmaps
-from model import frozen
-from model.weights import weight_shapes
+from model import classifier as graphs
+from model.weights import assign, weight_shapes
 from runtime.session import tf
 
 
@@ -18,8 +18,8 @@ def mapper(tiny_model):
 def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
     """What makes the map an explanation of the answer; at sizes other than the training's too."""
     picture = np.random.RandomState(0).rand(2, size[0], size[1], 3).astype(np.float32)
-    classifier = frozen.build_classifier(None)
-    frozen.weight_files.assign(classifier.session, tiny_model.weights)
+    classifier = graphs.build_classifier(None)
+    assign(classifier.session, tiny_model.weights)
     graph = classifier.session.graph
     logits, class_map = classifier.session.run(
         [graph.get_tensor_by_name("logits:0"), graph.get_tensor_by_name("conv_18/BiasAdd:0")],
@@ -31,7 +31,7 @@ def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
 def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
     """At zoom 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
     mapper = heatmaps.FaceMapper(tiny_model.weights, 32, zooms=(1,))
-    classifier = frozen.classifier_from_weights(tiny_model.weights, 32)
+    classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
     for seed in range(5):
         picture = np.random.RandomState(seed).randint(0, 256, (32, 32, 3)).astype(np.uint8)
         expected = classifier(picture[np.newaxis])[0, 0]

@@ -15,10 +15,10 @@ from PIL import Image
 
 import inference
 import test as test_script
-from model import frozen
-from model.weights import read_npz, write_npz
+from model import classifier as graphs
+from model import released
+from model.npz import read_npz, write_npz
 from pictures.decode import read_image
-from utils import UserError
 
 
 def face_probability(classifier, path):
@@ -81,7 +81,7 @@ def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, mon
     table = str(tmp_path / "out.csv")
     infer(pictures, "--csv", table, "--batch-size", 4)
     uninterrupted = read_csv(table)
-    original, calls = frozen.Classifier.__call__, []
+    original, calls = graphs.Classifier.__call__, []
 
     def interrupted(self, images):
         calls.append(len(images))
@@ -90,7 +90,7 @@ def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, mon
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(frozen.Classifier, "__call__", interrupted)
+        patch.setattr(graphs.Classifier, "__call__", interrupted)
         montage = str(tmp_path / "montage.png")
         outcome = infer(pictures, "--csv", table, "--batch-size", 4, "--montage", montage)
     assert outcome.code == 130 and "Traceback" not in outcome.err
@@ -140,40 +140,20 @@ def test_contradictory_options(infer, arguments, tmp_path, monkeypatch):
 
 
 def test_the_released_model_stands_in(run_script, tiny_model, pictures, tmp_path, monkeypatch):
-    released = tmp_path / "released" / "darknet19_face.npz"
-    write_npz(str(released), tiny_model.weights, np.float16)
-    (released.parent / "darknet19_face.json").write_text('{"image_size": 64}')
-    monkeypatch.setattr(inference, "RELEASED", str(released))
+    path = tmp_path / "released" / "darknet19_face.npz"
+    write_npz(str(path), tiny_model.weights, np.float16)
+    (path.parent / "darknet19_face.json").write_text('{"image_size": 64}')
+    monkeypatch.setattr(released, "RELEASED", str(path))
     empty = tmp_path / "models"
     empty.mkdir()
     outcome = run_script(inference, pictures, "--model-dir", empty, "--json", "-")
     assert outcome.code == 0
     first = outcome.err.splitlines()[0]
     assert "darknet19_face.npz (the released one), input 64 x 64" in first
-    truth = frozen.classifier_from_weights(read_npz(str(released)), 64)
+    truth = graphs.classifier_from_weights(read_npz(str(path)), 64)
     row = json.loads(outcome.out.splitlines()[0])
     image = cv2.resize(read_image(row["file"]), (64, 64))
     assert row["face_probability"] == pytest.approx(float(truth(image[np.newaxis])[0, 0]), abs=1e-5)
-
-
-def test_one_s_own_model_comes_first(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "RELEASED", str(tmp_path / "darknet19_face.npz"))
-    args = inference._parser().parse_args(["--model-dir", tiny_model.folder])
-    assert inference.choose_model(args) == (tiny_model.npz, 32)
-    (tmp_path / "darknet19_face.npz").write_bytes(b"")
-    assert inference.choose_model(args) == (tiny_model.npz, 32)
-    args = inference._parser().parse_args(["--model-dir", str(tmp_path / "none")])
-    assert inference.choose_model(args) == (str(tmp_path / "darknet19_face.npz"), 224)
-    os.remove(str(tmp_path / "darknet19_face.npz"))
-    with pytest.raises(UserError, match="extract_weights"):
-        read_npz(inference.choose_model(args)[0])
-    other = tmp_path / "other.npz"
-    other.with_suffix(".json").write_text('{"image_size": 96}')
-    args = inference._parser().parse_args(["--weights", str(other)])
-    assert inference.choose_model(args) == (str(other), 96)
-    other.with_suffix(".json").write_text('{"image_size": 100}')
-    with pytest.raises(UserError, match="image_size"):
-        inference.choose_model(args)
 
 
 def test_both_scripts_find_the_same_figures(infer, run_script, sample_dir, tiny_model):

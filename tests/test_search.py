@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classify.search import MOST_ENLARGED, WindowSearch
-from model.frozen import classifier_from_weights
+from model.classifier import classifier_from_weights
 from negatives.mining import hard_windows
 from pictures.boxes import Face
 

@@ -7,7 +7,7 @@ import pytest
 from test_darknet_format import write_public_weights
 
 import train
-from model.weights import write_npz
+from model.npz import write_npz
 from pictures.lists import load_split
 from training.loader import TrainingBatches
 from training.resume import plan_run, remove_old_run

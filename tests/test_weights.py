@@ -7,11 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from test_darknet_format import write_public_weights
+from test_darknet_weights import write_public_weights
 
-import export
-from model import darknet_files, weights
-from model.frozen import build_classifier
+from exporters.savedmodel import write_saved_model
+from model import darknet_weights, handoff, npz, weight_files, weights
+from model.classifier import build_classifier
+from model.graph_files import read_graph_def
 from runtime.session import tf
 from utils import UserError
 
@@ -27,23 +28,23 @@ def forms(tiny_model, tmp_path_factory):
         paths["checkpoint"] = tf.train.Saver().save(
             session, os.path.join(folder, "checkpoints", "model"), 7, write_meta_graph=False)
     paths["saved_model"] = os.path.join(folder, "saved_model")
-    export.write_saved_model(tiny_model.weights, 32, os.path.join(paths["saved_model"], "1"))
+    write_saved_model(tiny_model.weights, 32, os.path.join(paths["saved_model"], "1"))
     paths["constants"] = os.path.join(folder, "constants")
     graph = tf.Graph()
     with graph.as_default(), tf.Session() as session:
-        tf.import_graph_def(weights.read_graph_def(tiny_model.pb), name="")
+        tf.import_graph_def(read_graph_def(tiny_model.pb), name="")
         tf.saved_model.simple_save(
             session, paths["constants"], {"images": graph.get_tensor_by_name("input:0")},
             {"probabilities": graph.get_tensor_by_name("probabilities:0")})
     paths["darknet"] = os.path.join(folder, "face.weights")
-    darknet_files.write_weights(paths["darknet"], tiny_model.weights)
+    darknet_weights.write_weights(paths["darknet"], tiny_model.weights)
     return paths
 
 
 @pytest.mark.parametrize("form", [
     "npz", "frozen", "checkpoint", "saved_model", "constants", "darknet"])
 def test_every_form_gives_the_same_bits(tiny_model, forms, form):
-    read = weights.read_weights(forms[form])
+    read = weight_files.read_weights(forms[form])
     assert list(read) == list(weights.weight_shapes())
     for name, array in tiny_model.weights.items():
         assert read[name].dtype == np.float32
@@ -55,7 +56,7 @@ def test_other_names_of_the_same(tiny_model, forms):
     model = os.path.join(forms["saved_model"], "1")
     for path in (checkpoint + ".index", os.path.dirname(checkpoint), model, model + os.sep,
                  os.path.join(model, "saved_model.pb")):
-        read = weights.read_weights(path)
+        read = weight_files.read_weights(path)
         np.testing.assert_array_equal(read["conv_5/mean"], tiny_model.weights["conv_5/mean"])
 
 
@@ -63,8 +64,8 @@ def test_the_newest_version_of_a_saved_model(tmp_path):
     for version in ("2", "10", "notes"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "saved_model.pb").write_bytes(b"")
-    assert weights.find_saved_model(str(tmp_path)) == str(tmp_path / "10")
-    assert weights.find_saved_model(str(tmp_path / "missing")) is None
+    assert weight_files.find_saved_model(str(tmp_path)) == str(tmp_path / "10")
+    assert weight_files.find_saved_model(str(tmp_path / "missing")) is None
 
 
 def test_averaged_weights_are_preferred(tmp_path, tiny_model):
@@ -75,15 +76,15 @@ def test_averaged_weights_are_preferred(tmp_path, tiny_model):
         tf.get_variable("conv_0/moving_mean/ExponentialMovingAverage", initializer=averaged)
         session.run(tf.global_variables_initializer())
         prefix = tf.train.Saver().save(session, str(tmp_path / "model"))
-    read = weights.read_weights(prefix)
+    read = weight_files.read_weights(prefix)
     np.testing.assert_array_equal(read["conv_0/mean"], averaged)
     np.testing.assert_array_equal(read["conv_0/kernel"], tiny_model.weights["conv_0/kernel"])
 
 
 def test_half_precision(tiny_model, tmp_path):
     path = str(tmp_path / "half.npz")
-    weights.write_npz(path, tiny_model.weights, np.float16)
-    read = weights.read_npz(path)
+    npz.write_npz(path, tiny_model.weights, np.float16)
+    read = npz.read_npz(path)
     assert read["conv_9/kernel"].dtype == np.float32
     np.testing.assert_allclose(read["conv_9/kernel"], tiny_model.weights["conv_9/kernel"],
                                atol=2e-4)
@@ -94,7 +95,7 @@ def test_numbers_too_large_for_half_precision(tiny_model, tmp_path):
     path.write_bytes(b"older")
     large = altered(tiny_model, conv_2__variance=np.full(128, 7e4, np.float32))
     with pytest.raises(UserError, match="conv_2/variance has numbers .* too large for float16"):
-        weights.write_npz(str(path), large, np.float16)
+        npz.write_npz(str(path), large, np.float16)
     assert path.read_bytes() == b"older"
 
 
@@ -125,20 +126,20 @@ def test_class_counts(tiny_model, tmp_path):
     three = altered(tiny_model, conv_18__kernel=np.zeros((1, 1, 1024, 3), np.float32),
                     conv_18__bias=np.zeros(3, np.float32))
     path = str(tmp_path / "three.npz")
-    weights.write_npz(path, three)
+    npz.write_npz(path, three)
     with pytest.raises(UserError, match="conv_18/kernel: expected .*1024, 2.*1024, 3.*conv_18/bias"
                                         ": expected float .2., found float32 .3."):
-        weights.read_weights(path)
-    assert weights.read_weights(path, num_classes=None)["conv_18/bias"].shape == (3,)
-    assert weights.read_weights(path, num_classes=3)["conv_18/bias"].shape == (3,)
+        weight_files.read_weights(path)
+    assert weight_files.read_weights(path, num_classes=None)["conv_18/bias"].shape == (3,)
+    assert weight_files.read_weights(path, num_classes=3)["conv_18/bias"].shape == (3,)
 
 
 def test_the_first_layers_alone(tiny_model, tmp_path):
     path = str(tmp_path / "darknet19.conv.3")
     write_public_weights(path, 2)
-    assert len(weights.read_weights(path, partial=True)) == 10
+    assert len(weight_files.read_weights(path, partial=True)) == 10
     with pytest.raises(UserError, match="conv_2 is missing; conv_3 is missing.*conv_18 is missing"):
-        weights.read_weights(path)
+        weight_files.read_weights(path)
     for gap in ({"conv_3__mean": None}, {"conv_18__bias": None}):
         with pytest.raises(UserError, match="is missing"):
             weights.check_weights(altered(tiny_model, **gap), "gap.npz", partial=True)
@@ -163,16 +164,16 @@ def test_damaged_files(forms, tmp_path):
             path = tmp_path / name
             path.write_bytes(content[:length])
             with pytest.raises(UserError, match="w\\."):
-                weights.read_weights(str(path))
+                weight_files.read_weights(str(path))
     for name in ("missing.npz", "missing.pb", "missing.weights", "missing"):
         with pytest.raises(UserError, match="missing"):
-            weights.read_weights(str(tmp_path / name))
+            weight_files.read_weights(str(tmp_path / name))
     model = tmp_path / "model"
     model.mkdir()
     for content in (b"", b"\xff" * 50, b"\x0c", b"\x04\x0a"):
         (model / "saved_model.pb").write_bytes(content)
         with pytest.raises(UserError, match="saved_model.pb"):
-            weights.read_weights(str(model))
+            weight_files.read_weights(str(model))
 
 
 def test_damaged_checkpoint(forms, tmp_path):
@@ -182,7 +183,7 @@ def test_damaged_checkpoint(forms, tmp_path):
                 content = stream.read()
             (tmp_path / ("model" + part)).write_bytes(content[:keep] if part == suffix else content)
         with pytest.raises(UserError, match="not a whole checkpoint"):
-            weights.read_weights(str(tmp_path / "model"))
+            weight_files.read_weights(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("note", [b"", b"text", b"\xf0\x28\x8c",
@@ -190,14 +191,14 @@ def test_damaged_checkpoint(forms, tmp_path):
 def test_a_folder_without_checkpoints(tmp_path, note):
     (tmp_path / "checkpoint").write_bytes(note)
     with pytest.raises(UserError, match="no checkpoint there"):
-        weights.read_weights(str(tmp_path))
+        weight_files.read_weights(str(tmp_path))
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(str(tmp_path / "model-1.index"))
     for path in (tmp_path, tmp_path / "model-1"):
         with pytest.raises(UserError, match="model-1.index: not a regular file"):
-            weights.read_weights(str(path))
+            weight_files.read_weights(str(path))
 
 
 def test_a_checkpoint_of_something_else(tmp_path):
@@ -211,9 +212,9 @@ def test_a_checkpoint_of_something_else(tmp_path):
         session.run(tf.global_variables_initializer())
         integers = tf.train.Saver().save(session, str(tmp_path / "integers"))
     with pytest.raises(UserError, match="other: none of Darknet-19's layers is in it"):
-        weights.read_weights(other)
+        weight_files.read_weights(other)
     with pytest.raises(UserError, match="conv_4/beta: expected float .128., found int32 .128."):
-        weights.read_weights(integers)
+        weight_files.read_weights(integers)
 
 
 def npy_header(shape, kind="<f4"):
@@ -236,16 +237,16 @@ def npy_header(shape, kind="<f4"):
 def test_hostile_npz(tiny_model, tmp_path, content, cause):
     """What an array claims to be is compared with what there is before memory is taken for it."""
     path = str(tmp_path / "hostile.npz")
-    weights.write_npz(path, altered(tiny_model, conv_18__bias=None))
+    npz.write_npz(path, altered(tiny_model, conv_18__bias=None))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("conv_18/bias.npy", content)
     with pytest.raises(UserError, match=cause):
-        weights.read_weights(path)
+        weight_files.read_weights(path)
 
 
 def test_hostile_constants(tiny_model, tmp_path):
     """One number that is to be repeated 2^40 times, and a shape with no numbers."""
-    graph_def = weights.read_graph_def(tiny_model.pb)
+    graph_def = read_graph_def(tiny_model.pb)
     node = next(node for node in graph_def.node if node.name == "conv_18/bias")
     tensor = node.attr["value"].tensor
     tensor.tensor_content = b""
@@ -255,24 +256,24 @@ def test_hostile_constants(tiny_model, tmp_path):
     path.write_bytes(graph_def.SerializeToString())
     for num_classes in (2, None):
         with pytest.raises(UserError, match="conv_18/bias: expected"):
-            weights.read_weights(str(path), num_classes)
+            weight_files.read_weights(str(path), num_classes)
     tensor.tensor_shape.dim[0].size = 2
     tensor.float_val.extend([1, 1, 1])
     path.write_bytes(graph_def.SerializeToString())
     with pytest.raises(UserError, match="hostile.pb"):
-        weights.read_weights(str(path))
+        weight_files.read_weights(str(path))
 
 
 def test_handoff(tiny_model, tmp_path):
     paths = [str(tmp_path / name) for name in ("conv.pickle", "bn.pickle")]
-    weights.write_handoff(tiny_model.weights, *paths)
+    handoff.write_handoff(tiny_model.weights, *paths)
     with open(paths[0], "rb") as stream:
         kernels = pickle.load(stream)
     with open(paths[1], "rb") as stream:
         norms = pickle.load(stream)
     assert list(kernels) == ["conv_{}".format(k) for k in range(19)]
     assert list(norms) == ["conv_{}".format(k) for k in range(18)]
-    read = weights.read_handoff(*paths)
+    read = handoff.read_handoff(*paths)
     assert set(read) == set(tiny_model.weights) - {"conv_18/bias"}
     for name, array in read.items():
         layer, part = name.split("/")
@@ -300,5 +301,5 @@ def test_hostile_handoff(tmp_path, monkeypatch, content):
     with open(path, "wb") as stream:
         pickle.dump(content, stream)
     with pytest.raises(UserError, match="not a pickle of the hand-off"):
-        weights.read_handoff(path, path)
+        handoff.read_handoff(path, path)
     assert not os.path.exists("made")

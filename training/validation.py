@@ -5,8 +5,9 @@ import os
 import numpy as np
 
 from model.checkpoints import keep_only, save_checkpoint
-from model.frozen import build_classifier
-from model.weights import assign, read_checkpoint
+from model.classifier import build_classifier
+from model.weight_files import read_checkpoint
+from model.weights import assign
 from pictures.classes import FACE
 from pictures.reader import read_batches
 from runtime import distributed
@@ -26,7 +27,7 @@ class Validator:
 
     Attributes
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
         With the weights of the checkpoint that :meth:`restore` was given last.
     """
 
@@ -136,7 +137,7 @@ def score_batches(classifier, loader, name):
 
     Parameters
     ----------
-    classifier : model.frozen.Classifier
+    classifier : model.classifier.Classifier
     loader : BatchLoader
     name : str
         Of the source.

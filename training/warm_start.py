@@ -3,7 +3,8 @@
 import collections
 
 from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
-from model.weights import assign, read_weights, set_variables, weight_shapes
+from model.weight_files import read_weights
+from model.weights import assign, set_variables, weight_shapes
 from runtime.session import tf
 from utils import UserError
 

@@ -1,0 +1,117 @@
+"""The ONNX model, checked by ONNX Runtime."""
+
+import logging
+import os
+
+import numpy as np
+
+import darknet19
+from exporters.compare import (
+    BOUNDS,
+    NAME,
+    check_difference,
+    existing,
+    import_package,
+    run_batches,
+)
+from model.classifier import OUTPUTS, classifier_from_weights, with_constants
+from pictures.reader import read_batches
+from utils import UserError, staged, write_atomically
+
+OPSET = 13
+
+
+def export_onnx(reference, out):
+    """Write ``darknet19_face.onnx`` into the folder ``out``.
+
+    Returns
+    -------
+    float
+        The largest difference in probability.
+    """
+    onnx = import_package("onnx")
+    model = to_onnx(reference.weights, reference.image_size)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise UserError("{}.onnx: not written: the checker refuses it ({})".format(NAME, error),
+                        exit_code=1)
+    with staged(out) as folder:
+        with write_atomically(os.path.join(folder, NAME + ".onnx")) as stream:
+            stream.write(model.SerializeToString())
+        difference = reference.check(
+            NAME + ".onnx", "ONNX Runtime", run_onnx(folder, reference), BOUNDS["onnx"])
+        other = _difference_at_another_size(folder, reference)
+        check_difference(NAME + ".onnx", "ONNX Runtime at another size", other, BOUNDS["onnx"])
+    print("wrote {}.onnx: ONNX Runtime agrees within {:.1e}, at another size within {:.1e}".format(
+        os.path.join(out, NAME), difference, other))
+    return difference
+
+
+def to_onnx(weights, image_size):
+    """Freeze the network with any batch, height and width, and convert it to ONNX.
+
+    Parameters
+    ----------
+    weights : mapping of str to numpy.ndarray
+    image_size : int
+        For the metadata.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``input``: float32, [batch, height, width, 3], RGB 0..1, height and width multiples
+        of 32. Outputs ``probabilities`` and ``logits``: float32, [batch, 2], FACE first. Its
+        metadata name the classes and the preprocessing.
+    """
+    onnx, tf2onnx = import_package("onnx"), import_package("tf2onnx.convert")
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    outputs = OUTPUTS[::-1]
+    classifier = classifier_from_weights(weights, None)
+    with classifier.session:
+        graph_def = with_constants(classifier)
+    model, _ = tf2onnx.from_graph_def(
+        graph_def, name="Darknet-19", input_names=["input:0"],
+        output_names=[name + ":0" for name in outputs], opset=OPSET,
+        tensors_to_rename={name + ":0": name for name in ["input"] + outputs})
+    for value, names in [(model.graph.input[0], ("batch", "height", "width"))] + [
+            (output, ("batch",)) for output in model.graph.output]:
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names):
+            dimension.dim_param = name
+    model.doc_string = "Darknet-19 that tells faces from other pictures"
+    onnx.helper.set_model_props(model, {
+        "class_names": ",".join(darknet19.CLASS_NAMES),
+        "preprocessing": "RGB, stretched to {0} x {0}, divided by 255; float32, [batch, height, "
+                         "width, 3]".format(image_size),
+        "image_size": str(image_size),
+        "size_multiple": str(darknet19.STRIDE),
+    })
+    return model
+
+
+def run_onnx(folder, reference, images=None):
+    """Probabilities from ONNX Runtime, on the reference's pictures or on others."""
+    runtime = import_package("onnxruntime")
+    path = existing(folder, NAME + ".onnx", "onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common public base
+        raise UserError("{}: ONNX Runtime does not read it ({}); run export.py onnx".format(
+            path, error))
+
+    def predict(images):
+        return session.run(["probabilities"], {"input": images / np.float32(255)})[0]
+
+    return run_batches(predict, reference.images if images is None else images, "ONNX Runtime")
+
+
+def _difference_at_another_size(folder, reference):
+    """ONNX Runtime against TensorFlow on three pictures that are 32 pixels higher and wider."""
+    size = reference.image_size + darknet19.STRIDE
+    _, pictures, _ = next(read_batches(reference.paths[:3], 3, size))
+    classifier = classifier_from_weights(reference.weights, size)
+    with classifier.session:
+        expected = classifier(pictures)
+    return float(np.abs(run_onnx(folder, reference, pictures) - expected).max())

@@ -1,0 +1,121 @@
+"""The network's weights out of any file: ``.npz``, checkpoint, frozen graph, SavedModel, darknet's.
+
+:func:`read_weights` reads any of them into named arrays (see ``weights.py``). Files are treated as
+hostile: the shape that a file claims is compared with the network's before memory is taken for it.
+"""
+
+import contextlib
+import os
+
+import numpy as np
+
+import darknet19
+from model import darknet_weights
+from model.checkpoints import find_checkpoint
+from model.graph_files import read_constants, read_graph_def, read_meta_graph
+from model.literal_names import literal
+from model.npz import read_npz
+from model.weights import StoredArray, check_weights, variable_name, weight_shapes
+from runtime.session import CHECKPOINT_ERRORS, tf
+from utils import UserError
+
+
+def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
+    """Read the weights of a checkpoint of train.py, averaged ones if it holds both.
+
+    Parameters
+    ----------
+    prefix : str
+        The path without ``.index``.
+    """
+    with literal(prefix) as name:
+        return _read_checkpoint(name, prefix, num_classes, partial)
+
+
+def _read_checkpoint(name, prefix, num_classes, partial):
+    try:
+        reader = tf.train.NewCheckpointReader(name)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        stored = {}
+        for name in weight_shapes():
+            variable = variable_name(name)
+            averaged = variable + "/ExponentialMovingAverage"
+            chosen = averaged if averaged in shapes else variable
+            if chosen in shapes:
+                stored[name] = StoredArray(
+                    tuple(shapes[chosen]), np.dtype(dtypes[chosen].as_numpy_dtype),
+                    lambda chosen=chosen: reader.get_tensor(chosen))
+        return check_weights(stored, prefix, num_classes, partial)
+    except CHECKPOINT_ERRORS as error:
+        raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
+            prefix, getattr(error, "message", error)))
+
+
+def read_frozen(path, num_classes=darknet19.NUM_CLASSES, partial=False):
+    """Read the weights of a frozen graph: the constants that were variables."""
+    return read_constants(read_graph_def(path), path, num_classes, partial)
+
+
+def read_saved_model(folder, num_classes=darknet19.NUM_CLASSES, partial=False):
+    """Read the weights of a SavedModel: its variables, or its constants if it has none.
+
+    Parameters
+    ----------
+    folder : str
+        With ``saved_model.pb`` in it.
+    """
+    prefix = os.path.join(folder, "variables", "variables")
+    if os.path.exists(prefix + ".index"):
+        return read_checkpoint(prefix, num_classes, partial)
+    return read_constants(read_meta_graph(folder).graph_def, os.path.join(folder, "saved_model.pb"),
+                          num_classes, partial)
+
+
+def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=None):
+    """Read weights from any file that holds them.
+
+    Parameters
+    ----------
+    path : str
+        A ``.npz``; a frozen ``.pb``; darknet's ``.weights`` or a part of it (``*.conv.23``); a
+        SavedModel's folder, or the one with its numbered versions (the last is taken); a
+        checkpoint's prefix, its ``.index`` file, or the folder that holds it.
+    num_classes : int or None
+        None accepts any number of classes.
+    partial : bool
+        Accept weights of the first layers only.
+    cfg : str, optional
+        darknet's description of its weights; see :func:`darknet_weights.read_weights`.
+
+    Returns
+    -------
+    OrderedDict of str to numpy.ndarray
+
+    Raises
+    ------
+    UserError
+        Missing, damaged, of another network or of a kind that is not known.
+    """
+    if cfg or darknet_weights.is_darknet_file(path):
+        return check_weights(darknet_weights.read_weights(path, cfg), path, num_classes, partial)
+    if path.endswith(".npz"):
+        return read_npz(path, num_classes, partial)
+    if path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
+        return read_frozen(path, num_classes, partial)
+    folder = find_saved_model(path)
+    if folder:
+        return read_saved_model(folder, num_classes, partial)
+    return read_checkpoint(find_checkpoint(path), num_classes, partial)
+
+
+def find_saved_model(path):
+    """The SavedModel that a folder, its parent or its ``saved_model.pb`` stands for, or None."""
+    if os.path.basename(path) == "saved_model.pb":
+        return os.path.dirname(path) or "."
+    versions = []
+    with contextlib.suppress(OSError):
+        versions = sorted((name for name in os.listdir(path) if name.isdecimal()), key=int)
+    for folder in [path] + [os.path.join(path, name) for name in reversed(versions)]:
+        if os.path.isfile(os.path.join(folder, "saved_model.pb")):
+            return folder
+    return None
