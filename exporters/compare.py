@@ -6,12 +6,12 @@ import tempfile
 
 import numpy as np
 
-from classify.finding import photographs
 from model.classifier import classifier_from_weights
 from model.frozen import freeze, load
 from model.weight_files import read_frozen
 from pictures.lists import LISTS, load_split
 from pictures.reader import read_batches
+from pictures.samples import photographs
 from utils import UserError, progress, warn
 
 # The largest difference in probability that an engine may show on any picture.
