@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 
+import cv2
 from PIL import Image
 from tqdm import tqdm
 
@@ -121,7 +122,7 @@ class Montage(Output):
     def write(self, image, row):
         self.total += 1
         if len(self.tiles) < self.most:
-            self.tiles.append(fit(image.read(), TILE))
+            self.tiles.append(fit(_with_box(image.read(), row), TILE))
             self.rows.append(row)
 
     def close(self):
@@ -141,6 +142,17 @@ class Montage(Output):
             name = os.path.basename(row["file"])
             yield "{class} {probability:.3f}\n".format(**row) + printable(
                 name if names[name] == 1 else row["file"])
+
+
+def _with_box(pixels, row):
+    """A picture with the window in which a face was found."""
+    if row["class"] != CLASS_NAMES[FACE] or row["x"] is None:
+        return pixels
+    drawn = pixels.copy()
+    corner = row["x"], row["y"]
+    opposite = row["x"] + row["width"] - 1, row["y"] + row["height"] - 1
+    cv2.rectangle(drawn, corner, opposite, GREEN, max(1, max(pixels.shape[:2]) // 60))
+    return drawn
 
 
 class Sorter(Output):

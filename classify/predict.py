@@ -1,13 +1,13 @@
-"""Classify pictures batch by batch, on one process or shared among ranks."""
+"""Classify pictures by one look or by searching them, on one process or shared among ranks."""
 
 import itertools
 
 from classify.inputs import InputImage
 from pictures.classes import CLASS_NAMES, FACE
-from pictures.reader import read_batches
+from pictures.reader import read_ahead, read_batches
 from runtime import distributed
 
-BATCHES_PER_ROUND = 4  # batches per rank between two exchanges of results
+PER_ROUND = 64  # pictures per rank between two exchanges of results
 
 
 def classify_images(classifier, images, batch_size, threshold=0.5):
@@ -26,29 +26,60 @@ def classify_images(classifier, images, batch_size, threshold=0.5):
     ------
     results : list of (InputImage, dict)
         The pictures of a batch, each with its row: ``file``, ``class``, ``probability`` (of that
-        class) and ``face_probability``.
+        class), ``face_probability``, and ``x``, ``y``, ``width`` and ``height``, which are None.
     bad : list of (InputImage, str)
         The pictures of the batch that did not decode, each with the cause.
     """
     for good, pixels, bad in read_batches(
             images, batch_size, classifier.image_size, read=InputImage.read):
-        results = []
-        for image, probabilities in zip(good, classifier(pixels) if good else ()):
-            index = FACE if float(probabilities[FACE]) >= threshold else 1 - FACE
-            results.append((image, {
-                "file": image.name, "class": CLASS_NAMES[index],
-                "probability": float(probabilities[index]),
-                "face_probability": float(probabilities[FACE])}))
-        yield results, bad
+        yield [(image, _row(image, float(probabilities[FACE]), threshold))
+               for image, probabilities in zip(good, classifier(pixels) if good else ())], bad
 
 
-def classify_on_all_ranks(classifier, images, batch_size, threshold=0.5):
+def _row(image, probability, threshold, box=(None,) * 4):
+    """The row of a picture with its probability of FACE."""
+    is_face = probability >= threshold
+    row = {"file": image.name, "class": CLASS_NAMES[FACE if is_face else 1 - FACE],
+           "probability": probability if is_face else 1 - probability,
+           "face_probability": probability}
+    row.update(zip(("x", "y", "width", "height"), box))
+    return row
+
+
+def search_images(search, images, threshold=0.5, ahead=8):
+    """Classify pictures by their most probable window, as they come.
+
+    Parameters
+    ----------
+    search : classify.search.WindowSearch
+    images, threshold
+        See :func:`classify_images`.
+    ahead : int
+        The most pictures to read before their turn.
+
+    Yields
+    ------
+    results, bad
+        As :func:`classify_images`, one picture at a time. ``x``, ``y``, ``width`` and ``height``
+        are the window's, in whole pixels of the picture.
+    """
+    for image, pixels, cause in read_ahead(images, InputImage.read, ahead=ahead):
+        if pixels is None:
+            yield [], [(image, cause)]
+            continue
+        finding = search(pixels)
+        box = [int(round(value)) for value in (
+            finding.left, finding.top, finding.width, finding.height)]
+        yield [(image, _row(image, finding.probability, threshold, box))], []
+
+
+def predict_on_all_ranks(predict, images):
     """Classify pictures on all ranks. Rank 0 hands them out and collects the results.
 
     Parameters
     ----------
-    classifier, batch_size, threshold
-        See :func:`classify_images`.
+    predict : callable
+        Yields results and bad pictures for an iterable of InputImage, as :func:`classify_images`.
     images : iterable of InputImage
         Used on rank 0 only, so that each picture is classified once even if the ranks' folders
         differ.
@@ -58,15 +89,13 @@ def classify_on_all_ranks(classifier, images, batch_size, threshold=0.5):
     results, bad
         On rank 0 as :func:`classify_images`, in the order of ``images``. On other ranks nothing.
     """
-    per_rank = batch_size * BATCHES_PER_ROUND
     images = iter(images if distributed.rank() == 0 else ())
     while True:
         shares = distributed.from_first(
-            [list(itertools.islice(images, per_rank)) for _ in range(distributed.size())])
+            [list(itertools.islice(images, PER_ROUND)) for _ in range(distributed.size())])
         if not shares[0]:
             return
-        mine = list(classify_images(
-            classifier, shares[distributed.rank()], batch_size, threshold))
+        mine = list(predict(shares[distributed.rank()]))
         for results in distributed.gather(mine):
             if distributed.rank() == 0:
                 yield from results

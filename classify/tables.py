@@ -13,7 +13,7 @@ import sys
 from classify.inputs import digest
 from utils import UserError, check_replaceable, starts_with, write_atomically
 
-COLUMNS = ("file", "class", "probability", "face_probability")
+COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
 ENCODING = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -159,6 +159,7 @@ def _parse_row(line, kind):
             row = json.loads(line)
             return row if isinstance(row, dict) and set(row) == set(COLUMNS) else None
         row = dict(zip(COLUMNS, line))
-        return row if len(line) == 4 and 0 <= float(row["face_probability"]) <= 1 else None
+        whole = len(line) == len(COLUMNS) and 0 <= float(row["face_probability"]) <= 1
+        return row if whole else None
     except (ValueError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Batches for inference: pictures are decoded and resized in threads, ahead of the session."""
+"""Pictures for inference: decoded in threads, ahead of the session, alone or in batches."""
 
 import collections
 import concurrent.futures
@@ -42,32 +42,46 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inferen
     bad : list of (str, str)
         The batch's files that did not, each with the cause.
     """
-    paths = iter(paths)
+    def read_resized(path):
+        return resize(read(path, OVERSAMPLING * image_size), image_size, image_size)
+
+    results = read_ahead(paths, read_resized, threads, 3 * batch_size)
+    for chunk in iter(lambda: list(itertools.islice(results, batch_size)), []):
+        images = [image for _, image, _ in chunk if image is not None]
+        yield ([path for path, image, _ in chunk if image is not None],
+               np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8),
+               [(path, cause) for path, image, cause in chunk if image is None])
+
+
+def read_ahead(items, read, threads=2, ahead=8):
+    """Read pictures in threads, in the order given.
+
+    Parameters
+    ----------
+    items : iterable
+    read : callable
+        Turns an item into an image, or raises BadImage.
+    threads : int
+        Decoding threads (the decoders release Python's lock).
+    ahead : int
+        The most pictures that are read before they are asked for.
+
+    Yields
+    ------
+    item, image, cause
+        ``image`` is None for a bad picture, otherwise ``cause`` is.
+    """
+    items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = collections.deque()
         while True:
-            while len(pending) < 3 * batch_size:
-                chunk = list(itertools.islice(paths, batch_size))
-                if not chunk:
-                    break
-                pending.extend(
-                    (path, pool.submit(_read_resized, path, image_size, read)) for path in chunk)
+            for item in itertools.islice(items, ahead - len(pending)):
+                pending.append((item, pool.submit(read, item)))
             if not pending:
                 return
-            yield _gather([pending.popleft() for _ in range(min(batch_size, len(pending)))],
-                          image_size)
-
-
-def _read_resized(path, size, read):
-    return resize(read(path, OVERSAMPLING * size), size, size)
-
-
-def _gather(results, size):
-    good, images, bad = [], [], []
-    for path, future in results:
-        try:
-            images.append(future.result())
-            good.append(path)
-        except BadImage as error:
-            bad.append((path, str(error)))
-    return good, np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8), bad
+            item, future = pending.popleft()
+            try:
+                image, cause = future.result(), None
+            except BadImage as error:
+                image, cause = None, str(error)
+            yield item, image, cause

@@ -122,13 +122,13 @@ def classifier(tiny_model):
 
 @pytest.fixture
 def infer(run_script, tiny_model, classifier, monkeypatch):
-    """inference.py with the tiny model, whose graph is built once for all tests."""
+    """inference.py with the tiny model, whose graph is built once for all tests; one look each."""
     import inference
 
-    monkeypatch.setattr(inference, "read_npz", lambda path: tiny_model.weights)
+    monkeypatch.setattr(inference, "read_weights", lambda path: tiny_model.weights)
     monkeypatch.setattr(inference, "folded_classifier", lambda *_, **options: classifier)
     return lambda *arguments: run_script(
-        inference, "--model-dir", tiny_model.folder, *arguments)
+        inference, "--model-dir", tiny_model.folder, "--search", "off", *arguments)
 
 
 @pytest.fixture

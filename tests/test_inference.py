@@ -15,6 +15,7 @@ from PIL import Image
 
 import inference
 import test as test_script
+from classify.search import WindowSearch
 from model import classifier as graphs
 from model import released
 from model.npz import read_npz, write_npz
@@ -104,7 +105,7 @@ def test_results_stream_and_survive_a_signal(tiny_model, pictures, tmp_path):
     """A process of its own: rows appear while the list is still coming; SIGINT ends it cleanly."""
     table = str(tmp_path / "out.csv")
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, "inference.py"), "-", "--csv", table, "--batch-size",
+        [sys.executable, os.path.join(ROOT, "inference.py"), "-", "--search", "off", "--csv", table, "--batch-size",
          "2", "--model-dir", tiny_model.folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=heed_sigint)
@@ -146,7 +147,8 @@ def test_the_released_model_stands_in(run_script, tiny_model, pictures, tmp_path
     monkeypatch.setattr(released, "RELEASED", str(path))
     empty = tmp_path / "models"
     empty.mkdir()
-    outcome = run_script(inference, pictures, "--model-dir", empty, "--json", "-")
+    outcome = run_script(inference, pictures, "--model-dir", empty, "--json", "-",
+                         "--search", "off")
     assert outcome.code == 0
     first = outcome.err.splitlines()[0]
     assert "darknet19_face.npz (the released one), input 64 x 64" in first
@@ -170,3 +172,24 @@ def test_both_scripts_find_the_same_figures(infer, run_script, sample_dir, tiny_
         np.testing.assert_allclose(figures[0][name], figures[1][name], atol=1e-5, err_msg=name)
     assert figures[0]["at_false_positive_rate"]["recall"] == pytest.approx(
         figures[1]["at_false_positive_rate"]["recall"])
+
+
+def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, tiny_model):
+    """The answer is the best window's, and the table says where that window is."""
+    search = WindowSearch(tiny_model.weights, 32, (1, 2))
+    table = str(tmp_path / "out.csv")
+    montage = tmp_path / "montage.png"
+    outcome = infer(pictures, "--search", "2", "--csv", table, "--montage", montage)
+    assert outcome.code == 0 and montage.exists()
+    for row in read_csv(table):
+        finding = search(read_image(row["file"]))
+        assert float(row["face_probability"]) == pytest.approx(finding.probability, abs=1e-5)
+        box = [float(value) for value in finding[1:5]]
+        assert [int(row[name]) for name in ("x", "y", "width", "height")] == [
+            int(round(value)) for value in box]
+
+
+def test_one_look_has_no_place(infer, pictures, tmp_path):
+    table = str(tmp_path / "out.csv")
+    infer(pictures, "--csv", table)
+    assert {row["x"] for row in read_csv(table)} == {""}

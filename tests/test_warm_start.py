@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_darknet_format import write_public_weights
+from test_darknet_weights import write_public_weights
 
 import train
 from model.npz import write_npz
