@@ -25,8 +25,8 @@ NAMES = [negatives for _, negatives in LISTS.values()]
 
 @pytest.fixture
 def run(run_script):
-    """Run the script in this process: its exit code, stdout and stderr."""
-    return functools.partial(run_script, gen_neg_samples)
+    """Run the script in this process, faces kept: its exit code, stdout and stderr."""
+    return functools.partial(run_script, gen_neg_samples, "--keep-faces")
 
 
 def fill(folder, category, numbers, form="JPEG"):
@@ -356,7 +356,7 @@ def test_face_check_prints_names_on_one_line(run_script, tmp_path):
     assert out.splitlines()[0] == str(tmp_path / "a\\x1b[31m\\nb.png")
 
 
-def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
+def test_faces_in_a_folder_are_kept_with_a_warning(run_script, tmp_path):
     """As when somebody names the parent folder of faces and other things."""
     folder = tmp_path / "in"
     fill(folder, "things", range(12))
@@ -365,7 +365,8 @@ def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
     for number in range(4):
         shifted = face[:, 8 * number:]
         Image.fromarray(shifted).save(str(folder / "faces" / "{}.png".format(number)))
-    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    arguments = ["--from-dir", folder, "--data-dir", tmp_path / "data"]
+    code, _, err = run_script(gen_neg_samples, *arguments)
     assert code == 0
     assert err.startswith("warning: {}: human faces found in 4 of 16 pictures".format(folder))
     assert err.count("\n") == 1
@@ -373,7 +374,7 @@ def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
     listed = {os.path.basename(os.path.dirname(name))
               for name in sum(read_lists(tmp_path / "data"), [])}
     assert listed == {"things", "faces"}
-    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data", "--keep-faces")
+    code, _, err = run_script(gen_neg_samples, *arguments, "--keep-faces")
     assert (code, err) == (0, "")
 
 
