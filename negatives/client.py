@@ -27,7 +27,8 @@ from negatives.guard import (
 from utils import UserError
 
 MAX_REDIRECTS = 5
-MAX_URL = 2000  # characters; longer ones are attacks or mistakes
+MAX_URL = 2000  # characters of a picture's address; longer ones are attacks or mistakes
+MAX_REQUEST_URL = 6000  # characters; a search for 200 Chinese letters takes over 2,000
 MAX_JSON_BYTES = 4 * 1000 * 1000  # far more than a page of 50 results takes
 
 _CHUNK = 16 * 1024  # bytes read at a time; decompressed, at most a thousand times as many
@@ -35,7 +36,7 @@ _TRANSIENT = frozenset([408, 425, 429])  # and every 5xx: worth another try
 # A quota is used up, --contact is missing, a proxy wants a password, or Openverse could not fetch
 # a thumbnail in time: later runs ask again.
 _DENIED = frozenset([401, 403, 407, 424])
-_LONGEST_RETRY_AFTER = 1e9  # seconds; what lies beyond is nonsense
+_LONGEST_RETRY_AFTER = 6 * 3600.0  # seconds; newer versions of urllib3 have the same limit
 
 Patience = collections.namedtuple(
     "Patience", "connect_timeout read_timeout time_limit retries backoff longest_wait",
@@ -254,7 +255,7 @@ class PoliteClient:
     def _try_once(self, url, max_bytes, check):
         """Follow the redirects from ``url``: the last response and its body."""
         for _ in range(MAX_REDIRECTS + 1):
-            if not is_web_address(url):
+            if not is_web_address(url, MAX_REQUEST_URL):
                 raise Refused("not an http(s) address", sanitize(url))
             host = urlsplit(url).hostname
             address = literal_address(host)
@@ -331,7 +332,7 @@ def _retry_after(answer):
         seconds = urllib3.Retry().parse_retry_after(answer.headers["Retry-After"])
     except Exception:  # no such header; and email.utils raises nearly anything on bad dates
         return None
-    return float(seconds) if seconds <= _LONGEST_RETRY_AFTER else None
+    return min(float(seconds), _LONGEST_RETRY_AFTER)
 
 
 def _check_robots_tag(headers):
@@ -406,9 +407,9 @@ def _short_int(digits):
     return int(digits)
 
 
-def is_web_address(url):
-    """Whether a string is an http or https address with a host, of sane length."""
-    if len(url) > MAX_URL or re.search(r"[\x00-\x20\x7f]", url):
+def is_web_address(url, longest=MAX_URL):
+    """Whether a string is an http or https address with a host, of at most ``longest`` letters."""
+    if len(url) > longest or re.search(r"[\x00-\x20\x7f]", url):
         return False
     try:
         parts = urlsplit(url)

@@ -14,8 +14,8 @@ import gen_neg_samples  # noqa: E402
 from negatives import collector  # noqa: E402
 from negatives.client import Patience  # noqa: E402
 
-# A stalled response costs a third of a second.
-PATIENCE = Patience(connect_timeout=2, read_timeout=0.3, time_limit=1, retries=2, backoff=0.02,
+# A stalled response costs half a second.
+PATIENCE = Patience(connect_timeout=2, read_timeout=0.5, time_limit=1.5, retries=2, backoff=0.02,
                     longest_wait=5)
 
 if __name__ == "__main__":

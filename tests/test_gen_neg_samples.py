@@ -1,12 +1,9 @@
 """gen_neg_samples.py --from-dir, the split rule and the command line."""
 
-import concurrent.futures
 import csv
 import functools
 import os
 import pickle
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -25,8 +22,8 @@ NAMES = [negatives for _, negatives in LISTS.values()]
 
 @pytest.fixture
 def run(run_script):
-    """Run the script in this process: its exit code, stdout and stderr."""
-    return functools.partial(run_script, gen_neg_samples)
+    """Run the script in this process, faces kept: its exit code, stdout and stderr."""
+    return functools.partial(run_script, gen_neg_samples, "--keep-faces")
 
 
 def fill(folder, category, numbers, form="JPEG"):
@@ -194,63 +191,6 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
         assert [(row.name, row.cause) for row in rejected] == [("new", "near duplicate")]
 
 
-def test_pictures_one_bit_beyond_the_threshold_are_different():
-    bits = np.zeros(256, bool)
-    bits[128:] = True
-    far = bits.copy()
-    far[:checks.NEAR_BITS + 1] ^= True
-    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 2
-    seen = checks.SeenPictures()
-    seen.add("a", bits)
-    assert seen.find("b", far) is None
-    far[0] ^= True
-    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 1
-    assert seen.find("b", far) == ("near duplicate", "a")
-
-
-def test_seen_pictures_grow_beyond_their_first_room():
-    random = np.random.RandomState(0)
-    hashes = random.rand(600, 256) < 0.5
-    seen = checks.SeenPictures()
-    for number, bits in enumerate(hashes):
-        assert seen.find(str(number), bits) is None
-        seen.add(str(number), bits)
-    for number, bits in enumerate(hashes):
-        assert seen.find("new", bits) == ("near duplicate", str(number))
-
-
-def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
-    """50 megapixels of 16-bit grey take 1.7 GB in between: one is enough."""
-    lock, under_way, most = threading.Lock(), [], []
-
-    def read_image(*_):
-        with lock:
-            under_way.append(1)
-            most.append(len(under_way))
-        time.sleep(0.02)
-        with lock:
-            under_way.pop()
-
-    monkeypatch.setattr(decode, "read_image", read_image)
-    for side, expected in [(2100, 1), (100, 4)]:
-        most.clear()
-        body = encode(np.zeros((side, side, 3), np.uint8), "PNG")
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            list(pool.map(checks.decode_download, [body] * 8, [5000000] * 8, [1] * 8))
-        assert max(most) == expected
-
-
-def test_perceptual_hash_survives_scaling_and_compression():
-    for number in range(20):
-        picture = Image.fromarray(texture(number, 120, 160))
-        small = picture.resize((80, 60), Image.LANCZOS)
-        squeezed = decode.read_image(encode(np.asarray(small), quality=40))
-        first, second, other = (checks.perceptual_hash(image) for image in (
-            np.asarray(picture), squeezed, texture(number + 100, 120, 160)))
-        assert np.count_nonzero(first != second) <= checks.NEAR_BITS
-        assert np.count_nonzero(first != other) > 2 * checks.NEAR_BITS
-
-
 @pytest.mark.parametrize("arguments, words", [
     (["--from-dir", "missing"], "missing: not a folder"),
     (["--from-dir", ""], "not a folder"),
@@ -328,35 +268,7 @@ def save_some(count):
     return save
 
 
-def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
-    names = ["astronaut.png", "chelsea.png", "coffee.png"]
-    for name in names:
-        picture = getattr(photographs, name.split(".")[0])()
-        Image.fromarray(picture).save(str(tmp_path / name))
-    (tmp_path / "spoiled.jpg").write_bytes(b"x")
-    save_list(str(tmp_path / "list.pickle"), names[:2])
-    code, out, err = run_script(checks, tmp_path)
-    assert code == 0 and "spoiled.jpg: " in err
-    assert out.splitlines() == [
-        str(tmp_path / "astronaut.png"), "faces found in 1 of 3 pictures (33.33 %)"]
-    code, out, err = run_script(checks, tmp_path / "list.pickle", tmp_path / "coffee.png",
-                                "--data-dir", tmp_path)
-    assert (code, err) == (0, "") and "faces found in 1 of 3 pictures" in out
-    for missing in ("missing.jpg", "missing.pickle", "spoiled.jpg"):
-        code, _, err = run_script(checks, tmp_path / missing)
-        assert code == 2 and missing in err.splitlines()[-1]
-
-
-def test_face_check_prints_names_on_one_line(run_script, tmp_path):
-    """A file's name cannot recolour the terminal, or look like two files."""
-    name = "a\x1b[31m\nb.png"
-    Image.fromarray(photographs.astronaut()).save(str(tmp_path / name))
-    code, out, _ = run_script(checks, tmp_path)
-    assert code == 0
-    assert out.splitlines()[0] == str(tmp_path / "a\\x1b[31m\\nb.png")
-
-
-def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
+def test_faces_in_a_folder_are_kept_with_a_warning(run_script, tmp_path):
     """As when somebody names the parent folder of faces and other things."""
     folder = tmp_path / "in"
     fill(folder, "things", range(12))
@@ -365,7 +277,8 @@ def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
     for number in range(4):
         shifted = face[:, 8 * number:]
         Image.fromarray(shifted).save(str(folder / "faces" / "{}.png".format(number)))
-    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data")
+    arguments = ["--from-dir", folder, "--data-dir", tmp_path / "data"]
+    code, _, err = run_script(gen_neg_samples, *arguments)
     assert code == 0
     assert err.startswith("warning: {}: human faces found in 4 of 16 pictures".format(folder))
     assert err.count("\n") == 1
@@ -373,7 +286,7 @@ def test_faces_in_a_folder_are_kept_with_a_warning(run, tmp_path):
     listed = {os.path.basename(os.path.dirname(name))
               for name in sum(read_lists(tmp_path / "data"), [])}
     assert listed == {"things", "faces"}
-    code, _, err = run("--from-dir", folder, "--data-dir", tmp_path / "data", "--keep-faces")
+    code, _, err = run_script(gen_neg_samples, *arguments, "--keep-faces")
     assert (code, err) == (0, "")
 
 
