@@ -6,7 +6,9 @@ import os
 import shutil
 import sys
 
-from classify import inputs, predict
+from conftest import read_csv, read_json_lines
+
+from classify import finding, inputs, predict
 from pictures.samples import PHOTOGRAPHS
 
 
@@ -82,3 +84,47 @@ def test_photographs(infer):
     outcome = infer("--photographs")
     assert outcome.code == 0 and len(outcome.out.splitlines()) == len(PHOTOGRAPHS)
     assert "astronaut.png" in outcome.out and "could not be read" not in outcome.err
+
+
+def test_links_to_their_own_folder_end(tmp_path):
+    """Two of them stand for 2^40 paths to glob.glob()."""
+    folder = tmp_path / "loop"
+    (folder / "below").mkdir(parents=True)
+    for name in ("one", "two"):
+        os.symlink(".", str(folder / name))
+    os.symlink("..", str(folder / "below" / "up"))
+    os.symlink("itself", str(folder / "itself"))
+    for place in ("a.png", "below/b.png", ".hidden.png"):
+        (folder / place).write_bytes(b"")
+    both = ["a.png", "b.png"]
+    for pattern, expected in (("loop/**/*.png", both), ("loop/**", both), ("**/*.png", both),
+                              ("**/**/below/**/*.png", both), ("*/**/b.png", ["b.png"])):
+        found = sorted(os.path.basename(image.name) for image in finding.find_inputs(
+            [os.path.join(str(tmp_path), pattern)]) if image.content is None)
+        assert [name for name in found if name.endswith("png")] == expected, pattern
+
+
+def test_patterns_are_relative_to_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    (tmp_path / "below").mkdir()
+    for name in ("a.png", "below/b.png", "film.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    names = [image.name for image in finding.find_inputs(["**/*.png", "*.mp4", "below/**"])]
+    assert names == ["a.png", "below/b.png", "film.mp4", "below/b.png"]
+
+
+def test_a_spreadsheet_runs_no_name(infer, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    names = ["=1+1.png", "+1.png", "-1.png", "@a.png", "\t=1.png", "plain.png"]
+    for name in names:
+        shutil.copy(pictures + "/00.png", name)
+    os.mkdir("=folder")
+    shutil.copy(pictures + "/00.png", "=folder/a.png")
+    arguments = ("--csv", "out.csv", "--json", "out.jsonl", "--", *names, "=folder")
+    assert infer(*arguments).code == 0
+    files = [row["file"] for row in read_csv("out.csv")]
+    assert files == ["./" + name for name in names[:-1]] + ["plain.png", "./=folder/a.png"]
+    assert all(os.path.isfile(name) for name in files)
+    outcome = infer("--resume", *arguments)
+    assert outcome.code == 0 and "7 were done before" in outcome.err
+    assert len(read_csv("out.csv")) == len(read_json_lines("out.jsonl")) == 7

@@ -133,3 +133,104 @@ def test_heatmaps_have_the_pictures_sizes(infer, tmp_path):
                           for name in GOOD)
     assert read_image(str(tmp_path / "maps" / "turned.jpg")).shape == (60, 40, 3)
     assert read_image(str(tmp_path / "maps" / "deep.png")).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg"])
+def test_a_montage_replaces_montages_alone(infer, pictures, tmp_path, extension):
+    """The shell turns ``--montage *.png`` into the name of a photograph."""
+    photograph = tmp_path / ("photo" + extension)
+    Image.open(pictures + "/00.png").convert("RGB").save(str(photograph))
+    before = photograph.read_bytes()
+    outcome = infer(pictures, "--montage", photograph)
+    assert outcome.code == 2 and outcome.out == "" and photograph.read_bytes() == before
+    assert "photo{}: not a picture drawn by".format(extension) in outcome.err.splitlines()[-1]
+    for _ in range(2):
+        assert infer(pictures, "--montage", tmp_path / ("sheet" + extension)).code == 0
+
+
+def test_heat_maps_replace_heat_maps_alone(infer, pictures, tmp_path):
+    (tmp_path / "maps").mkdir()
+    other = tmp_path / "maps" / "00.png"
+    shutil.copy(pictures + "/02.png", str(other))
+    before = other.read_bytes()
+    outcome = infer(pictures + "/00.png", "--heatmap", tmp_path / "maps")
+    assert outcome.code == 2 and "00.png: not a picture drawn by" in outcome.err.splitlines()[-1]
+    assert other.read_bytes() == before
+    other.unlink()
+    for _ in range(2):
+        assert infer(pictures + "/00.png", "--heatmap", tmp_path / "maps").code == 0
+
+
+@pytest.mark.parametrize("option", ["--sort-into", "--heatmap"])
+def test_results_never_become_pictures(infer, pictures, monkeypatch, option):
+    """Each run would find those of the runs before."""
+    def files():
+        return {os.path.join(parent, name) for parent, _, names in os.walk(pictures)
+                for name in names}
+
+    before = files()
+    for named in (pictures, pictures + "/*.png", pictures + "/00.png", pictures + "/below"):
+        outcome = infer(named, option, pictures)
+        assert outcome.code == 2 and "another folder" in outcome.err.splitlines()[-1]
+    assert files() == before
+    target = os.path.join(pictures, "results")
+    listed = []
+    for named in (pictures, pictures + "/**/*.png", "-", "-"):
+        stream = io.BytesIO(b"".join(os.fsencode(path) + b"\n" for path in sorted(files())))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        outcome = infer(named, option, target)
+        assert outcome.code == 0 and len(outcome.out.splitlines()) == 20
+        listed.append(len(files()))
+    assert listed[0] == 40 and listed[2] == listed[3]
+
+
+def test_one_picture_in_the_way_does_not_end_the_run(infer, pictures, tmp_path):
+    """Names too long for a map; a file where a folder belongs; a folder where a file belongs."""
+    folder = tmp_path / "input"
+    (folder / "b.png").mkdir(parents=True)
+    long_name = "x" * 251 + ".gif"
+    Image.open(pictures + "/00.png").save(str(folder / long_name))
+    for name in ("a.png", "b.png/c.png", "d.png"):
+        shutil.copy(pictures + "/00.png", str(folder / name))
+    maps, target = tmp_path / "maps", tmp_path / "sorted"
+    (maps / "a.png").mkdir(parents=True)
+    (maps / "b.png").write_bytes(b"")
+    table = str(tmp_path / "out.csv")
+    outcome = infer(folder, "--csv", table, "--heatmap", maps)
+    assert outcome.code == 0 and "3 could not be read" in outcome.err
+    assert [os.path.basename(row["file"]) for row in read_csv(table)] == ["d.png"]
+    for name in ("a.png", "c.png", long_name):
+        assert sum(name in line for line in outcome.err.splitlines()) == 1
+    for group in ("face", "non_face"):
+        (target / group / "a.png").mkdir(parents=True)
+        (target / group / "b.png").write_bytes(b"in the way")
+    outcome = infer(folder, "--csv", table, "--sort-into", target)
+    assert outcome.code == 0
+    assert {"a.png", "d.png"} <= {os.path.basename(row["file"]) for row in read_csv(table)}
+    assert "c.png" not in {os.path.basename(row["file"]) for row in read_csv(table)}
+
+
+def test_a_picture_that_vanishes_before_it_is_copied(infer, pictures, tmp_path, monkeypatch):
+    write = outputs.Sorter.write
+
+    def remove_first(self, image, row):
+        if image.name.endswith("00.png"):
+            os.remove(image.name)
+        write(self, image, row)
+
+    monkeypatch.setattr(outputs.Sorter, "write", remove_first)
+    outcome = infer(pictures, "--sort-into", tmp_path / "sorted")
+    assert outcome.code == 0 and "1 could not be read" in outcome.err
+    assert sum("00.png" in line for line in outcome.err.splitlines()) == 1
+
+
+def test_frames_are_sorted_once_and_replace_nothing(infer, video, tmp_path):
+    target = tmp_path / "sorted"
+    for _ in range(2):
+        assert infer(video, "--sort-into", target, "--threshold", 0).code == 0
+        assert len(os.listdir(str(target / "face"))) == 3
+    other = target / "face" / "film.avi-0000010.jpg"
+    other.write_bytes(b"another film's frame")
+    assert infer(video, "--sort-into", target, "--threshold", 0).code == 0
+    assert other.read_bytes() == b"another film's frame"
+    assert len(os.listdir(str(target / "face"))) == 4

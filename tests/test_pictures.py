@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pictures.sheets import (
@@ -12,13 +13,16 @@ from pictures.sheets import (
     GREEN,
     RED,
     _cut,
+    check_drawing,
     contact_sheet,
     encode_png,
     fit,
     font,
     picture_name,
+    save_chart,
     save_picture,
 )
+from utils import UserError
 
 
 def plain(height, width, colour):
@@ -90,3 +94,29 @@ def test_names_under_which_no_picture_can_be_written(tmp_path):
     for name in ("sheet.unknown", "sheet", str(tmp_path / "folder.png")):
         with pytest.raises(argparse.ArgumentTypeError, match=name):
             picture_name(name)
+
+
+@pytest.mark.parametrize("name", ["chart.png", "chart.jpg", "chart.jpeg"])
+def test_drawings_are_known_by_their_mark(tmp_path, name):
+    path = str(tmp_path / name)
+    check_drawing(path)
+    save_picture(path, plain(8, 9, 0))
+    with pytest.raises(UserError, match="not a picture drawn by this program"):
+        check_drawing(path)
+    with pytest.raises(argparse.ArgumentTypeError, match="name another file"):
+        picture_name(path)
+    figure = Figure(figsize=(1, 1))
+    save_chart(path, figure, 50)
+    assert picture_name(path) == path and Image.open(path).size == (50, 50)
+    save_picture(path, contact_sheet([plain(8, 9, 0)]))
+    check_drawing(path)
+
+
+def test_pipes_and_folders_are_no_drawings(tmp_path):
+    os.mkfifo(str(tmp_path / "pipe.png"))
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(UserError, match="not a regular file"):
+            check_drawing(str(tmp_path / name))
+    (tmp_path / "empty.png").write_bytes(b"")
+    check_drawing(str(tmp_path / "empty.png"))

@@ -261,11 +261,15 @@ def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
     assert capsys.readouterr().err.count("no such file") == 4
 
 
-def test_long_and_wide_names_of_categories_fit(capsys, recwarn):
-    """The labels stand left of their axis, which browsers draw with other fonts."""
-    rows = [{"category": name, "false_positives": 3, "images": 1000, "rate": 0.003}
-            for name in ("\u6f22" * 40, "x" * 200, "ab", "\u6f22\u5b57$a$")]
-    figure = charts._chart_categories(rows)
+def test_long_and_wide_names_of_categories_fit(recwarn):
+    """The labels stand left of their axis, also in the fonts of a browser."""
+    scores = Scores([""] * 4, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
+    measured = figures.figures_of(scores)
+    measured["false_positives_by_category"] = [
+        {"category": name, "false_positives": 3, "images": 1000, "rate": 0.003}
+        for name in ("\u6f22" * 40, "x" * 200, "ab", "\u6f22\u5b57$a$")]
+    (figure,) = [chart for name, _, chart in charts.draw_charts(scores, measured)
+                 if name == "categories"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(set(labels)) == 4
     left = figure.subplotpars.left * charts.WIDTH * 72

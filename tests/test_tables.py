@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 
 import pytest
@@ -92,3 +93,9 @@ def test_an_old_table_is_written_over(infer, pictures, tmp_path):
     for _ in range(2):
         assert infer(pictures, "--csv", table, "--json", lines).code == 0
         assert len(read_csv(table)) == len(read_json_lines(lines)) == 20
+
+
+def test_a_pipe_is_not_resumed(infer, pictures, tmp_path):
+    os.mkfifo(str(tmp_path / "out.csv"))
+    outcome = infer(pictures, "--csv", tmp_path / "out.csv", "--resume")
+    assert outcome.code == 2 and "out.csv: not a regular file" in outcome.err.splitlines()[-1]

@@ -1,11 +1,14 @@
 """Frames of videos and of a camera."""
 
 import os
+import shutil
 
 import cv2
 import numpy as np
+import pytest
 
-from classify import finding
+from classify import finding, videos
+from pictures.decode import BadImage
 
 
 def test_video_frames(video):
@@ -54,3 +57,86 @@ def test_camera_frames_come_one_by_one(infer, video, monkeypatch):
     outcome = infer("--camera", 0)
     assert outcome.code == 0 and len(outcome.out.splitlines()) == 30
     assert "camera 0 frame 29" in outcome.out
+
+
+class HostileDecoder:
+    """Promises frames for ever and returns none, as some do on damaged files."""
+
+    def __init__(self, answer, good=()):
+        self.answer, self.good, self.index, self.released = answer, good, -1, False
+
+    def grab(self):
+        self.index += 1
+        return True
+
+    def retrieve(self):
+        if self.index in self.good:
+            return True, np.full((4, 4, 3), self.index, np.uint8)
+        return self.answer
+
+    def release(self):
+        self.released = True
+
+
+@pytest.mark.parametrize("answer", [
+    (False, None), (True, None), (True, np.zeros((0, 0, 3), np.uint8))])
+@pytest.mark.parametrize("step", [1, 25000])
+def test_a_decoder_that_returns_nothing_is_given_up(answer, step):
+    capture = HostileDecoder(answer)
+    with pytest.raises(BadImage, match="frames 0 to 99 do not decode"):
+        list(videos.read_frames(capture, step))
+    assert capture.released
+
+
+def test_the_next_whole_frame_replaces_a_damaged_one():
+    capture = HostileDecoder((False, None), good={0, 1, 12, 20, 21})
+    frames = []
+    with pytest.raises(BadImage, match="frames 30 to 129"):
+        for index, frame in videos.read_frames(capture, 10):
+            frames.append(index)
+            assert frame[0, 0, 0] == index
+    assert frames == [0, 12, 20]
+
+
+def test_stills_with_the_name_of_a_video(infer, pictures, tmp_path):
+    """Also with digits in it, which OpenCV takes for a series of pictures."""
+    names = [str(tmp_path / name) for name in ("still.mp4", "still01.avi", "page.ts")]
+    for name in names[:2]:
+        shutil.copy(pictures + "/00.png", name)
+    shutil.copy(pictures + "/02.png", str(tmp_path / "still02.avi"))
+    (tmp_path / "page.ts").write_text("export const a = 1;")
+    outcome = infer(*names)
+    assert outcome.code == 0
+    assert [line.split()[-1] for line in outcome.out.splitlines()] == names[:2]
+    assert outcome.err.count("page.ts: not a video that OpenCV reads") == 1
+
+
+@pytest.mark.parametrize("extension", [".3gp", ".FLV", ".wmv", ".ts"])
+def test_extensions_of_videos(tmp_path, extension):
+    path = tmp_path / ("film" + extension)
+    path.write_bytes(b"damaged")
+    (image,) = finding.find_inputs([str(path)])
+    with pytest.raises(BadImage, match="not a video"):
+        image.read()
+    (image,) = finding.find_inputs([str(tmp_path / ("none" + extension))])
+    with pytest.raises(BadImage, match="no such file"):
+        image.read()
+
+
+def test_damaged_videos_end(tmp_path, video, capfd):
+    """Bytes changed, cut off, zeroed: frames, or a cause, and nothing from OpenCV itself."""
+    with open(video, "rb") as stream:
+        whole = stream.read()
+    random = np.random.RandomState(0)
+    for number in range(12):
+        content = bytearray(whole)
+        for place in random.randint(0, len(content), random.choice([5, 100, 2000])):
+            content[place] = random.randint(256)
+        path = tmp_path / "damaged{:02d}.avi".format(number)
+        path.write_bytes(content[:len(content) * random.randint(1, 100) // 100])
+        for image in finding.find_inputs([str(path)], 10):
+            if isinstance(image.content, BadImage):
+                assert str(image.content)
+            else:
+                assert image.read().shape[2] == 3
+    assert capfd.readouterr() == ("", "")
