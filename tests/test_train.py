@@ -73,7 +73,7 @@ def all_variables(work):
     """Every variable of the newest checkpoint: weights, Adam's moments, averages, counters."""
     with literal(find_checkpoint(os.path.join(work, "model", "checkpoints"))) as prefix:
         reader = tf.train.NewCheckpointReader(prefix)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def history(work):
