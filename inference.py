@@ -28,7 +28,7 @@ from classify.finding import check_names, find_inputs
 from classify.inputs import digest
 from classify.outputs import OutputOptions, open_outputs
 from classify.predict import classify_images, predict_on_all_ranks, search_images
-from classify.search import ZOOMS, WindowSearch
+from classify.search import CHOICES, WindowSearch, zooms_of
 from classify.tables import check_table, keep_whole_rows
 from classify.videos import camera_frames
 from darknet19 import STRIDE
@@ -39,7 +39,7 @@ from model.classifier import folded_classifier
 from model.weight_files import read_weights
 from pictures.classes import CLASS_NAMES
 from pictures.decode import BadImage, PassedOver
-from pictures.lists import add_data_arguments, load_split
+from pictures.lists import add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 from pictures.samples import photographs
 from pictures.sheets import picture_name
@@ -110,8 +110,8 @@ def make_predictor(args, weights, image_size):
         classifier = folded_classifier(weights, image_size, precision=args.precision)
         return functools.partial(classify_images, classifier, batch_size=args.batch_size,
                                  threshold=args.threshold)
-    zooms = [zoom for zoom in ZOOMS if zoom <= int(args.search or ZOOMS[-1])]
-    search = WindowSearch(weights, image_size, zooms, precision=args.precision)
+    search = WindowSearch(weights, image_size, zooms_of(args.search or CHOICES[-1]),
+                          precision=args.precision)
     return functools.partial(search_images, search, threshold=args.threshold,
                              ahead=8 if args.camera is None else 1)
 
@@ -210,13 +210,14 @@ def _parser():
                         help="with named pictures: write one JSON object per line, - for standard "
                              "output; with the test lists: write the figures (default: "
                              "inference_metrics.json in the model directory)")
+    add_source_arguments(parser)
     add_evaluation_arguments(parser)
     _add_named_arguments(parser.add_argument_group("for named pictures"))
     return parser
 
 
 def _add_named_arguments(group):
-    group.add_argument("--search", choices=("off",) + tuple(map(str, ZOOMS)),
+    group.add_argument("--search", choices=CHOICES,
                        help="look through windows of the picture, its shorter side enlarged to up "
                             "to so many times the network's input: 4 finds faces from about 5 %% "
                             "of the width on, 2 from 10 %%, 1 from 20 %%, at 20, 5 and 1 times "
@@ -295,9 +296,9 @@ def main():
     if not args.named:
         classifier = folded_classifier(weights, image_size, precision=args.precision)
         evaluate_and_report(
-            classifier, load_split(args.data_dir, "test"), path, lambda: weights,
+            classifier, load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
             args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-            evaluation_options(args))
+            evaluation_options(args, zooms_of(args.search)))
         return
     names = args.images + (photographs() if args.photographs else [])
     options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})

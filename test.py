@@ -12,10 +12,11 @@ directory.
 import argparse
 import os
 
+from classify.search import CHOICES, zooms_of
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from model import frozen
 from model.weight_files import read_frozen
-from pictures.lists import add_data_arguments, load_split
+from pictures.lists import add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH
 from runtime import distributed
 from utils import HelpFormatter, cli, number_type
@@ -37,7 +38,11 @@ def _parser():
                              "directory)")
     parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
                         help="images per batch")
+    add_source_arguments(parser)
     add_evaluation_arguments(parser)
+    parser.add_argument("--search", choices=CHOICES, default="off",
+                        help="also measure with the pictures searched through windows, at sizes up "
+                             "to this, as inference.py does")
     return parser
 
 
@@ -45,11 +50,12 @@ def _parser():
 @distributed.job
 def main():
     args = _parser().parse_args()
-    split = load_split(args.data_dir, "test")
+    splits = load_sources(args.data_dir, args.sources, "test")
     model = args.model or os.path.join(args.model_dir, "darknet19_frozen.pb")
     evaluate_and_report(
-        frozen.load(model, precision=args.precision), split, model, lambda: read_frozen(model),
-        args.json or os.path.join(args.model_dir, "test_metrics.json"), evaluation_options(args))
+        frozen.load(model, precision=args.precision), splits, model, lambda: read_frozen(model),
+        args.json or os.path.join(args.model_dir, "test_metrics.json"),
+        evaluation_options(args, zooms_of(args.search)))
 
 
 if __name__ == "__main__":

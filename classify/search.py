@@ -23,10 +23,17 @@ CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes ar
 MOST_ENLARGED = 3.0  # sizes that would enlarge the photograph more are left out, but for the first
 LONGEST = 8  # a side longer than this many times the other is compressed to it
 OUTPUT = "windows"
+CHOICES = ("off",) + tuple(map(str, ZOOMS))  # of the option --search
 
 Finding = collections.namedtuple("Finding", "probability left top width height zoom")
 Finding.__doc__ = """The most probable window: P(FACE), its box in the picture's own pixels, and
 the zoom at which it was found."""
+
+
+def zooms_of(choice):
+    """The zooms for a value of the option --search: those up to it; none for ``off`` or None."""
+    return () if choice in (None, "off") else tuple(
+        zoom for zoom in ZOOMS if zoom <= int(choice))
 
 
 class WindowSearch:

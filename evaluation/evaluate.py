@@ -3,6 +3,8 @@
 import collections
 import os
 
+from classify.search import WindowSearch
+from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
 from evaluation.figures import figures_of, format_table, score_split, threshold_at
 from evaluation.heatmaps import FaceMapper
 from evaluation.provenance import find_provenance
@@ -14,8 +16,8 @@ from utils import check_replaceable, number_type, starts_with, write_json
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
-    "threshold false_positive_rate robustness report batch_size data_dir log_dir",
-    defaults=(0.5, None, False, None, 16, "data", "logs"))
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision",
+    defaults=(0.5, None, False, None, 16, "data", "logs", (), "float32"))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
@@ -31,6 +33,10 @@ report : str, optional
 batch_size : int
 data_dir, log_dir : str
     Where the report finds the file lists and the training history.
+zooms : sequence of float
+    Also measure with the answers of a search at these sizes; empty leaves it out.
+precision : str
+    Of that search; see :func:`runtime.session.new_session`.
 """
 
 METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
@@ -53,14 +59,14 @@ def add_evaluation_arguments(parser):
                         help="folder with the history.csv of the model's training, for the report")
 
 
-def evaluation_options(args):
+def evaluation_options(args, zooms=()):
     """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
         args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
-        args.log_dir)
+        args.log_dir, zooms, args.precision)
 
 
-def evaluate_and_report(classifier, split, model, read_weights, metrics_path, options):
+def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
     """Measure on the lists of a split, print the tables and write the files.
 
     All ranks classify; rank 0 does the rest.
@@ -68,11 +74,12 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
     Parameters
     ----------
     classifier : model.classifier.Classifier
-    split : pictures.lists.Split
+    splits : dict of str to pictures.lists.Split
+        The test pictures of each source, by its name.
     model : str
         The file of the model; shown, and used to find its training record.
     read_weights : callable
-        Returns the model's weights. Called only for the report's heat maps.
+        Returns the model's weights. Called only for a search and the report's heat maps.
     metrics_path : str
         The JSON file for the figures.
     options : EvaluationOptions
@@ -87,7 +94,13 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
                           "a file of figures")
         if options.report:
             check_report_folder(options.report)
+    split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
+    searched = None
+    if options.zooms:
+        search = WindowSearch(read_weights(), classifier.image_size, options.zooms,
+                              precision=options.precision)
+        searched = score_by_search(search, split)
     if distributed.rank():
         return
     figures = figures_of(scores, options.threshold)
@@ -96,6 +109,11 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
             scores.labels, scores.face_probabilities, options.false_positive_rate)
     print("{}, {} faces and {} non-faces".format(model, *map(len, split)))
     print(format_table(figures), flush=True)
+    if len(splits) > 1:
+        figures["by_source"] = figures_by_source(scores, splits, options.threshold)
+        print("\n" + format_by_source(figures["by_source"]), flush=True)
+    if searched:
+        figures["search"] = _figures_of_search(searched, splits, options)
     if options.robustness:
         figures["robustness"] = measure_disturbed(
             classifier, scores, options.batch_size, options.threshold)
@@ -106,3 +124,17 @@ def evaluate_and_report(classifier, split, model, read_weights, metrics_path, op
         write_report(options.report, model, scores, figures, mapper,
                      find_provenance(model, options.data_dir, options.log_dir))
         print("wrote {}".format(os.path.join(options.report, "index.html")))
+
+
+def _figures_of_search(searched, splits, options):
+    """Print and return the figures of the answers that a search gave."""
+    figures = figures_of(searched, options.threshold)
+    if options.false_positive_rate is not None:
+        figures["at_false_positive_rate"] = threshold_at(
+            searched.labels, searched.face_probabilities, options.false_positive_rate)
+    figures["by_source"] = figures_by_source(searched, splits, options.threshold)
+    print("\nby search, sizes {}:\n{}".format(
+        ", ".join("{:g}".format(zoom) for zoom in options.zooms), format_table(figures)))
+    if len(splits) > 1:
+        print("\n" + format_by_source(figures["by_source"]), flush=True)
+    return figures

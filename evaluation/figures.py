@@ -97,12 +97,29 @@ def score_split(classifier, split, batch_size=16, description="testing"):
     UserError
         If no image of a class decodes.
     """
-    scores = predict(classifier, split.paths, batch_size, description)
-    kept = [(path, label) for path, label in zip(split.paths, split.labels) if path in scores]
+    return scores_of(predict(classifier, split.paths, batch_size, description), split)
+
+
+def scores_of(probabilities, split):
+    """The :class:`Scores` of a split's pictures whose probabilities are known.
+
+    Parameters
+    ----------
+    probabilities : dict of str to float
+        Path -> probability of FACE, without the files that did not decode.
+    split : pictures.lists.Split
+
+    Raises
+    ------
+    UserError
+        If no image of a class decoded.
+    """
+    kept = [(path, label) for path, label in zip(split.paths, split.labels)
+            if path in probabilities]
     labels = np.array([label for _, label in kept])
     check_classes(labels)
     paths = [path for path, _ in kept]
-    return Scores(paths, labels, np.array([scores[path] for path in paths]),
+    return Scores(paths, labels, np.array([probabilities[path] for path in paths]),
                   len(split.paths) - len(paths))
 
 

@@ -265,6 +265,22 @@ def source_list(name, label, split):
     return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
 
 
+def add_source_arguments(parser):
+    """Add the option of every script that measures on the test lists of sources."""
+    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
+                        help="measure on the test lists of these sources, each in a row of its own")
+
+
+def load_sources(data_dir, names, split):
+    """Read the lists of one split of several sources.
+
+    Returns
+    -------
+    OrderedDict of str to Split
+    """
+    return collections.OrderedDict((name, load_source(data_dir, name, split)) for name in names)
+
+
 def load_source(data_dir, name, split):
     """Read the lists of one split of a source; the split, or one of its classes, may be empty.
 

@@ -105,8 +105,8 @@ def test_results_stream_and_survive_a_signal(tiny_model, pictures, tmp_path):
     """A process of its own: rows appear while the list is still coming; SIGINT ends it cleanly."""
     table = str(tmp_path / "out.csv")
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, "inference.py"), "-", "--search", "off", "--csv", table, "--batch-size",
-         "2", "--model-dir", tiny_model.folder],
+        [sys.executable, os.path.join(ROOT, "inference.py"), "-", "--search", "off", "--csv", table,
+         "--batch-size", "2", "--model-dir", tiny_model.folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=heed_sigint)
     try:

@@ -1,0 +1,56 @@
+"""Each source has a row of its own, counted by hand; a search's answers are measured alike."""
+
+import collections
+
+import numpy as np
+import pytest
+
+import test as test_script
+from classify.search import WindowSearch, zooms_of
+from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
+from evaluation.figures import Scores
+from pictures.decode import read_image
+from pictures.lists import Split, load_split, save_list, source_list
+
+
+def test_rows_by_hand():
+    splits = collections.OrderedDict([
+        ("a", Split(("f1", "f2", "f3"), ("n1",))), ("b", Split((), ("n2", "n3"))),
+        ("c", Split(("gone",), ()))])
+    paths = ["f1", "f2", "f3", "n1", "n2", "n3"]
+    scores = Scores(paths, np.array([0, 0, 0, 1, 1, 1]),
+                    np.array([0.9, 0.4, 0.6, 0.7, 0.2, 0.1]), 1)
+    rows = figures_by_source(scores, splits)
+    assert [(row["source"], row["class"], row["pictures"], row["mistakes"]) for row in rows] == [
+        ("a", "faces", 3, 1), ("a", "non-faces", 1, 1), ("b", "non-faces", 2, 0)]
+    assert rows[0]["rate"] == pytest.approx(1 / 3)
+    assert rows[0]["interval"][0] < 1 / 3 < rows[0]["interval"][1]
+    assert len(format_by_source(rows).splitlines()) == 4
+    assert union(splits) == (("f1", "f2", "f3", "gone"), ("n1", "n2", "n3"))
+
+
+def test_scores_by_search_are_the_searchs_answers(sample_dir, tiny_model, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x89PNG")
+    faces, others = load_split(sample_dir, "val")
+    search = WindowSearch(tiny_model.weights, 32, (1, 2))
+    scores = score_by_search(search, Split(faces + (str(bad),), others))
+    assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
+    for path, probability in zip(scores.paths, scores.face_probabilities):
+        assert search(read_image(path)).probability == pytest.approx(probability, abs=1e-6)
+
+
+def test_zooms_of_the_option():
+    assert zooms_of("off") == zooms_of(None) == () and zooms_of("2") == (1, 2)
+
+
+def test_test_script_prints_sources_and_search(run_script, sample_dir, tiny_model, tmp_path):
+    for label, paths in enumerate(load_split(sample_dir, "val")):
+        save_list(str(tmp_path / source_list("more", label, "test")), list(paths))
+    for label, paths in enumerate(load_split(sample_dir, "test")):
+        save_list(str(tmp_path / source_list("celeba", label, "test")), list(paths))
+    outcome = run_script(test_script, "--model", tiny_model.pb, "--data-dir", tmp_path, "--json",
+                         tmp_path / "metrics.json", "--sources", "celeba", "more", "--search", "1")
+    assert outcome.code == 0
+    assert outcome.out.count("\nmore ") == 4, "faces and non-faces, by one look and by search"
+    assert "by search, sizes 1:" in outcome.out
