@@ -53,12 +53,12 @@ class WindowSearch:
     def __init__(self, weights, image_size=224, zooms=ZOOMS, threads=None, precision="float32"):
         self.image_size = image_size
         self.zooms = tuple(zooms)
-        cells = image_size // darknet19.STRIDE
+        self.cells = image_size // darknet19.STRIDE
         graph = tf.Graph()
         with graph.as_default():
             images = tf.placeholder(tf.float32, [None, None, None, 3], "input")
             _, end_points = darknet19.build(images, training=False)
-            windows = tf.nn.avg_pool2d(end_points["class_map"], cells, 1, "VALID")
+            windows = tf.nn.avg_pool2d(end_points["class_map"], self.cells, 1, "VALID")
             tf.subtract(windows[..., FACE], windows[..., NON_FACE], name=OUTPUT)
             with new_session(graph, threads) as session:
                 assign(session, weights)
@@ -118,6 +118,6 @@ class WindowSearch:
 
     def box(self, shape, grid, row, column):
         """The box of a window, left, top, width, height, in the picture's own pixels."""
-        cells = self.image_size // darknet19.STRIDE
+        cells = self.cells
         height, width = shape[0] / (grid[0] + cells - 1), shape[1] / (grid[1] + cells - 1)
         return column * width, row * height, cells * width, cells * height

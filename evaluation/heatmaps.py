@@ -2,28 +2,25 @@
 
     python inference.py --heatmap maps photo.jpg       # writes maps/photo.jpg
 
-Darknet-19 ends in a 1x1 convolution and global average pooling. The map before the pooling is
-therefore the class activation map (Zhou et al., "Learning Deep Features for Discriminative
-Localization", CVPR 2016): the logits are its mean, and its softmax is the probability of FACE at
-each place. The network is fully convolutional, so each picture is run at several sizes. Large and
-small faces then both appear at a size that the network was trained on.
+The network looks at the picture through windows of the size that it was trained at (see
+:mod:`classify.search`), and the map gives every place the mean answer of the windows that show it.
+A single cell of the class activation map would say less: it is trained only as a part of a mean,
+and is above one half somewhere in nearly every picture.
 """
 
 import cv2
 import numpy as np
+from scipy.signal import convolve2d
 
-import darknet19
-from model.weights import assign
-from pictures.classes import FACE
-from runtime.session import new_session, tf
+from classify.search import WindowSearch
 
-# Multiples of the input size at which a picture is run, if it has enough pixels. 1 is left out: at
-# the input size every cell of the map sees a whole portrait, and the map is warm everywhere.
-ZOOMS = (1.6, 2.5, 4, 6.4)
+# Sizes at which a picture is looked at. 1 is left out: there a portrait is a single window, and the
+# map the same everywhere.
+ZOOMS = (2, 4)
 
 
 class FaceMapper:
-    """Maps the FACE class over pictures of any size, in a graph and session of its own.
+    """Maps the probability of FACE over pictures of any size.
 
     Parameters
     ----------
@@ -31,21 +28,13 @@ class FaceMapper:
     image_size : int
         The input size in training, in pixels.
     zooms : sequence of float
-        Multiples of the input size at which to run a picture.
+        Sizes at which a picture is looked at, as for :class:`classify.search.WindowSearch`.
     threads : int, optional
         See :func:`runtime.session.new_session`.
     """
 
     def __init__(self, weights, image_size, zooms=ZOOMS, threads=None):
-        self.image_size = image_size
-        self.zooms = zooms
-        graph = tf.Graph()
-        with graph.as_default():
-            self._images = tf.placeholder(tf.float32, [None, None, None, 3])
-            _, end_points = darknet19.build(self._images, training=False)
-            self._map = tf.nn.softmax(end_points["class_map"])[..., FACE]
-        self.session = new_session(graph, threads)
-        assign(self.session, weights)
+        self.search = WindowSearch(weights, image_size, zooms, threads)
 
     def __call__(self, image):
         """Map one picture.
@@ -58,33 +47,36 @@ class FaceMapper:
         Returns
         -------
         numpy.ndarray
-            float32, [height, width], 0..1: the probability of FACE at each place, the maximum
-            over the sizes.
+            float32, [height, width], 0..1: the mean probability of FACE in the windows that show
+            each place, the maximum over the sizes.
         """
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
-        for size in self.input_sizes(height, width):
-            scaled = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-            cells = self.session.run(
-                self._map, {self._images: scaled[np.newaxis] / np.float32(255)})[0]
+        for _, log_odds in self.search.windows(image):
+            cells = mean_over_windows(1 / (1 + np.exp(-log_odds)), self.search.cells)
             smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
             np.maximum(highest, smooth, out=highest)
         return highest
 
-    def input_sizes(self, height, width):
-        """The input sizes for a picture, as (height, width), multiples of 32.
 
-        Each keeps the aspect ratio. Its area is that of the network's input times the square of a
-        zoom. At most two of the sizes enlarge the picture to more than twice its pixels.
-        """
-        sizes = []
-        for zoom in self.zooms:
-            scale = self.image_size * zoom / np.sqrt(height * width)
-            size = tuple(darknet19.STRIDE * max(1, int(round(side * scale / darknet19.STRIDE)))
-                         for side in (height, width))
-            if size not in sizes and (len(sizes) < 2 or scale <= np.sqrt(2)):
-                sizes.append(size)
-        return sizes
+def mean_over_windows(values, cells):
+    """The mean value of the windows that cover each cell.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        [rows, columns], one for each window; neighbours are a cell apart.
+    cells : int
+        Cells along each side of a window.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, [rows + cells - 1, columns + cells - 1].
+    """
+    window = np.ones((cells, cells))
+    totals = convolve2d(values, window)
+    return (totals / convolve2d(np.ones_like(values), window)).astype(np.float32)
 
 
 def overlay(image, face_map):

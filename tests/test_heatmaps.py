@@ -1,4 +1,4 @@
-"""Class activation maps: the network's own numbers, at the right places, at any size."""
+"""Heat maps: the windows' own numbers, at the right places, at any size."""
 
 import numpy as np
 import pytest
@@ -73,13 +73,20 @@ def test_any_size(mapper, height, width):
     assert drawn.shape == picture.shape and drawn.dtype == np.uint8
 
 
-def test_input_sizes_are_multiples_of_32_and_grow_with_the_picture(mapper):
-    for height, width in ((40, 40), (89, 109), (300, 500), (3000, 4000)):
-        for size in mapper.input_sizes(height, width):
-            assert all(side > 0 and side % 32 == 0 for side in size)
-    assert mapper.input_sizes(32, 32) == [(64, 64), (128, 128)]
-    assert mapper.input_sizes(4000, 4000) == [(64, 64), (128, 128), (192, 192)]
-    assert mapper.input_sizes(100, 400)[1] == (32, 160), "the picture's shape is kept"
+def test_the_mean_of_the_windows_over_each_cell():
+    values = np.array([[1.0, 0.0, 0.5]])
+    np.testing.assert_allclose(heatmaps.mean_over_windows(values, 2), [
+        [1.0, 0.5, 0.25, 0.5], [1.0, 0.5, 0.25, 0.5]])
+    np.testing.assert_allclose(heatmaps.mean_over_windows(values, 1), values)
+
+
+def test_windows_below_one_half_draw_no_line():
+    """A cell of the class map may be warm where no window is: the line follows the windows."""
+    weights = bright_is_face()
+    mapper = heatmaps.FaceMapper(weights, 128)  # windows of 4 x 4 cells
+    picture = np.zeros((256, 256, 3), np.uint8)
+    picture[96:136, 96:136] = 255  # a bright cell, too small to fill a window
+    assert mapper(picture).max() < 0.5
 
 
 def test_overlay_is_grey_without_a_face_and_warm_with_one():
@@ -96,5 +103,5 @@ def test_overlay_is_grey_without_a_face_and_warm_with_one():
 
 def test_the_mapper_leaves_the_default_graph_alone(tiny_model):
     before = len(tf.get_default_graph().get_operations())
-    heatmaps.FaceMapper(tiny_model.weights, 32).session.close()
+    heatmaps.FaceMapper(tiny_model.weights, 32).search.session.close()
     assert len(tf.get_default_graph().get_operations()) == before
