@@ -14,7 +14,7 @@ from utils import progress
 MAX_DOWNLOAD_BYTES = 20 * 1000 * 1000  # longer files are not read to their end
 MAX_DOWNLOAD_PIXELS = 50 * 1000 * 1000  # larger pictures are not decoded
 
-PATIENCE = 5  # result pages in a row that may bring nothing new
+STALE_PAGES = 5  # result pages in a row that may bring nothing new
 CANDIDATES_PER_PICTURE = 10  # search results looked at for each picture wanted, and 100 more
 OUTAGE = 50  # transient failures in a row after which a query ends
 
@@ -127,7 +127,7 @@ class Collector:
                     if not self._store.is_settled(query, candidate):
                         yield candidate
             stale = 0 if len(seen) > before else stale + 1
-            if stale == PATIENCE:
+            if stale == STALE_PAGES:
                 self.notes[query] = "{} result pages in a row brought nothing new".format(stale)
                 return
 

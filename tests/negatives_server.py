@@ -1,7 +1,7 @@
 """A picture server that misbehaves on purpose, for the tests of gen_neg_samples.py.
 
-It speaks the search formats of Wikimedia Commons and Openverse and serves pictures from memory,
-on 127.0.0.1 alone. What goes wrong with a picture is said by its fault; see ``FAULTS``.
+It speaks the search formats of Wikimedia Commons and Openverse and serves pictures from memory, on
+127.0.0.1 only. A picture can have a fault; see ``FAULTS``.
 """
 
 import collections
@@ -19,11 +19,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from PIL import Image
 
-PATIENCE = 8  # seconds that a stalled answer stays open, far beyond the tests' time-outs
+STALL_SECONDS = 8  # how long a stalled response stays open, far beyond the tests' time-outs
 
 
 def texture(number, height=96, width=96):
-    """A picture unlike any other number's: smooth random colours with noise.
+    """A picture of smooth random colours with noise, a different one for each number.
 
     Returns
     -------
@@ -49,17 +49,17 @@ class PictureServer:
     Attributes
     ----------
     faults : dict of str to str
-        Name -> key of FAULTS. ``"503 once"`` and the like go wrong at the first request only.
+        Name -> key of FAULTS. ``"503 once"`` and the like fail at the first request only.
     hits, served : collections.Counter
-        Requests, and whole and proper answers, by name; "search" counts searches.
+        Requests, and complete and correct responses, by name; "search" counts searches.
     agents, cookies : set of str
         The User-Agents and the cookies seen.
     connections : int
     search_faults : dict of (str, int) to callable
-        (query, number of the page from 0) -> what to answer instead, given the handler.
+        (query, page number from 0) -> a function of the handler that answers instead.
     page_size : int
     repeats : bool
-        Continue the last result page with itself for ever.
+        Whether the last result page is continued by itself for ever.
     """
 
     def __init__(self):
@@ -98,14 +98,14 @@ class PictureServer:
             self.changed.notify_all()
 
     def wait_for(self, condition, timeout=60):
-        """Block until ``condition()`` holds; it is looked at after every request."""
+        """Block until ``condition()`` holds; it is evaluated after every request."""
         with self.changed:
             return self.changed.wait_for(condition, timeout)
 
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request, client_address):
-        """Say nothing of clients that hang up: that is what they are tested to do."""
+        """Print nothing about clients that hang up: they are tested to do so."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -233,13 +233,13 @@ def _redirect(target):
 
 
 def _redirect_to_another_host(handler, body):
-    """This server under its other name, for a picture that is always "503 with Retry-After"."""
+    """Redirect to this server under its other name, to a picture that asks to wait."""
     port = handler.server.server_address[1]
     handler.send_body(b"", {"Location": "http://localhost:{}/busy.jpg".format(port)}, 302)
 
 
 def _cookies(handler, body):
-    """One cookie for all later requests, and one of a name of its own."""
+    """Set two cookies: one of the same name for each picture, one of another name."""
     name = unquote(handler.path).rpartition("/")[2]
     handler.send_response(200)
     for cookie in ("session", name):
@@ -250,8 +250,8 @@ def _cookies(handler, body):
 
 
 def _interim_responses(handler, body):
-    """The answer is always about to come."""
-    for _ in range(int(PATIENCE / 0.05)):
+    """Announce the response again and again, and never send it."""
+    for _ in range(int(STALL_SECONDS / 0.05)):
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         time.sleep(0.05)
 
@@ -268,14 +268,14 @@ def _flood_in_a_header(handler, body):
 
 
 def _tiny_chunks(handler, body):
-    """A byte at a time, each in a chunk with a long extension that the client has to read."""
+    """Send a byte at a time, each in a chunk with a long extension."""
     handler.start_endless(headers={"Transfer-Encoding": "chunked"})
     while True:
         handler.wfile.write(b"1;%s\r\nx\r\n" % (60000 * b"x"))
 
 
 def _redirects(count):
-    """So many redirects before the picture comes."""
+    """Send the picture after so many redirects."""
 
     def answer(handler, body):
         path, _, hop = handler.path.partition("?hop=")
@@ -289,27 +289,27 @@ def _redirects(count):
 
 def _stall(handler, body):
     handler.send_body(body[:len(body) // 2], length=len(body))
-    time.sleep(PATIENCE)
+    time.sleep(STALL_SECONDS)
 
 
 def _trickle(handler, body):
-    """A byte at a time, each within any read time-out."""
+    """Send a byte at a time, each within any read time-out."""
     handler.send_body(body[:1], length=len(body))
-    for position in range(1, int(PATIENCE / 0.05)):
+    for position in range(1, int(STALL_SECONDS / 0.05)):
         time.sleep(0.05)
         handler.wfile.write(body[position:position + 1])
 
 
 def _trickle_headers(handler, body):
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-    for _ in range(int(PATIENCE / 0.05)):
+    for _ in range(int(STALL_SECONDS / 0.05)):
         time.sleep(0.05)
         handler.wfile.write(b"x")
 
 
 def _trickle_without_length(handler, body):
     handler.start_endless()
-    for position in range(int(PATIENCE / 0.05)):
+    for position in range(int(STALL_SECONDS / 0.05)):
         handler.wfile.write(body[position:position + 1])
         time.sleep(0.05)
 
@@ -320,7 +320,7 @@ def _hang_up_in_headers(handler, body):
 
 
 def _slow(handler, body):
-    """In pieces with pauses, but whole in the end."""
+    """Send the picture in pieces with pauses."""
     handler.send_body(body[:100], length=len(body))
     for start in range(100, len(body), len(body) // 4):
         time.sleep(0.02)
@@ -341,14 +341,14 @@ def _endless_redirect(handler, body):
 
 
 def _flood_between_chunks(handler, body):
-    """The mark of the first chunk never ends."""
+    """Send a first chunk size that never ends."""
     handler.start_endless(headers={"Transfer-Encoding": "chunked"})
     handler.wfile.write(b"5;")
     _flood(handler, b"x")
 
 
 def _flood_after_chunks(handler, body):
-    """A whole body in one chunk, then a trailer that never ends."""
+    """Send the body in one chunk, then a trailer that never ends."""
     handler.start_endless(headers={"Transfer-Encoding": "chunked"})
     handler.wfile.write(b"%x\r\n%s\r\n0\r\nX-Long: " % (len(body), body))
     _flood(handler, b"x")
@@ -377,7 +377,7 @@ def _reset_before_the_answer(handler, body):
 
 
 def _too_long(handler, body):
-    """Announces more than it sends."""
+    """Announce more bytes than are sent."""
     handler.send_body(body, length=len(body) + 1000)
     handler.close_connection = True
 

@@ -107,7 +107,7 @@ def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypa
 
 
 def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
-    """A redirect's target asks to wait: the target is held back, not the host that sent us."""
+    """If the target of a redirect asks to wait, the target is held back, not the first host."""
     server.add("dog", "busy.jpg", b"", "503 with Retry-After")
     server.add("dog", "0.jpg", b"", "redirect to another host")
     polite = client.PoliteClient(
@@ -122,7 +122,7 @@ def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
 
 
 def test_overload_holds_back_the_whole_host(monkeypatch):
-    """After HTTP 503 with Retry-After no thread asks the host before the time is over."""
+    """After HTTP 503 with Retry-After, no thread asks the host too early."""
     now = [1000.0]
     monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
     limiter = client._RateLimiter(rate=2)
@@ -187,7 +187,7 @@ def test_a_proxy_that_cannot_be_used_spoils_no_address(server, run, tmp_path, mo
 
 
 def test_a_name_may_not_lead_to_a_private_address(server, monkeypatch):
-    """The address that is connected to is checked, before a byte is sent."""
+    """The address of the connection is checked before a byte is sent."""
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve(
         "127.0.0.1" if host == "pictures.example.org" else host, *rest, **options))

@@ -67,7 +67,7 @@ def test_only_passing_failures_are_tried_again(server, run, tmp_path):
 
 
 def test_an_outage_ends_a_query_but_not_the_run(server, run, tmp_path):
-    """No more pages are asked for when the picture server has gone away; a later run goes on."""
+    """Without a picture server no more result pages are fetched; a later run continues."""
     fill(server, "dog", range(4))
     fill(server, "dog", range(4, 200), "503")
     fill(server, "cat", range(200, 204))
@@ -102,7 +102,7 @@ def test_a_continuation_that_repeats_ends(server, run, tmp_path):
 
 
 def test_pages_without_anything_new_end(server, run, tmp_path):
-    """A service that finds the same four pictures on page after page."""
+    """The service offers the same four pictures on every page."""
     fill(server, "dog", range(4))
     for number in range(100):
         server.search_faults["dog", number] = lambda handler, number=number: handler.send_json(dict(

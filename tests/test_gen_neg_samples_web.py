@@ -16,7 +16,7 @@ server, run = negatives_runs.server, negatives_runs.run
 
 
 def busy_site(server):
-    """1,000 pictures for three queries: 100 with passing faults, 100 with lasting ones, 20 twins.
+    """1,000 pictures for three queries: 100 transient faults, 100 lasting ones, 20 duplicates.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def attributed(data_dir):
 
 
 def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
-    """Every good picture is kept exactly once; killed three times, the result is the same."""
+    """Every good picture is kept once, and three kills do not change the result."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     with PictureServer() as server:

@@ -48,7 +48,7 @@ def test_of_an_enormous_result_page_a_page_is_taken(server, run, tmp_path, sourc
 
 
 def test_older_versions_of_a_single_result_are_not_asked_for(server, run, tmp_path):
-    """MediaWiki goes on with them if a page holds one result, as the last of 51 does."""
+    """MediaWiki offers them if a page holds a single result, such as the last page of 51."""
     fill(server, "dog", range(51))
     server.search_faults["dog", 1] = lambda handler: handler.send_json(dict(
         handler._wikimedia([(50, "50.jpg")], 1, False),
@@ -120,7 +120,7 @@ def test_addresses_from_a_file(server, run, tmp_path):
 
 
 def test_addresses_in_a_file_may_not_be_private(server, run_script, tmp_path):
-    """Nor under other notations, or names; with --endpoint on that network they may."""
+    """Neither in another notation, nor by name; with --endpoint on that network they may."""
     fill(server, "-", range(4))
     port = server.url.rpartition(":")[2]
     hosts = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost",

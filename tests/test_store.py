@@ -124,7 +124,7 @@ def test_a_line_cut_short_by_a_kill_is_no_damage(server, run, tmp_path, cut):
 
 
 def test_what_was_fetched_for_another_query_is_not_fetched_twice(server, run, tmp_path):
-    """Nor does a picture or a sheet half written by a kill stay for ever."""
+    """And half-written files that a kill left are removed."""
     folder = tmp_path / "neg_samples"
     fill(server, "dog", range(12))
     fill(server, "cat", range(20, 24))
