@@ -136,7 +136,7 @@ def _page(model, scores, figures, found, mapper, provenance):
     sections = [(title, name, indices) for title, name, indices in (
         ("Non-faces taken for faces", "false-positives", false_positives),
         ("Faces missed", "missed-faces", missed),
-        ("Right, but only just", "close-calls", close_calls)) if indices]
+        ("Correct, but close to the threshold", "close-calls", close_calls)) if indices]
     faces = int((scores.labels == FACE).sum())
     page = TEMPLATES.get_template("report.html.j2").render(
         model=model, figures=figures, faces=faces, non_faces=figures["images"] - faces,
