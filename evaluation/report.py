@@ -23,6 +23,7 @@ from pictures.decode import BadImage, read_image
 from pictures.lists import relative_to_data, resolve
 from pictures.sheets import scale_to
 from utils import (
+    UserError,
     check_replaceable,
     printable,
     progress,
@@ -58,8 +59,10 @@ def check_report_folder(folder):
     Raises
     ------
     UserError
-        If its folder has an ``index.html`` or ``report.json`` of another kind.
+        If its folder is a file, or has an ``index.html`` or ``report.json`` of another kind.
     """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError("{}: not a folder; name another for the report".format(folder))
     for name, start in (("index.html", PAGE_START), ("report.json", JSON_START)):
         check_replaceable(os.path.join(folder, name), lambda path, start=start: starts_with(
             path, start), "a report of this program")
