@@ -160,9 +160,9 @@ def _write(results, bad, outputs, counts):
         except OSError as error:
             if error.errno not in ONE_PICTURE_ERRORS:
                 raise
-            counts["bad"] += 1
+            counts["not written"] += 1
             warn("{}: {}: {}; skipped".format(
-                printable(image.name), error.filename, error.strerror))
+                printable(image.name), error.filename or "results", error.strerror))
     for output in outputs:
         output.flush()
 
@@ -179,10 +179,10 @@ def _summarise(counts, passed_over):
     """Print the counts to stderr, and what was passed over in folders."""
     total = sum(counts[name] for name in CLASS_NAMES)
     parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
-    if counts["bad"]:
-        parts.append("{:,} could not be read".format(counts["bad"]))
-    if counts["done before"]:
-        parts.append("{:,} were done before".format(counts["done before"]))
+    for name, what in (("bad", "could not be read"), ("not written", "could not be written"),
+                       ("done before", "were done before")):
+        if counts[name]:
+            parts.append("{:,} {}".format(counts[name], what))
     tqdm.write("classified {:,} picture{}: {}".format(
         total, "" if total == 1 else "s", ", ".join(parts)), file=sys.stderr)
     if passed_over:

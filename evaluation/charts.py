@@ -24,7 +24,7 @@ THEME = {hexadecimal(INK): "currentColor", hexadecimal(BLUE): "var(--face)",
 
 WIDTH = 6.4  # inches
 MOST_CATEGORIES = 15
-LONGEST_NAME = 24  # columns of a category's name, in which a CJK letter takes two
+LONGEST_NAME = 22  # columns of a category's name, in which a CJK letter takes two
 LABEL_SIZE = 11  # points
 CAPTIONS = {
     "confusion": "How many pictures of each class were assigned to each class.",
@@ -228,7 +228,8 @@ def _draw_categories(axis, rows, names):
     # Matplotlib would typeset text between dollars as a formula.
     axis.set_yticklabels([name.replace("$", r"\$") for name in names], fontsize=LABEL_SIZE)
     axis.set_ylim(max(len(rows), 4) - 0.5, -0.5)
-    axis.set(title="False positives by category", xlabel="false-positive rate")
+    axis.set_title("False positives by category", loc="right")  # over the labels if there is need
+    axis.set_xlabel("false-positive rate", loc="right")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
 
 

@@ -23,6 +23,7 @@ from pictures.decode import BadImage, read_image
 from pictures.lists import relative_to_data, resolve
 from pictures.sheets import scale_to
 from utils import (
+    UserError,
     check_replaceable,
     printable,
     progress,
@@ -58,8 +59,10 @@ def check_report_folder(folder):
     Raises
     ------
     UserError
-        If its folder has an ``index.html`` or ``report.json`` of another kind.
+        If its folder is a file, or has an ``index.html`` or ``report.json`` of another kind.
     """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError("{}: not a folder; name another for the report".format(folder))
     for name, start in (("index.html", PAGE_START), ("report.json", JSON_START)):
         check_replaceable(os.path.join(folder, name), lambda path, start=start: starts_with(
             path, start), "a report of this program")
@@ -136,7 +139,7 @@ def _page(model, scores, figures, found, mapper, provenance):
     sections = [(title, name, indices) for title, name, indices in (
         ("Non-faces taken for faces", "false-positives", false_positives),
         ("Faces missed", "missed-faces", missed),
-        ("Right, but only just", "close-calls", close_calls)) if indices]
+        ("Correct, but close to the threshold", "close-calls", close_calls)) if indices]
     faces = int((scores.labels == FACE).sum())
     page = TEMPLATES.get_template("report.html.j2").render(
         model=model, figures=figures, faces=faces, non_faces=figures["images"] - faces,

@@ -197,7 +197,7 @@ def test_one_picture_in_the_way_does_not_end_the_run(infer, pictures, tmp_path):
     (maps / "b.png").write_bytes(b"")
     table = str(tmp_path / "out.csv")
     outcome = infer(folder, "--csv", table, "--heatmap", maps)
-    assert outcome.code == 0 and "3 could not be read" in outcome.err
+    assert outcome.code == 0 and "3 could not be written" in outcome.err
     assert [os.path.basename(row["file"]) for row in read_csv(table)] == ["d.png"]
     for name in ("a.png", "c.png", long_name):
         assert sum(name in line for line in outcome.err.splitlines()) == 1
@@ -220,7 +220,7 @@ def test_a_picture_that_vanishes_before_it_is_copied(infer, pictures, tmp_path, 
 
     monkeypatch.setattr(outputs.Sorter, "write", remove_first)
     outcome = infer(pictures, "--sort-into", tmp_path / "sorted")
-    assert outcome.code == 0 and "1 could not be read" in outcome.err
+    assert outcome.code == 0 and "1 could not be written" in outcome.err
     assert sum("00.png" in line for line in outcome.err.splitlines()) == 1
 
 

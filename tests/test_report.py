@@ -238,6 +238,10 @@ def test_no_other_file_is_replaced(run_script, sample_dir, tiny_model, tmp_path,
     assert outcome.code == 2 and outcome.out == ""
     assert name + ": not a report of this program" in outcome.err.splitlines()[-1]
     assert (tmp_path / name).read_text() == "<html>mine</html>"
+    outcome = run_script(test_script, "--data-dir", sample_dir, "--model-dir", tiny_model.folder,
+                         "--report", tmp_path / name)
+    assert outcome.code == 2 and outcome.out == ""
+    assert name + ": not a folder" in outcome.err.splitlines()[-1]
 
 
 def test_figures_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_path):
