@@ -23,8 +23,14 @@ LISTS = {
     "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
 }
 
+SPLITS = tuple(LISTS)
+CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
+
 # What to do about a missing or bad list of faces, and of non-faces.
-_MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
+_MAKERS = (
+    "run preprocess_folders.py on folders of your own pictures, or preprocess_celeba.py for CelebA",
+    "run preprocess_folders.py on folders of your own pictures, or gen_neg_samples.py",
+)
 
 MAX_LIST_BYTES = 256 * 1000 * 1000
 
@@ -232,3 +238,19 @@ def relative_to_data(path, data_dir):
 def resolve(name, data_dir):
     """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
     return os.path.join(data_dir, name)  # an absolute name wins over data_dir
+
+
+def source_list(name, label, split):
+    """The file name of a source's list.
+
+    Parameters
+    ----------
+    name : str
+        :data:`CELEBA` stands for the original's lists.
+    label : int
+        FACE or NON_FACE.
+    split : {"train", "val", "test"}
+    """
+    if name == CELEBA:
+        return LISTS[split][label]
+    return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
