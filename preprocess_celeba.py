@@ -12,17 +12,15 @@ reported and left out. Writes ``celeba_train_file.pickle``, ``celeba_val_file.pi
 """
 
 import argparse
-import concurrent.futures
 import csv
 import itertools
 import os
 
 from pictures.decode import BadImage, PassedOver, find_images, pixel_digest, read_image
-from pictures.lists import LISTS, save_lists
+from pictures.lists import SPLITS, save_lists
+from pictures.reader import map_in_threads
 from pictures.samples import SAMPLE_COUNTS, build_sample
 from utils import UserError, cli, number_type, open_regular, printable, progress, warn
-
-SPLITS = tuple(LISTS)
 
 # Where copies of CelebA have their images and their partition, below its folder.
 _IMAGE_FOLDERS = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba_png",
@@ -210,12 +208,11 @@ def check_images(partition, folder):
     kept, seen = {}, {}
     bad, duplicates = PassedOver(), 0
     total = sum(map(len, partition.values()))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
-            progress(total=total, desc="checking images", unit="image") as bar:
+    with progress(total=total, desc="checking images", unit="image") as bar:
         for split in reversed(SPLITS):
             kept[split] = []
             paths = [os.path.join(folder, name) for name in partition[split]]
-            for path, digest, cause in _map_in_chunks(pool, _digest, paths):
+            for path, digest, cause in map_in_threads(_digest, paths):
                 bar.update()
                 if cause:
                     bad.add(path, cause)
@@ -235,13 +232,6 @@ def _warn_at_first(message, number):
         warn(message)
     elif number == WARNINGS + 1:
         warn("more of this kind are only counted")
-
-
-def _map_in_chunks(pool, function, items, chunk=512):
-    """``pool.map`` that does not queue the whole list at once."""
-    items = iter(items)
-    for part in iter(lambda: list(itertools.islice(items, chunk)), []):
-        yield from pool.map(function, part)
 
 
 def _digest(path):

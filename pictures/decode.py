@@ -278,6 +278,13 @@ class PassedOver:
         if len(self._examples[reason]) < self.EXAMPLES:
             self._examples[reason].append(printable(path))
 
+    def update(self, other):
+        """Add what another one counted."""
+        for reason, count in other.counts.items():
+            self.counts[reason] += count
+            examples = self._examples[reason]
+            examples += other._examples[reason][:self.EXAMPLES - len(examples)]
+
     def __len__(self):
         """How many files and folders were counted."""
         return sum(self.counts.values())

@@ -28,7 +28,10 @@ SPLITS = tuple(LISTS)
 CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
 
 # What to do about a missing or bad list of faces, and of non-faces.
-_MAKERS = ("run preprocess_celeba.py", "run gen_neg_samples.py")
+_MAKERS = (
+    "run preprocess_folders.py on folders of your own pictures, or preprocess_celeba.py for CelebA",
+    "run preprocess_folders.py on folders of your own pictures, or gen_neg_samples.py",
+)
 
 MAX_LIST_BYTES = 256 * 1000 * 1000
 

@@ -3,12 +3,13 @@
 import collections
 import concurrent.futures
 import itertools
+import os
 
 import numpy as np
 
 from pictures.decode import OVERSAMPLING, BadImage, read_image, resize
 
-# Bounds for the command line, far above use: beyond them a slip of the finger fills the memory.
+# Bounds for the command line, far above what is useful: a typing error must not fill the memory.
 LARGEST_SIZE = 4096
 LARGEST_BATCH = 4096
 
@@ -19,7 +20,7 @@ def read_for_inference(path, least_size):
 
 
 def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inference):
-    """Read pictures for inference, a few batches ahead in threads, in the order given.
+    """Read pictures in threads, a few batches ahead, and yield them in the order given.
 
     Parameters
     ----------
@@ -30,8 +31,8 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inferen
     threads : int
         Decoding threads (the decoders release Python's lock).
     read : callable
-        Turns one of ``paths`` (which then need not be strings) and the size below which it must
-        not be shrunk into an RGB image, or raises BadImage.
+        Called with one of ``paths`` (any objects, then) and the size below which the picture must
+        not be shrunk. Returns an RGB image or raises BadImage.
 
     Yields
     ------
@@ -85,3 +86,14 @@ def read_ahead(items, read, threads=2, ahead=8):
             except BadImage as error:
                 image, cause = None, str(error)
             yield item, image, cause
+
+
+def map_in_threads(function, items, chunk=512):
+    """Yield ``function(item)`` for each item, in order, computed by as many threads as processors.
+
+    The items are taken ``chunk`` at a time: ``pool.map`` alone would queue all of them at once.
+    """
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part in iter(lambda: list(itertools.islice(items, chunk)), []):
+            yield from pool.map(function, part)

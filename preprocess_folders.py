@@ -1,0 +1,395 @@
+"""Turn folders of your own pictures, faces and anything else, into file lists.
+
+    python preprocess_folders.py --faces my/faces --non-faces my/rooms my/dogs
+    python preprocess_folders.py --faces a --non-faces b --review doubts.png
+    python preprocess_folders.py --faces masked --name masked   # one more source for train.py
+
+Sub-folders and links to folders are searched too. Writes the six lists that train.py reads, or,
+with ``--name``, the lists ``NAME_faces_train.pickle``, ``NAME_others_train.pickle`` and so on.
+
+A picture's split follows from its content, so that pictures added later leave the others in their
+splits. Equal pictures are listed once. Near duplicates, such as two sizes of a photograph, share a
+split; if they are in both classes, they are left out. At the end the released model looks at every
+picture, and those whose class it doubts are named: move what is in the wrong folder and run again.
+"""
+
+import argparse
+import collections
+import os
+import re
+
+import numpy as np
+
+from negatives.checks import near_duplicate_groups, perceptual_hash
+from pictures.classes import FACE, NON_FACE
+from pictures.decode import (
+    EXTENSIONS,
+    BadImage,
+    PassedOver,
+    find_images,
+    pixel_digest,
+    read_image,
+)
+from pictures.lists import CELEBA, SPLITS, relative_to_data, save_list, source_list
+from pictures.reader import map_in_threads, read_batches
+from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
+from utils import (
+    HelpFormatter,
+    UserError,
+    cli,
+    number_type,
+    printable,
+    progress,
+    read_json,
+    warn,
+)
+
+OPTIONS = {FACE: "--faces", NON_FACE: "--non-faces"}
+CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
+
+# The released model doubts a picture's class if it is at least this sure of the other one.
+DOUBT = 0.99
+MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
+                     "darknet19_face.npz")
+SHEET_PICTURES, SHEET_TILE = 100, 160
+
+Labelled = collections.namedtuple("Labelled", "path label digest hash")
+Labelled.__doc__ = """A picture's file, class, pixel digest and perceptual hash (bool, [256])."""
+
+Doubt = collections.namedtuple("Doubt", "path label face_probability")
+Doubt.__doc__ = """A picture whose class the released model doubts."""
+
+
+def find_files(folders, left_out, sheet=None):
+    """Find the picture files of each class.
+
+    A folder of one class inside a folder of the other belongs to its own class alone.
+
+    Parameters
+    ----------
+    folders : dict of int to list of str
+        By class.
+    left_out : PassedOver
+        Counts what is passed over.
+    sheet : str, optional
+        A picture that this script draws: not one of the pictures.
+
+    Returns
+    -------
+    dict of int to list of str
+        Each file once, also if two folders lead to it.
+
+    Raises
+    ------
+    UserError
+        Something that is not a folder, a folder of both classes, or a class without pictures.
+    """
+    check_folders(folders)
+    roots = {label: {os.path.realpath(name) for name in names} for label, names in folders.items()}
+    found = {}
+    for label, names in folders.items():
+        exclude = set().union(*(roots[each] for each in roots if each != label))
+        if sheet:
+            exclude.add(os.path.realpath(sheet))
+        files = collections.OrderedDict()  # by real path
+        passed_over = PassedOver()
+        for name in names:
+            for path in find_images(name, exclude, passed_over.add):
+                files.setdefault(os.path.realpath(path), path)
+        if not files:
+            raise UserError("{}: no pictures in it{}; {} needs folders with pictures ({})".format(
+                ", ".join(names), ", only {}".format(passed_over) if passed_over else "",
+                OPTIONS[label], " ".join(EXTENSIONS)))
+        left_out.update(passed_over)
+        found[label] = list(files.values())
+    return found
+
+
+def check_folders(folders):
+    """Check the folders on the command line; raises UserError."""
+    owners = {}
+    for label, names in folders.items():
+        for name in names:
+            if not os.path.lexists(name):
+                raise UserError("{} {}: no such folder; check the spelling".format(
+                    OPTIONS[label], name))
+            if not os.path.isdir(name):
+                raise UserError("{} {}: not a folder; name the folder that the pictures are in"
+                                .format(OPTIONS[label], name))
+            if owners.setdefault(os.path.realpath(name), label) != label:
+                raise UserError("{}: given as {} and as {}; each class needs folders of its own"
+                                .format(name, *OPTIONS.values()))
+
+
+def read_pictures(paths, label, left_out):
+    """Decode pictures and take their digests; what does not decode is counted.
+
+    Returns
+    -------
+    list of Labelled
+        In the order of ``paths``.
+    """
+    pictures = []
+    with progress(total=len(paths), desc="reading {}".format(CLASSES[label]),
+                  unit="picture") as bar:
+        for path, (digest, bits, cause) in zip(paths, map_in_threads(_measure, paths)):
+            bar.update()
+            if cause:
+                left_out.add("{}: {}".format(path, cause), "bad picture")
+            else:
+                pictures.append(Labelled(path, label, digest, bits))
+    return pictures
+
+
+def _measure(path):
+    try:
+        image = read_image(path)
+    except BadImage as error:
+        return None, None, str(error)
+    return pixel_digest(image), perceptual_hash(image), None
+
+
+def group_duplicates(pictures, left_out):
+    """Group near duplicates; drop equal pictures but the first, and groups of both classes.
+
+    Returns
+    -------
+    list of list of Labelled
+        Each of one class.
+    """
+    if not pictures:
+        return []
+    groups = collections.OrderedDict()
+    numbers = near_duplicate_groups(np.array([picture.hash for picture in pictures]))
+    for picture, number in zip(pictures, numbers):
+        groups.setdefault(number, []).append(picture)
+    kept, ambiguous = [], PassedOver()
+    for group in groups.values():
+        if len({picture.label for picture in group}) > 1:
+            for picture in group:
+                ambiguous.add(picture.path, "in both classes")
+            continue
+        different = collections.OrderedDict()
+        for picture in group:
+            if different.setdefault(picture.digest, picture) is not picture:
+                left_out.add(picture.path, "duplicate")
+        kept.append(list(different.values()))
+    if ambiguous:
+        warn("the same picture, or nearly, is among the faces and the non-faces: {}; these are "
+             "left out".format(ambiguous))
+        left_out.update(ambiguous)
+    return kept
+
+
+def position(group):
+    """A group's place in [0, 1): the highest that one of its content hashes gives.
+
+    It can only grow when a picture joins the group.
+    """
+    return max(int(picture.digest[:13], 16) for picture in group) / 16.0 ** 13  # 52 bits
+
+
+def divide(groups, val_fraction, test_fraction):
+    """Divide one class over the splits by content.
+
+    Groups at a :func:`position` below ``test_fraction`` are for testing, those below
+    ``test_fraction + val_fraction`` for validation, and the rest for training. The lowest is for
+    testing in any case, and the next for validation. Pictures added later can only move a group
+    upwards, from testing towards training: what was trained on never becomes a test.
+
+    Returns
+    -------
+    dict of str to list of str
+        Paths by split, sorted; lists may be empty.
+    """
+    groups = sorted(groups, key=position)
+    places = [position(group) for group in groups]
+    tests = max(1, sum(place < test_fraction for place in places))
+    vals = max(1, sum(place < test_fraction + val_fraction for place in places) - tests)
+    parts = {"test": groups[:tests], "val": groups[tests:tests + vals],
+             "train": groups[tests + vals:]}
+    return {split: sorted(picture.path for group in part for picture in group)
+            for split, part in parts.items()}
+
+
+def check_splits(splits, label):
+    """Raise UserError if a split of a class is empty."""
+    for split, paths in splits.items():
+        if not paths:
+            raise UserError(
+                "{}: {} different pictures leave none for the {} list; add pictures, or change "
+                "--val-size and --test-size; the lists were left as they were".format(
+                    CLASSES[label], sum(map(len, splits.values())), split))
+
+
+def write_lists(splits, data_dir, name):
+    """Write the lists of all classes and print how many pictures each has.
+
+    Parameters
+    ----------
+    splits : dict of int to dict of str to list of str
+        Paths by class and split.
+    data_dir : str
+    name : str
+        The source.
+    """
+    # The test lists first: killed in between, no picture is both trained on and tested with.
+    for split in reversed(SPLITS):
+        for label in splits:
+            path = os.path.join(data_dir, source_list(name, label, split))
+            paths = splits[label][split]
+            save_list(path, [relative_to_data(each, data_dir) for each in paths])
+            print("{}: {:,} {}".format(path, len(paths), CLASSES[label]))
+
+
+def released_classifier():
+    """The released model, at its own input size."""
+    from model.frozen import folded_classifier  # TensorFlow takes seconds to import
+    from model.weights import read_npz
+
+    if not os.path.exists(MODEL):
+        raise UserError("{}: no such file; get it from the repository, or skip the check of the "
+                        "classes with --no-check".format(MODEL))
+    size = read_json(os.path.splitext(MODEL)[0] + ".json")["image_size"]
+    return folded_classifier(read_npz(MODEL), size)
+
+
+def find_doubts(classifier, paths, label):
+    """The pictures of a class that the model is sure belong to the other one.
+
+    Returns
+    -------
+    list of Doubt
+        The surest first.
+    """
+    doubts = []
+    with progress(total=len(paths), desc="checking {}".format(CLASSES[label]),
+                  unit="picture") as bar:
+        for good, images, bad in read_batches(paths, 32, classifier.image_size):
+            bar.update(len(good) + len(bad))
+            for path, row in zip(good, classifier(images) if good else ()):
+                if row[1 - label] >= DOUBT:
+                    doubts.append(Doubt(path, label, float(row[FACE])))
+    return sorted(doubts, key=lambda doubt: abs(doubt.face_probability - 0.5), reverse=True)
+
+
+def report_doubts(doubts, total, label):
+    """Print one warning with the number of doubted pictures of a class, and three names."""
+    if not doubts:
+        return
+    if 2 * len(doubts) > total:
+        remedy = "are the folders of --faces and --non-faces swapped?"
+    else:
+        remedy = "move what is in the wrong folder and run again; --review draws them all"
+    warn("{:,} of {:,} {} {} by the released model: {}{}; {}".format(
+        len(doubts), total, CLASSES[label],
+        "show no face" if label == FACE else "clearly show a face",
+        ", ".join(printable(doubt.path) for doubt in doubts[:3]),
+        ", ..." if len(doubts) > 3 else "", remedy))
+
+
+def draw_doubts(path, doubts):
+    """Draw the pictures whose class is doubted: framed green if the model sees a face."""
+    tiles, captions, frames = [], [], []
+    for doubt in doubts[:SHEET_PICTURES]:
+        try:
+            tiles.append(fit(read_image(doubt.path), SHEET_TILE))
+        except BadImage as error:  # changed since
+            warn("{}: {}; not on the sheet".format(doubt.path, error))
+            continue
+        captions.append("face {:.3f}, in {}\n{}".format(
+            doubt.face_probability, OPTIONS[doubt.label], printable(doubt.path)))
+        frames.append(RED if doubt.label == FACE else GREEN)
+    if not tiles:
+        print("{}: not drawn, no picture's class is doubted".format(path))
+        return
+    save_picture(path, contact_sheet(
+        tiles, captions, frames, "green: looks like a face; red: does not ({:,} of {:,})".format(
+            len(tiles), len(doubts)), tile=SHEET_TILE))
+    print("{}: {} pictures whose class is doubted".format(path, len(tiles)))
+
+
+def check_classes(splits, review):
+    """Compare the classes with what the released model sees."""
+    classifier = released_classifier()
+    doubts = []
+    for label in splits:
+        paths = [path for split in SPLITS for path in splits[label][split]]
+        found = find_doubts(classifier, paths, label)
+        report_doubts(found, len(paths), label)
+        doubts += found
+    if review:
+        draw_doubts(review, doubts)
+
+
+def source_name(text):
+    """An argparse ``type``: the name of a source, which becomes part of file names."""
+    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", text):
+        raise argparse.ArgumentTypeError(
+            "{!r}: a name has letters, digits, - and _, and at most 64 of them".format(text))
+    if text == CELEBA:
+        raise argparse.ArgumentTypeError(
+            "{}: stands for the six lists without a name; choose another".format(text))
+    return text
+
+
+def _parse():
+    parser = argparse.ArgumentParser(
+        description="Turn folders of your own pictures into the file lists that train.py reads.",
+        formatter_class=HelpFormatter)
+    parser.add_argument("--faces", nargs="+", metavar="DIR", help="folders with pictures of faces")
+    parser.add_argument("--non-faces", nargs="+", metavar="DIR",
+                        help="folders with pictures of anything else")
+    parser.add_argument("--data-dir", default="data", help="where the file lists go")
+    parser.add_argument("--name", type=source_name,
+                        help="write the lists of a further source of this name, for train.py "
+                             "--sources; one class alone will do")
+    share = number_type(float, 0.001, 0.9)
+    parser.add_argument("--val-size", type=share, default=0.1, metavar="SHARE",
+                        help="share of the pictures for validation")
+    parser.add_argument("--test-size", type=share, default=0.1, metavar="SHARE",
+                        help="share of the pictures for testing")
+    parser.add_argument("--no-check", action="store_true",
+                        help="do not compare the classes with what the released model sees")
+    parser.add_argument("--review", type=picture_name, metavar="PNG",
+                        help="draw the pictures whose class the released model doubts")
+    args = parser.parse_args()
+    if not args.faces and not args.non_faces:
+        parser.error("name folders with --faces and --non-faces")
+    if not args.name and not (args.faces and args.non_faces):
+        parser.error("training needs both classes: add {}, or write one source's lists with --name"
+                     .format("--non-faces" if args.faces else "--faces"))
+    if args.val_size + args.test_size >= 1:
+        parser.error("--val-size and --test-size leave nothing for training; make them smaller")
+    if args.no_check and args.review:
+        parser.error("--review draws what the check finds: leave out --no-check")
+    return args
+
+
+@cli
+def main():
+    args = _parse()
+    folders = {label: names for label, names in ((FACE, args.faces), (NON_FACE, args.non_faces))
+               if names}
+    left_out = PassedOver()
+    files = find_files(folders, left_out, args.review)
+    pictures = [picture for label, paths in files.items()
+                for picture in read_pictures(paths, label, left_out)]
+    groups = group_duplicates(pictures, left_out)
+    splits = {}
+    for label in folders:
+        of_class = [group for group in groups if group[0].label == label]
+        if not of_class:
+            raise UserError("{}: no usable picture in {}; left out: {}".format(
+                OPTIONS[label], ", ".join(folders[label]), left_out))
+        splits[label] = divide(of_class, args.val_size, args.test_size)
+        check_splits(splits[label], label)
+    write_lists(splits, args.data_dir, args.name or CELEBA)
+    if left_out:
+        print("left out {:,}: {}".format(len(left_out), left_out))
+    if not args.no_check:
+        check_classes(splits, args.review)
+
+
+if __name__ == "__main__":
+    main()
