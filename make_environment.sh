@@ -4,6 +4,7 @@
 #     ./make_environment.sh tf1 .venv-tf1   # TensorFlow 1.15, which runs on Python 3.7 only
 #     ./make_environment.sh tf2 .venv-tf2   # TensorFlow 2, which runs on Python 3.10 to 3.13
 #     ./make_environment.sh choose          # print the runtime that suits this machine, or none
+#     ./make_environment.sh find tf2        # print the interpreter for a runtime, if there is one
 #
 # An interpreter is taken from, in this order: the variable PYTHON37 (tf1) or PYTHON3 (tf2), the
 # path, pyenv, and uv. Of several for tf2 the newest is taken.
@@ -160,12 +161,12 @@ make_venv() {  # runtime, folder
     fi
 }
 
-if [ "$1" = choose ]; then
-    choose
-    exit
-fi
+case $1 in
+    choose) choose; exit ;;
+    none) say_none_found none ;;
+    find) if [ "$2" = tf1 ]; then find_python37; else find_current; fi; exit ;;
+esac
 runtime=$1
-[ "$runtime" != none ] || say_none_found none
 venv=$2
 case $runtime in
     tf1) test=is_python37 wanted="Python 3.7" ;;

@@ -30,9 +30,13 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 @contextlib.contextmanager
 def _quiet():
-    """Keep back what native code prints to stderr; print it after all if the block fails."""
+    """Hold back what native code prints to stderr, and print it only if the block fails."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
@@ -52,13 +56,13 @@ with warnings.catch_warnings(), _quiet():
 
     tf.logging.set_verbosity(tf.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if not tf.__version__.startswith("1."):
-        tf.disable_v2_behavior()
+    # For 1.15 too: a parent process with TensorFlow 2 leaves TF2_BEHAVIOR=1 in the environment.
+    tf.disable_v2_behavior()
 
 IS_TF2 = not tf.__version__.startswith("1.")
 # What reading a damaged checkpoint raises: TensorFlow 2 lets C++'s kinds of error through.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
-# tf.layers is what this project is about; that it is deprecated is no news to its users.
+# This project uses tf.layers on purpose, so its users need not read that it is deprecated.
 warnings.filterwarnings("ignore", "`tf.layers", UserWarning)
 
 
@@ -77,7 +81,7 @@ def has_gpu():
 
 
 def check_precision(precision):
-    """Make sure that this TensorFlow and this processor can compute in a precision.
+    """Refuse a precision that this TensorFlow or this processor can't compute in.
 
     Parameters
     ----------
@@ -103,9 +107,9 @@ def check_precision(precision):
                             " or ".join(sorted(BFLOAT16_FLAGS))))
 
 
-def _computes_bfloat16():
+def _computes_bfloat16(cpuinfo="/proc/cpuinfo"):
     try:
-        with open("/proc/cpuinfo") as stream:
+        with open(cpuinfo) as stream:
             return any(BFLOAT16_FLAGS & set(line.split()) for line in stream
                        if line.startswith("flags"))
     except OSError:  # not Linux
@@ -137,28 +141,27 @@ def explain_memory_errors(remedy):
 
 
 def new_session(graph=None, threads=None, precision="float32"):
-    """A session whose thread pools suit the build.
+    """Open a session with thread pools that suit the build.
 
     Parameters
     ----------
     graph : tf.Graph, optional
         The default graph if absent.
     threads : int, optional
-        Threads inside one operation; all cores if absent. With 1 a run on a CPU is repeatable to
-        the bit.
+        Threads inside one operation; all cores if absent. With 1, runs on a CPU give the same bits.
     precision : str
-        One of :data:`PRECISIONS`: what convolutions and matrix products compute in. TensorFlow's
-        graph rewriter inserts the casts; variables, feeds and fetches stay float32.
+        One of :data:`PRECISIONS`, for convolutions and matrix products. TensorFlow's graph rewriter
+        inserts the casts; variables, feeds and fetches stay float32.
 
     Returns
     -------
     tf.Session
-        Operations run one at a time when oneDNN's threads fill the cores inside each.
+        With oneDNN it runs one operation at a time, since each uses all cores.
 
     Raises
     ------
     UserError
-        When the precision is not to be had here: see :func:`check_precision`.
+        For a precision that :func:`check_precision` refuses.
     """
     check_precision(precision)
     config = tf.ConfigProto()
