@@ -8,19 +8,26 @@ on stderr that names the file, the cause and the remedy, and exit code 2.
 import argparse
 import contextlib
 import functools
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import stat
 import sys
 import tempfile
+import time
 import unicodedata
 
 from tqdm import tqdm
 
 PARTIAL = ".partial-"  # how names of temporary files begin
+# Then come the writer's machine and process, something random, and the file's own name.
+_TEMPORARY = re.compile(
+    r"\.partial-((?P<machine>[0-9a-f]{6})-(?P<pid>[0-9]+)-)?[^-]+-(?P<name>.*)", re.DOTALL)
+LONGEST_NAME = 200  # bytes of the file's own name
+LEFT_AFTER = 3600
 
 
 class UserError(Exception):
@@ -155,12 +162,14 @@ def temporary_path(path):
     """Yield a temporary name beside ``path``, renamed to ``path`` if the block succeeds.
 
     For writers that insist on opening the file themselves. The name keeps the extension, since
-    many of them choose the format by it.
+    many of them choose the format by it. What killed writers of the same file left is removed.
     """
     folder, name = os.path.split(os.path.abspath(path))
+    _remove_known_leftovers(folder, name)
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=PARTIAL, suffix="-" + name)
+        handle, temporary = tempfile.mkstemp(
+            dir=folder, prefix=_temporary_prefix(), suffix="-" + _shortened(name))
         os.close(handle)
         yield temporary
         umask = os.umask(0)
@@ -177,27 +186,116 @@ def temporary_path(path):
 
 
 @contextlib.contextmanager
+def temporary_folder(folder, name):
+    """Yield a new folder within ``folder``, removed when the block ends.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is missing.
+    name : str
+        What it is for: what killed programs left under the same name is removed.
+    """
+    os.makedirs(folder, exist_ok=True)
+    _remove_known_leftovers(os.path.abspath(folder), name)
+    temporary = tempfile.mkdtemp(dir=folder, prefix=_temporary_prefix(), suffix="-" + name)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def staged(folder):
     """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
 
     Files replace those of the same name, one after the other; folders must be new.
     """
-    os.makedirs(folder, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder, prefix=PARTIAL)
-    try:
+    with temporary_folder(folder, "staged") as temporary:
         yield temporary
         for name in sorted(os.listdir(temporary)):
             os.replace(os.path.join(temporary, name), os.path.join(folder, name))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(path):
-    """Remove what killed programs left beside ``path`` of their writing it."""
+    """Remove what killed programs left beside ``path`` of their writing it.
+
+    A temporary file or folder is left over if its writer is dead. Of a writer on another machine
+    that can't be known: then it is left over after :data:`LEFT_AFTER` seconds without a change.
+    """
     folder, name = os.path.split(os.path.abspath(path))
-    pattern = PARTIAL + "*-" + glob.escape(name)
-    for leftover in glob.glob(os.path.join(glob.escape(folder), pattern)):
-        os.remove(leftover)
+    _remove_leftovers(folder, name, _temporary_names(folder))
+
+
+def _remove_known_leftovers(folder, name):
+    """The same, but the folder is listed once per process: it may hold 100,000 pictures."""
+    if folder not in _listed:
+        if len(_listed) >= 1000:
+            _listed.clear()
+        _listed[folder] = _temporary_names(folder)
+    _remove_leftovers(folder, name, _listed[folder])
+
+
+_listed = {}
+
+
+def _temporary_names(folder):
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.name.startswith(PARTIAL)]
+    return []
+
+
+def _remove_leftovers(folder, name, temporary_names):
+    for temporary in temporary_names:
+        match = _TEMPORARY.match(temporary)
+        path = os.path.join(folder, temporary)
+        if match and match.group("name") == _shortened(name) and _is_left(path, match):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.remove(path)
+
+
+def _is_left(path, match):
+    """Whether the writer of a temporary file is gone."""
+    if not match.group("pid"):  # of an older version of this program
+        return True
+    if match.group("machine") != _machine():
+        with contextlib.suppress(OSError):
+            return time.time() - os.stat(path).st_mtime > LEFT_AFTER
+        return False
+    try:
+        os.kill(int(match.group("pid")), 0)
+    except PermissionError:
+        return False
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
+
+
+def _temporary_prefix():
+    return "{}{}-{}-".format(PARTIAL, _machine(), os.getpid())
+
+
+@functools.lru_cache(maxsize=None)
+def _machine():
+    """Where a process number means something: this machine, and the container on it."""
+    with contextlib.suppress(OSError):
+        return _digest(socket.gethostname() + os.readlink("/proc/self/ns/pid"))[:6]
+    return _digest(socket.gethostname())[:6]
+
+
+def _shortened(name):
+    """A name that leaves room for the prefix within a file system's 255 bytes."""
+    extension = os.path.splitext(name)[1]
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return _digest(name)[:16] + (extension if len(os.fsencode(extension)) <= 32 else "")
+
+
+def _digest(text):
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def regular_size(path, remedy):

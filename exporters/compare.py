@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import tempfile
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from model.frozen import freeze, load
 from model.weight_files import read_frozen
 from pictures.lists import LISTS, load_split
 from pictures.reader import read_batches
-from utils import UserError, progress, warn
+from utils import UserError, progress, temporary_folder, warn
 
 # The largest difference in probability that an engine may show on any picture.
 BOUNDS = {"frozen": 1e-5, "fresh": 1e-5, "opencv": 1e-4, "onnx": 1e-5, "tensor": 1e-5,
@@ -147,7 +146,7 @@ def run_batches(predict, pictures, engine):
     return np.concatenate([predict(pictures[start:start + BATCH]) for start in steps])
 
 
-def run_frozen(reference, path):
+def run_frozen(reference, path, out):
     """Probabilities from the frozen graph of the same weights, or from one made for the purpose.
 
     Parameters
@@ -155,6 +154,8 @@ def run_frozen(reference, path):
     reference : Reference
     path : str
         A frozen graph; used if it is there and has the reference's weights and input size.
+    out : str
+        Folder for temporary files.
 
     Returns
     -------
@@ -167,7 +168,7 @@ def run_frozen(reference, path):
         if classifier.image_size == reference.image_size:
             with classifier.session:
                 return run_batches(classifier, reference.images, "frozen graph"), path
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(out, "frozen") as folder:
         temporary = os.path.join(folder, "frozen.pb")
         freeze(reference.classifier, temporary, reference.images[:2], {})
         classifier = load(temporary, fold=False)

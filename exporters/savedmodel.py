@@ -13,6 +13,7 @@ import numpy as np
 import darknet19
 from exporters import decoding
 from exporters.compare import BOUNDS, NAME, check_difference, run_batches
+from model.checkpoint_index import check_index
 from model.graph_files import read_meta_graph
 from model.metadata import IN_SAVED_MODEL, read_metadata
 from model.weight_files import find_saved_model
@@ -169,6 +170,7 @@ def _loaded(folder, signature_name):
     if not path:
         raise UserError("{}: no SavedModel there; run export.py savedmodel".format(folder))
     check_own(path)
+    check_index(os.path.join(path, "variables", "variables"))
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         try:

@@ -35,9 +35,12 @@ RAISED = "# variances raised by 9e-06, the readers' batch norm epsilon being 1e-
 
 
 def is_darknet_file(path):
-    """Whether a name is that of darknet weights: ``*.weights``, or cut off after layer N, as in
-    ``darknet19_448.conv.23``."""
-    return bool(re.search(r"\.(weights|conv\.\d+)$", path))
+    """Whether a name is that of darknet's weights.
+
+    That is ``*.weights``, ``*.backup`` (darknet's own while it trains) or a file that ends after
+    layer N, such as ``darknet19_448.conv.23``.
+    """
+    return bool(re.search(r"\.(weights|backup|conv\.\d+)$", path))
 
 
 def write_network(cfg_path, weights_path, weights, image_size):
