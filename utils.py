@@ -26,6 +26,7 @@ PARTIAL = ".partial-"  # how names of temporary files begin
 # Then come the writer's machine and process, something random, and the file's own name.
 _TEMPORARY = re.compile(
     r"\.partial-((?P<machine>[0-9a-f]{6})-(?P<pid>[0-9]+)-)?[^-]+-(?P<name>.*)", re.DOTALL)
+_listed = {}  # by folder: when its temporary names were last looked for, and what they were
 LONGEST_NAME = 200  # bytes of the file's own name
 LEFT_AFTER = 3600
 
@@ -228,15 +229,15 @@ def remove_leftovers(path):
 
 
 def _remove_known_leftovers(folder, name):
-    """The same, but the folder is listed once per process: it may hold 100,000 pictures."""
-    if folder not in _listed:
+    """The same, but a folder is listed once a minute at most: it may hold 100,000 pictures."""
+    now = time.monotonic()
+    listed_at, names = _listed.get(folder, (None, ()))
+    if listed_at is None or now - listed_at > 60:
         if len(_listed) >= 1000:
             _listed.clear()
-        _listed[folder] = _temporary_names(folder)
-    _remove_leftovers(folder, name, _listed[folder])
-
-
-_listed = {}
+        names = _temporary_names(folder)
+        _listed[folder] = now, names
+    _remove_leftovers(folder, name, names)
 
 
 def _temporary_names(folder):
