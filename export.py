@@ -70,7 +70,7 @@ def compare(reference, out, model_dir, json_path=None):
     """
     frozen = reference.source if reference.source.endswith(".pb") else os.path.join(
         model_dir, "darknet19_frozen.pb")
-    expected, frozen = run_frozen(reference, frozen)
+    expected, frozen = run_frozen(reference, frozen, out)
     saved_model = os.path.join(out, savedmodel.FOLDER)
     tensorflow = "TensorFlow " + tf.VERSION + (" (MKL)" if is_mkl_build() else "")
     rows = [

@@ -24,6 +24,7 @@ from model.classifier import classifier_from_weights
 from model.frozen import freeze
 from pictures.lists import check_disjoint
 from runtime import distributed
+from runtime.files import remove_leftovers
 from runtime.session import (
     check_precision,
     explain_memory_errors,
@@ -44,7 +45,7 @@ from training.stop import StopSignal
 from training.summaries import EventLog, batch_summary, preview
 from training.validation import Validator, first_images, score_batches
 from training.workers import BatchLoader
-from utils import UserError, cli, remove_leftovers, warn
+from utils import UserError, cli, warn
 
 # fetches : dict, what each training step returns by name; "train" is the step itself.
 # running : dict, the epoch's mean loss and accuracy so far. They are variables, so that a resumed

@@ -6,22 +6,18 @@ everywhere: one line on stderr with the file, the cause and the remedy, and exit
 """
 
 import argparse
-import contextlib
 import errno
 import functools
-import glob
 import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 import sys
-import tempfile
 
 from tqdm import tqdm
 
-PARTIAL = ".partial-"  # how names of temporary files begin
+from runtime.files import write_atomically
 
 
 class UserError(Exception):
@@ -167,71 +163,6 @@ def number_type(convert, low, high=None):
 
     parse.__name__ = convert.__name__
     return parse
-
-
-@contextlib.contextmanager
-def write_atomically(path, mode="wb", **options):
-    """Open a temporary file beside ``path`` and rename it to ``path`` when it is complete.
-
-    On any failure, Ctrl-C included, the temporary file is removed and an older ``path`` stays as
-    it was. Missing folders are made. ``options`` go to :func:`open`.
-    """
-    path = os.path.abspath(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with temporary_path(path) as temporary, open(temporary, mode, **options) as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-@contextlib.contextmanager
-def temporary_path(path):
-    """Yield a temporary name beside ``path``, renamed to ``path`` if the block succeeds.
-
-    For writers that insist on opening the file themselves. The name keeps the extension, since
-    many of them choose the format by it.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=PARTIAL, suffix="-" + name)
-        os.close(handle)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
-        if isinstance(error, OSError) and PARTIAL in str(error.filename or PARTIAL):
-            error.filename = path  # a full disk names none, others one that nobody knows
-        raise
-
-
-@contextlib.contextmanager
-def staged(folder):
-    """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
-
-    Files replace those of the same name, one after the other; folders must be new.
-    """
-    os.makedirs(folder, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder, prefix=PARTIAL)
-    try:
-        yield temporary
-        for name in sorted(os.listdir(temporary)):
-            os.replace(os.path.join(temporary, name), os.path.join(folder, name))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def remove_leftovers(path):
-    """Remove what killed programs left beside ``path`` of their writing it."""
-    folder, name = os.path.split(os.path.abspath(path))
-    pattern = PARTIAL + "*-" + glob.escape(name)
-    for leftover in glob.glob(os.path.join(glob.escape(folder), pattern)):
-        os.remove(leftover)
 
 
 def open_regular(path, mode="rb", **options):

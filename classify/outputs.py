@@ -27,7 +27,8 @@ from pictures.sheets import (
     mark_drawing,
     save_picture,
 )
-from utils import UserError, printable, temporary_path, write_atomically
+from runtime.files import temporary_path, write_atomically
+from utils import UserError, printable
 
 TILE = 160  # height and width of a picture in the montage, in pixels
 

@@ -11,7 +11,8 @@ import os
 import sys
 
 from classify.inputs import digest
-from utils import UserError, check_replaceable, starts_with, write_atomically
+from runtime.files import write_atomically
+from utils import UserError, check_replaceable, starts_with
 
 COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
 # File names may hold bytes that are not UTF-8; they pass through unchanged.

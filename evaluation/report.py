@@ -22,16 +22,8 @@ from pictures.classes import CLASS_NAMES, FACE
 from pictures.decode import BadImage, read_image
 from pictures.lists import relative_to_data, resolve
 from pictures.sheets import scale_to
-from utils import (
-    UserError,
-    check_replaceable,
-    printable,
-    progress,
-    starts_with,
-    warn,
-    write_atomically,
-    write_json,
-)
+from runtime.files import write_atomically
+from utils import UserError, check_replaceable, printable, progress, starts_with, warn, write_json
 
 MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12

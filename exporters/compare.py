@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import tempfile
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from model.weight_files import read_frozen
 from pictures.lists import LISTS, load_split
 from pictures.reader import read_batches
 from pictures.samples import photographs
+from runtime.files import temporary_folder
 from utils import UserError, progress, warn
 
 # The largest difference in probability that an engine may show on any picture.
@@ -147,7 +147,7 @@ def run_batches(predict, pictures, engine):
     return np.concatenate([predict(pictures[start:start + BATCH]) for start in steps])
 
 
-def run_frozen(reference, path):
+def run_frozen(reference, path, out):
     """Probabilities from the frozen graph of the same weights, or from one made for the purpose.
 
     Parameters
@@ -155,6 +155,8 @@ def run_frozen(reference, path):
     reference : Reference
     path : str
         A frozen graph; used if it is there and has the reference's weights and input size.
+    out : str
+        Folder for temporary files.
 
     Returns
     -------
@@ -167,7 +169,7 @@ def run_frozen(reference, path):
         if classifier.image_size == reference.image_size:
             with classifier.session:
                 return run_batches(classifier, reference.images, "frozen graph"), path
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(out, "frozen") as folder:
         temporary = os.path.join(folder, "frozen.pb")
         freeze(reference.classifier, temporary, reference.images[:2], {})
         classifier = load(temporary, fold=False)

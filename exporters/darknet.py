@@ -7,7 +7,8 @@ import cv2
 import darknet19
 from exporters.compare import BOUNDS, NAME, existing, run_batches
 from model import darknet_weights
-from utils import UserError, staged, write_atomically
+from runtime.files import staged, write_atomically
+from utils import UserError
 
 
 def export_darknet(reference, out):

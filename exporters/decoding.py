@@ -6,6 +6,8 @@ resizes, so that the network sees the pixels that inference.py sees, within one 
 ``savedmodel.py`` puts it in front of the network.
 """
 
+import numpy as np
+
 from pictures.decode import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
 from runtime.session import tf
 
@@ -13,6 +15,8 @@ EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is 
 # How EXIF data begin in a JPEG's segment and in a PNG's chunk; None stands for any byte.
 JPEG_EXIF = (0xFF, 0xE1, None, None) + tuple(b"Exif\0\0")
 PNG_EXIF = (None, None, None, None) + tuple(b"eXIf")
+
+COEFFICIENT_BITS = 11  # of OpenCV's fixed-point linear interpolation
 
 
 def decode_batch(contents, image_size):
@@ -182,10 +186,43 @@ def resize(image, height, width):
     """
     shape = tf.shape(image)
     shrinks = tf.logical_and(shape[0] >= height, shape[1] >= width)
-    batch, size = tf.cast(image[None], tf.float32), [height, width]
-    resized = tf.cond(
-        shrinks, lambda: tf.image.resize_area(batch, size),
-        lambda: tf.image.resize_bilinear(batch, size, half_pixel_centers=True))
-    resized = tf.cast(tf.round(resized[0]), tf.uint8)
+    resized = tf.cond(shrinks, lambda: _resize_area(image, height, width),
+                      lambda: _resize_linear(image, height, width))
     resized.set_shape([height, width, 3])
     return resized
+
+
+def _resize_area(image, height, width):
+    """Average pixel areas, with OpenCV's rounding: halves go up when both sides are halved."""
+    mean = tf.image.resize_area(tf.cast(image[None], tf.float32), [height, width])[0]
+    halved = tf.reduce_all(tf.equal(tf.shape(image)[:2], [2 * height, 2 * width]))
+    return tf.cast(tf.cond(halved, lambda: tf.floor(mean + 0.5), lambda: tf.round(mean)), tf.uint8)
+
+
+def _resize_linear(image, height, width):
+    """Interpolate linearly as OpenCV does for uint8: in integers, with the bits that it drops.
+
+    ``tf.image.resize_bilinear`` is a tenth of a level brighter on average, which moved
+    probabilities of pictures enlarged from 25 to 224 pixels by up to 0.008.
+    """
+    image = tf.cast(image, tf.int32)
+    left, right, left_weight, right_weight = _linear_taps(tf.shape(image)[1], width)
+    rows = (tf.gather(image, left, axis=1) * left_weight[:, None]
+            + tf.gather(image, right, axis=1) * right_weight[:, None]) // 16
+    upper, lower, upper_weight, lower_weight = _linear_taps(tf.shape(image)[0], height)
+    blended = (tf.gather(rows, upper) * upper_weight[:, None, None] // 65536
+               + tf.gather(rows, lower) * lower_weight[:, None, None] // 65536)
+    return tf.cast((blended + 2) // 4, tf.uint8)
+
+
+def _linear_taps(size, new_size):
+    """The two neighbours of each new pixel along one axis, and their weights in 1/2048."""
+    scale = tf.cast(size, tf.float64) / new_size
+    place = tf.cast((np.arange(new_size) + 0.5) * scale - 0.5, tf.float32)
+    first = tf.floor(place)
+    share = place - first
+    first = tf.cast(first, tf.int32)
+    unit = float(1 << COEFFICIENT_BITS)
+    weights = [tf.cast(tf.round(each * unit), tf.int32) for each in (1.0 - share, share)]
+    return (tf.clip_by_value(first, 0, size - 1), tf.clip_by_value(first + 1, 0, size - 1),
+            weights[0], weights[1])

@@ -16,7 +16,8 @@ from exporters.compare import (
 )
 from model.classifier import OUTPUTS, classifier_from_weights, with_constants
 from pictures.reader import read_batches
-from utils import UserError, staged, write_atomically
+from runtime.files import staged, write_atomically
+from utils import UserError
 
 OPSET = 13
 

@@ -13,13 +13,15 @@ import numpy as np
 import darknet19
 from exporters import decoding
 from exporters.compare import BOUNDS, NAME, check_difference, run_batches
+from model.checkpoint_index import check_index
 from model.graph_files import read_meta_graph
 from model.literal_names import literal
 from model.metadata import IN_SAVED_MODEL, read_metadata
 from model.weight_files import find_saved_model
 from model.weights import assign
+from runtime.files import staged
 from runtime.session import new_session, tf
-from utils import UserError, staged, write_json
+from utils import UserError, write_json
 
 FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2
@@ -170,6 +172,7 @@ def _loaded(folder, signature_name):
     if not path:
         raise UserError("{}: no SavedModel there; run export.py savedmodel".format(folder))
     check_own(path)
+    check_index(os.path.join(path, "variables", "variables"))
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         try:

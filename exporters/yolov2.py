@@ -9,8 +9,9 @@ from exporters.compare import check_difference
 from model import handoff
 from model.weights import assign
 from pictures.reader import read_batches
+from runtime.files import staged
 from runtime.session import new_session, tf
-from utils import progress, staged
+from utils import progress
 
 BOUND = 1e-4  # of an activation, relative to the largest one
 SIZE = 416  # height and width that the detector runs at

@@ -1,7 +1,7 @@
 """The files of TensorFlow's checkpoints: which there are, which is newest, which can go.
 
 TensorFlow's own note of them, the file ``checkpoint``, is written but not relied on: it may be
-damaged, or name a checkpoint whose files were removed, and then the others would count for nothing.
+damaged, or name a checkpoint whose files were removed while others are there.
 """
 
 import glob
@@ -15,6 +15,7 @@ from utils import UserError, regular_size
 # last, so that a checkpoint with one is whole.
 _FILE = re.compile(
     r"model-(?P<step>\d+)\.(?P<kind>index|data)(-\d+-of-\d+)?(?P<half>\.tempstate\d+)?$")
+_ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # of a checkpoint's files
 
 
 def newest_checkpoint(folder):
@@ -33,7 +34,7 @@ def save_checkpoint(saver, session, folder, step):
     Parameters
     ----------
     saver : tf.train.Saver
-        One that removes nothing: it would know of no checkpoint from before a resumption.
+        One that removes nothing, since it does not know the checkpoints of earlier runs.
     session : tf.Session
     folder : str
     step : int
@@ -46,13 +47,13 @@ def save_checkpoint(saver, session, folder, step):
     Raises
     ------
     UserError
-        With exit code 1 when it can't be written, most likely for want of space.
+        With exit code 1 when it can't be written, most likely because the disk is full.
     """
     try:
         return saver.save(session, os.path.join(folder, "model"), int(step),
                           write_meta_graph=False)
     except (tf.errors.OpError, ValueError) as error:
-        keep_only(folder, _steps(folder))  # not what there is of this one
+        keep_only(folder, _steps(folder))  # removes what was written of this one
         raise UserError("{}: the checkpoint of step {} can't be written ({}); those before are "
                         "whole: check the permissions and the free disk space".format(
                             folder, int(step), cause(error)), exit_code=1)
@@ -69,7 +70,7 @@ def _steps(folder):
 
 
 def other_files(folder, steps):
-    """The files of all checkpoints but those of ``steps``, and what kills left half written.
+    """The files of all checkpoints but those of ``steps``, and files that a kill left half written.
 
     Returns
     -------
@@ -92,16 +93,31 @@ def keep_only(folder, steps):
 
 
 def cause(error):
-    """What TensorFlow says of an error, without the node that it befell."""
+    """TensorFlow's message for an error, without the node's name."""
     return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
 
 
 def find_checkpoint(path):
-    """The checkpoint prefix that a prefix, an ``.index`` file or a folder stands for."""
+    """The checkpoint prefix that a path stands for.
+
+    Parameters
+    ----------
+    path : str
+        A prefix, one of the checkpoint's files, the folder that holds it, or TensorFlow's note
+        ``checkpoint`` in that folder.
+
+    Raises
+    ------
+    UserError
+        When there is no checkpoint.
+    """
+    prefix = path
     if os.path.isdir(path):
         prefix = newest_checkpoint(path)
-    else:
-        prefix = path[:-len(".index")] if path.endswith(".index") else path
+    elif os.path.basename(path) == "checkpoint" and not os.path.exists(path + ".index"):
+        prefix = newest_checkpoint(os.path.dirname(path) or ".")
+    elif not os.path.exists(path + ".index"):
+        prefix = _ENDING.sub("", path)
     if not prefix or not os.path.exists(prefix + ".index"):
         raise UserError("{}: no checkpoint there, and no .npz, .pb, .weights or SavedModel; name a "
                         "file that train.py, extract_weights.py or darknet wrote".format(path))

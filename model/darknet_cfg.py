@@ -12,7 +12,8 @@ from collections import OrderedDict, namedtuple
 
 import darknet19
 from model.weights import MAX_CLASSES
-from utils import UserError, regular_size, write_atomically
+from runtime.files import write_atomically
+from utils import UserError, regular_size
 
 MAX_CFG_BYTES = 1 << 20
 

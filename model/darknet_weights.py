@@ -23,7 +23,8 @@ import numpy as np
 import darknet19
 from model.darknet_cfg import find_cfg, read_cfg, read_cfg_lines, write_cfg
 from model.weights import MAX_CLASSES
-from utils import UserError, regular_size, write_atomically
+from runtime.files import write_atomically
+from utils import UserError, regular_size
 
 # The order in a file of what a convolution with batch norm has, and of what the last one has.
 NORMALISED = ("beta", "gamma", "mean", "variance", "kernel")
@@ -35,9 +36,12 @@ RAISED = "# variances raised by 9e-06, the readers' batch norm epsilon being 1e-
 
 
 def is_darknet_file(path):
-    """Whether a name is that of darknet weights: ``*.weights``, or cut off after layer N, as in
-    ``darknet19_448.conv.23``."""
-    return bool(re.search(r"\.(weights|conv\.\d+)$", path))
+    """Whether a name is that of darknet's weights.
+
+    That is ``*.weights``, ``*.backup`` (darknet's own while it trains) or a file that ends after
+    layer N, such as ``darknet19_448.conv.23``.
+    """
+    return bool(re.search(r"\.(weights|backup|conv\.\d+)$", path))
 
 
 def write_network(cfg_path, weights_path, weights, image_size):

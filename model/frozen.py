@@ -11,14 +11,12 @@ import numpy as np
 
 import darknet19
 from model.classifier import fold_batch_norm, import_classifier, with_constants
-from model.weight_files import read_graph_def
-from runtime.session import tf
-from utils import UserError, read_json, sha256, temporary_path, write_json
+from model.graph_checks import check_graph
+from model.graph_files import read_graph_def
+from runtime.files import temporary_path
+from utils import UserError, read_json, sha256, write_json
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
-# All that the network is made of. A graph is a program: others could read and write files.
-OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
-              "Mean", "Placeholder", "Softmax"}
 
 
 def load(path, threads=None, fold=True, precision="float32"):
@@ -40,8 +38,8 @@ def load(path, threads=None, fold=True, precision="float32"):
     Raises
     ------
     UserError
-        Missing or damaged, without the expected tensors, with other operations than
-        :data:`OPERATIONS`, or not the file that its ``.json`` was written for.
+        Missing or damaged, not this network (see :func:`model.graph_checks.check_graph`), or not
+        the file that its ``.json`` was written for.
     """
     graph_def = read_graph_def(path)
     metadata_path = os.path.splitext(path)[0] + ".json"
@@ -50,17 +48,8 @@ def load(path, threads=None, fold=True, precision="float32"):
         if expected != sha256(path):
             raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
                             "to write both again".format(path, metadata_path))
-    foreign = sorted({node.op for node in graph_def.node} - OPERATIONS)
-    if foreign:
-        raise UserError("{}: not a frozen graph of this project (it has {}); run train.py "
-                        "anew".format(path, ", ".join(foreign)))
-    try:
-        return import_classifier(fold_batch_norm(graph_def) if fold else graph_def, threads,
-                                 precision)
-    except (ValueError, KeyError, IndexError, TypeError, AssertionError,
-            tf.errors.OpError) as error:
-        raise UserError("{}: not a frozen graph of this project ({}); run train.py again".format(
-            path, error))
+    check_graph(graph_def, path)
+    return import_classifier(fold_batch_norm(graph_def) if fold else graph_def, threads, precision)
 
 
 def freeze(classifier, path, images, metadata):
@@ -91,7 +80,7 @@ def freeze(classifier, path, images, metadata):
     expected = classifier(images)
     with temporary_path(path) as temporary:
         with open(temporary, "wb") as stream:
-            stream.write(graph_def.SerializeToString())
+            stream.write(graph_def.SerializeToString(deterministic=True))
         frozen = load(temporary, fold=False)
         difference = float(np.abs(frozen(images) - expected).max())
         frozen.session.close()

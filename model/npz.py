@@ -15,7 +15,8 @@ import numpy as np
 
 import darknet19
 from model.weights import StoredArray, check_weights
-from utils import UserError, regular_size, write_atomically
+from runtime.files import write_atomically
+from utils import UserError, regular_size
 
 METADATA = "metadata"
 MAX_METADATA_BYTES = 1 << 16

@@ -11,7 +11,8 @@ import numpy as np
 
 import darknet19
 from model import darknet_weights
-from model.checkpoints import find_checkpoint
+from model.checkpoint_index import check_index
+from model.checkpoints import cause, find_checkpoint
 from model.graph_files import read_constants, read_graph_def, read_meta_graph
 from model.literal_names import literal
 from model.npz import read_npz
@@ -28,27 +29,29 @@ def read_checkpoint(prefix, num_classes=darknet19.NUM_CLASSES, partial=False):
     prefix : str
         The path without ``.index``.
     """
+    entries = check_index(prefix)
     with literal(prefix) as name:
-        return _read_checkpoint(name, prefix, num_classes, partial)
+        return _read_checkpoint(name, prefix, entries, num_classes, partial)
 
 
-def _read_checkpoint(name, prefix, num_classes, partial):
+def _read_checkpoint(name, prefix, entries, num_classes, partial):
     try:
         reader = tf.train.NewCheckpointReader(name)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
         stored = {}
         for name in weight_shapes():
             variable = variable_name(name)
             averaged = variable + "/ExponentialMovingAverage"
-            chosen = averaged if averaged in shapes else variable
-            if chosen in shapes:
+            chosen = averaged if averaged in entries else variable
+            if chosen in entries:
+                entry = entries[chosen]
                 stored[name] = StoredArray(
-                    tuple(shapes[chosen]), np.dtype(dtypes[chosen].as_numpy_dtype),
+                    tuple(dimension.size for dimension in entry.shape.dim),
+                    np.dtype(tf.as_dtype(entry.dtype).as_numpy_dtype),
                     lambda chosen=chosen: reader.get_tensor(chosen))
         return check_weights(stored, prefix, num_classes, partial)
-    except CHECKPOINT_ERRORS as error:
+    except CHECKPOINT_ERRORS as error:  # a wrong checksum, for one
         raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
-            prefix, getattr(error, "message", error)))
+            prefix, cause(error)))
 
 
 def read_frozen(path, num_classes=darknet19.NUM_CLASSES, partial=False):
@@ -77,9 +80,9 @@ def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=Non
     Parameters
     ----------
     path : str
-        A ``.npz``; a frozen ``.pb``; darknet's ``.weights`` or a part of it (``*.conv.23``); a
+        An ``.npz``; a frozen ``.pb``; darknet's ``.weights`` or a part of it (``*.conv.23``); a
         SavedModel's folder, or the one with its numbered versions (the last is taken); a
-        checkpoint's prefix, its ``.index`` file, or the folder that holds it.
+        checkpoint's prefix, one of its files, or the folder that holds it.
     num_classes : int or None
         None accepts any number of classes.
     partial : bool
@@ -94,7 +97,7 @@ def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=Non
     Raises
     ------
     UserError
-        Missing, damaged, of another network or of a kind that is not known.
+        Missing, damaged, of another network or of an unknown kind.
     """
     if cfg or darknet_weights.is_darknet_file(path):
         return check_weights(darknet_weights.read_weights(path, cfg), path, num_classes, partial)

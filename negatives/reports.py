@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 
 from pictures import decode
 from pictures.sheets import INK, PAPER, contact_sheet, font, save_picture
-from utils import printable, warn, write_atomically
+from runtime.files import write_atomically
+from utils import printable, warn
 
 SHEET_PER_QUERY = 60  # pictures of each query on the contact sheet, evenly spaced
 SHEET_COLUMNS, SHEET_TILE = 20, 96

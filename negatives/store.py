@@ -21,7 +21,8 @@ import re
 
 from negatives.journal import KEPT, Journal, pack
 from negatives.reports import Rejection
-from utils import PARTIAL, UserError, write_atomically
+from runtime.files import PARTIAL, write_atomically
+from utils import UserError
 
 NegativeSample = collections.namedtuple("NegativeSample", "path category digest hash")
 NegativeSample.__doc__ = """A usable picture: its file, category, pixel digest, perceptual hash."""

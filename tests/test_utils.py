@@ -6,11 +6,13 @@ import pickle
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
 
 from pictures.lists import load_list, relative_to_data, resolve, save_list
+from runtime.files import remove_leftovers, staged, temporary_path, write_atomically
 from utils import (
     UserError,
     cli,
@@ -18,11 +20,9 @@ from utils import (
     open_regular,
     printable,
     read_json,
-    remove_leftovers,
+    regular_size,
     sha256,
-    temporary_path,
     warn,
-    write_atomically,
     write_json,
 )
 
@@ -279,3 +279,93 @@ def test_a_reader_that_left_is_no_error(tmp_path):
          str(tmp_path / "file")], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
         text=True)
     assert ended.stderr.splitlines() == ["warning: careful", "code 141"]
+
+
+def killed_writer(target, folder=False):
+    """Start a program that writes ``target``, kill it half-way, and return what it left."""
+    program = (
+        "import sys, time; sys.path.insert(0, {root!r}); from runtime import files\n"
+        "with files.{call} as half:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n").format(
+            root=ROOT, call="staged({!r})".format(target) if folder
+            else "write_atomically({!r})".format(target))
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize("name", ["file.npz", "n" * 249 + ".npz"])
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, name):
+    tmp_path = tmp_path / name[:4]  # a folder of its own: its listing is kept for a minute
+    tmp_path.mkdir()
+    target = str(tmp_path / name)
+    for _ in range(2):
+        process = killed_writer(target)
+        process.kill()
+        process.communicate()
+        assert len(os.listdir(str(tmp_path))) == 1, "the second also removed the first's"
+    with write_atomically(str(tmp_path / "other-file.npz")) as stream:
+        stream.write(b"other")
+    assert len(os.listdir(str(tmp_path))) == 2, "of this name alone"
+    with write_atomically(target) as stream:
+        stream.write(b"new")
+    assert sorted(os.listdir(str(tmp_path))) == sorted([name, "other-file.npz"])
+
+
+def test_what_a_live_writer_writes_stays(tmp_path):
+    target = str(tmp_path / "file.npz")
+    process = killed_writer(target)
+    try:
+        half, = os.listdir(str(tmp_path))
+        with write_atomically(target) as stream:
+            stream.write(b"new")
+        remove_leftovers(target)
+        assert sorted(os.listdir(str(tmp_path))) == sorted([half, "file.npz"])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_folders_are_left_over_too(tmp_path):
+    process = killed_writer(str(tmp_path), folder=True)
+    half, = os.listdir(str(tmp_path))
+    (tmp_path / half / "conv.pickle").write_bytes(b"half")
+    process.kill()
+    process.communicate()
+    with staged(str(tmp_path)) as folder:
+        assert [os.path.basename(folder)] == os.listdir(str(tmp_path))
+        with open(os.path.join(folder, "file"), "w") as stream:
+            stream.write("whole")
+    assert os.listdir(str(tmp_path)) == ["file"]
+
+
+@pytest.mark.parametrize("minutes, stays", [(10, True), (120, False)])
+def test_a_writer_on_another_machine_is_given_an_hour(tmp_path, minutes, stays):
+    half = tmp_path / ".partial-0a1b2c-4711-xyz_-file.npz"
+    half.write_bytes(b"half")
+    then = time.time() - 60 * minutes
+    os.utime(str(half), (then, then))
+    remove_leftovers(str(tmp_path / "file.npz"))
+    assert half.exists() == stays
+
+
+@pytest.mark.parametrize("name, extension", [
+    ("n" * 249 + ".npz", ".npz"), ("ü" * 120 + ".png", ".png"), ("." + "n" * 250, ""),
+    ("n." + "x" * 250, "")])
+def test_long_names(tmp_path, name, extension):
+    """The temporary name is no longer than a file system allows, and keeps the extension."""
+    path = str(tmp_path / name)
+    with temporary_path(path) as temporary:
+        assert len(os.fsencode(os.path.basename(temporary))) <= 255
+        assert os.path.splitext(temporary)[1] == extension
+    assert os.listdir(str(tmp_path)) == [name]
+
+
+def test_devices_have_no_length(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert regular_size(str(tmp_path / "file"), "name another") == 5
+    for path, cause in ((tmp_path, "not a regular file"), ("/dev/zero", "not a regular file"),
+                        (tmp_path / "none", "No such file"), ("a\0b", "null")):
+        with pytest.raises(UserError, match=cause + ".*; name another"):
+            regular_size(str(path), "name another")

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
+from runtime.files import temporary_path, write_atomically
 from training.mixture import describe
 from training.settings import RUN_SETTINGS
-from utils import UserError, temporary_path, write_atomically
+from utils import UserError
 
 COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",

@@ -10,10 +10,11 @@ import os
 import numpy as np
 
 from clr import linear_learning_rate
+from runtime.files import write_atomically
 from runtime.session import new_session, tf
 from training.history import plot_range_test
 from training.warm_start import warm_start
-from utils import progress, warn, write_atomically
+from utils import progress, warn
 
 
 def range_test(settings, loader, build_graph):
