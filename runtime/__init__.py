@@ -1,1 +1,1 @@
-"""What the scripts run on: TensorFlow, imported quietly, and one process or several."""
+"""What the scripts run on: TensorFlow of either version, one process or several, safe writing."""
