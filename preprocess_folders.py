@@ -244,8 +244,8 @@ def write_lists(splits, data_dir, name):
 
 def released_classifier():
     """The released model, at its own input size."""
-    from model.frozen import folded_classifier  # TensorFlow takes seconds to import
-    from model.weights import read_npz
+    from model.classifier import folded_classifier  # TensorFlow takes seconds to import
+    from model.npz import read_npz
 
     if not os.path.exists(MODEL):
         raise UserError("{}: no such file; get it from the repository, or skip the check of the "

@@ -17,8 +17,8 @@ from conftest import ROOT
 
 import test as test_script
 import train
-from model.frozen import classifier_from_weights
-from model.weights import read_weights
+from model.classifier import classifier_from_weights
+from model.weight_files import read_weights
 from pictures.lists import LISTS, load_split, save_list
 from pictures.reader import read_batches
 from runtime.session import IS_TF2, new_session, tf

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 
 from darknet19 import build
-from model.frozen import classifier_from_weights
-from model.weights import read_weights
+from model.classifier import classifier_from_weights
+from model.weight_files import read_weights
 from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime import session
