@@ -13,6 +13,7 @@ import argparse
 import os
 
 from classify.search import WindowSearch
+from darknet19 import STRIDE
 from model.weight_files import read_weights
 from negatives.mining import hard_windows
 from pictures.boxes import find_photographs
@@ -94,7 +95,10 @@ def _parser():
 
 @cli
 def main():
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.image_size % STRIDE:
+        parser.error("--image-size is a multiple of {}".format(STRIDE))
     search = WindowSearch(read_weights(options.weights), options.image_size, options.zooms,
                           precision=options.precision)
     pictures = list(find_pictures(options))

@@ -15,6 +15,7 @@ import os
 import numpy as np
 
 from classify.search import ZOOMS, WindowSearch
+from darknet19 import STRIDE
 from evaluation.figures import interval
 from model.weight_files import read_weights
 from pictures.boxes import find_photographs
@@ -155,7 +156,10 @@ def _parser():
 
 @cli
 def main():
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.image_size % STRIDE:
+        parser.error("--image-size is a multiple of {}".format(STRIDE))
     search = WindowSearch(read_weights(options.weights), options.image_size, options.zooms,
                           precision=options.precision)
     pictures = []

@@ -142,6 +142,8 @@ def _page(model, scores, figures, found, mapper, provenance):
                 for name, caption, chart in charts],
         sections=[_section(*section, scores, mapper, provenance.data_dir)
                   for section in sections],
+        by_source=_by_source(figures), searched=(
+            _figure_rows(figures["search"]) if "search" in figures else ()),
         disturbed=_robustness_rows(figures.get("robustness", ())),
         columns=[title for _, title in TABLE])
     return PAGE_START + page
@@ -161,6 +163,15 @@ def _figure_rows(figures):
                  ("false-positive rate there", "{:.4f}".format(point["false_positive_rate"])),
                  ("recall there", "{:.4f}".format(point["recall"]))]
     return rows
+
+
+def _by_source(figures):
+    """The tables of mistakes by source: pairs of title and rows."""
+    search = figures.get("search", {})
+    tables = (("Mistakes by source", figures.get("by_source")),
+              ("Mistakes by source, by search",
+               search.get("by_source") if figures.get("by_source") else None))
+    return [(title, rows) for title, rows in tables if rows]
 
 
 def _robustness_rows(rows):

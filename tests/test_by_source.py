@@ -50,7 +50,11 @@ def test_test_script_prints_sources_and_search(run_script, sample_dir, tiny_mode
     for label, paths in enumerate(load_split(sample_dir, "test")):
         save_list(str(tmp_path / source_list("celeba", label, "test")), list(paths))
     outcome = run_script(test_script, "--model", tiny_model.pb, "--data-dir", tmp_path, "--json",
-                         tmp_path / "metrics.json", "--sources", "celeba", "more", "--search", "1")
+                         tmp_path / "metrics.json", "--sources", "celeba", "more", "--search", "1",
+                         "--report", tmp_path / "report")
     assert outcome.code == 0
     assert outcome.out.count("\nmore ") == 4, "faces and non-faces, by one look and by search"
     assert "by search, sizes 1:" in outcome.out
+    page = (tmp_path / "report" / "index.html").read_text()
+    for title in ("Mistakes by source", "Mistakes by source, by search", "By search"):
+        assert "<h2>" + title in page

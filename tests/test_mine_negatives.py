@@ -1,0 +1,70 @@
+"""Mining: what a model takes for a face becomes a source of non-faces; test pictures stay out."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_heatmaps import bright_is_face
+
+import mine_negatives
+from model.npz import write_npz
+from pictures.decode import read_image
+from pictures.lists import LISTS, load_list, load_source, save_list
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Dark pictures of three splits, each with a bright square, and a model that likes bright."""
+    write_npz(str(tmp_path / "model.npz"), bright_is_face(), metadata={"image_size": 64})
+    for number, (split, names) in enumerate(LISTS.items()):
+        paths = []
+        for index in range(2):
+            image = np.zeros((128, 192, 3), np.uint8)
+            image[32:96, 64:128] = 255 - index - 10 * number
+            path = str(tmp_path / "{}{}.png".format(split, index))
+            Image.fromarray(image).save(path)
+            paths.append(path)
+        for name in names:
+            save_list(str(tmp_path / name), paths[:1] if name.startswith("celeba") else paths)
+    return tmp_path
+
+
+def mine(run_script, data, *options):
+    return run_script(mine_negatives, "--data-dir", data, "--weights", data / "model.npz",
+                      "--image-size", 64, "--zooms", 2, *options)
+
+
+def test_hard_windows_become_a_source(run_script, data):
+    outcome = mine(run_script, data)
+    assert outcome.code == 0 and outcome.err == ""
+    for split, count in (("train", 2), ("val", 2), ("test", 0)):
+        faces, others = load_source(str(data), "mined", split)
+        assert faces == () and len(others) >= count and (count or not others)
+        for path in others:
+            assert read_image(path).mean() > 100, "the bright square is what looks like a face"
+
+
+def test_pictures_of_the_test_split_are_not_looked_at(run_script, data):
+    for name in LISTS["test"]:
+        os.remove(str(data / name))
+    assert mine(run_script, data).code == 0
+
+
+def test_nothing_hard_writes_no_list(run_script, data):
+    outcome = mine(run_script, data, "--least-log-odds", 1000)
+    assert outcome.code == 0 and "train: 0 hard windows" in outcome.out
+    assert not (data / "mined_others_train.pickle").exists()
+
+
+def test_bad_pictures_and_bad_options(run_script, data):
+    path = load_list(str(data / LISTS["train"][1]))[0]
+    with open(path, "wb") as stream:
+        stream.write(b"\x89PNG")
+    outcome = mine(run_script, data)
+    assert outcome.code == 0 and outcome.err.count("\n") == 1 and path in outcome.err
+    outcome = mine(run_script, data, "--sources", "wider")
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert mine(run_script, data, "--sources").code == 2
+    outcome = mine(run_script, data, "--image-size", 100)
+    assert outcome.code == 2
