@@ -13,7 +13,10 @@ from utils import UserError
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
 # its level when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2.utils, "logging"):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+else:  # OpenCV 4.11
+    cv2.setLogLevel(0)
 
 LARGEST_FRAME = 1280  # longest side in pixels; dozens of frames are in memory at a time
 MOST_FAILURES = 100  # frames in a row; then the rest of the video is given up
