@@ -21,7 +21,7 @@ from model.weight_files import read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import explain_memory_errors, tf
 from training import history as history_module
-from training import resume, validation
+from training import resume
 from training.lock import locked
 from training.settings import Settings
 from utils import UserError
@@ -202,44 +202,6 @@ def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script
     outcome = run_here(run_script, few, trained, "--epochs", "2", "--save-every", "3")
     assert outcome.code == 0 and "resuming at step 6" in outcome.out
     assert all_variables(trained)["global_step"] == 8
-
-
-@pytest.mark.parametrize("record", [
-    "", "[]", "{}", '{"epoch": 1, "step": 4, "val_loss": "low", "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "val_loss": 0.5}',
-    '{"epoch": 1, "step": 4, "disturbed_loss": 0.5, "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "val_loss": NaN, "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "val_loss": 1e400, "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "val_loss": 1' + 400 * "0" + ', "checkpoint": "model-4"}',
-    '{"epoch": 1e400, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": -4, "val_loss": 0.5, "checkpoint": "model--4"}',
-    '{"epoch": 1, "step": true, "val_loss": 0.5, "checkpoint": "model-True"}',
-    '{"epoch": 1, "step": 4, "val_loss": 0.5, "val_accuracy": 7, "checkpoint": "model-4"}',
-    '{"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "../model-4"}'])
-def test_a_damaged_record_of_the_best_is_refused(tmp_path, record):
-    assert validation.read_best(str(tmp_path), "val_loss") is None
-    whole = {"epoch": 1, "step": 4, "val_loss": 0.5, "checkpoint": "model-4"}
-    (tmp_path / "best.json").write_text(json.dumps(whole))
-    assert validation.read_best(str(tmp_path), "val_loss") == whole
-    (tmp_path / "best.json").write_text(record)
-    with pytest.raises(UserError, match="best.json"):
-        validation.read_best(str(tmp_path), "val_loss")
-
-
-def test_the_best_of_a_new_run_beside_an_old_one_stays(tmp_path):
-    """As after a removal of the checkpoints alone: the new best has the lower step."""
-    validator = validation.Validator(Settings(image_size=32, model_dir=str(tmp_path)))
-    with validator.classifier.session.graph.as_default():
-        validator.classifier.session.run(tf.global_variables_initializer())
-    for step, loss, is_best in ((8, 0.25, True), (4, 0.5, True), (6, 0.75, False)):
-        assert validator.keep_if_best(
-            {"epoch": 1, "step": step, "disturbed_loss": loss}) == is_best
-    assert sorted(os.listdir(str(tmp_path / "best"))) == [
-        "best.json", "checkpoint", "model-4.data-00000-of-00001", "model-4.index"]
-    assert validator.read_best()[0]["step"] == 4
-    os.remove(str(tmp_path / "best" / "best.json"))
-    with pytest.raises(UserError, match="--restart"):
-        validator.read_best()
 
 
 @pytest.mark.parametrize("segments", [

@@ -52,7 +52,7 @@ class Augmenter:
         self._distort = _distortion(image_size)
 
     def __reduce__(self):
-        # Made anew in a worker process: imgaug keeps its hue tables on the class, unpickled.
+        # Built again in a worker process: imgaug keeps its hue tables on the class, unpickled.
         return type(self), (self.image_size, self.kind, self.hidden_face_share)
 
     def __call__(self, images, labels, seed, aligned=None):
