@@ -16,9 +16,9 @@ from pictures.lists import LISTS, check_disjoint, load_list, load_split, resolve
 from preprocess_folders import Labelled, divide
 
 
-def texture(seed, side=48):
-    """A picture that is like no other: 8 x 8 random colours, enlarged."""
-    colours = np.random.RandomState(seed).randint(0, 256, (8, 8, 3)).astype(np.uint8)
+def texture(seed, side=64):
+    """A picture that is like no other: 16 x 16 random colours, enlarged."""
+    colours = np.random.RandomState(seed).randint(0, 256, (16, 16, 3)).astype(np.uint8)
     return Image.fromarray(colours).resize((side, side), Image.BICUBIC)
 
 
@@ -110,7 +110,7 @@ def test_duplicates_and_near_duplicates(run, folders, tmp_path):
 def test_pictures_of_both_classes_are_left_out(run, folders, tmp_path):
     faces, others = folders
     fill(others, [3])
-    texture(4, side=40).save(str(others / "like4.png"))
+    texture(4, side=80).save(str(others / "like4.png"))
     outcome = run("--faces", faces, "--non-faces", others)
     assert outcome.code == 0 and len(outcome.err.splitlines()) == 1
     assert "4 in both classes" in outcome.err and "4 in both classes" in outcome.out
