@@ -105,7 +105,8 @@ def main():
     tasks = worker.inference_tasks(classifier, args)
     tasks.update(training_tasks(args, pictures))
     tasks["inference from files"] = file_inference(args, classifier)
-    tasks["matrix product"] = matrix_product(args)
+    if args.precision == "float32":
+        tasks["matrix product"] = matrix_product(args)
     worker.serve("TensorFlow {}{}".format(tf.VERSION, " with MKL" if is_mkl_build() else ""), tasks)
 
 

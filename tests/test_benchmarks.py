@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, its pictures, and a run of it with two engines at a tiny size."""
 
+import argparse
 import json
 import os
 import sys
@@ -11,9 +12,11 @@ from PIL import Image
 
 sys.path.insert(1, os.path.join(ROOT, "benchmarks"))
 
+import environments  # noqa: E402
 import memory  # noqa: E402
 import prepare  # noqa: E402
 import run  # noqa: E402
+import worker  # noqa: E402
 
 from utils import UserError  # noqa: E402
 
@@ -63,6 +66,45 @@ def test_differing_answers_stop_the_run():
             run.check_answers([Said("a", 0.25, 0.75), Said("b", wrong, 0.75)])
 
 
+def test_lower_precisions_may_differ_and_float32_is_what_they_are_compared_with():
+    class Said:
+        answers = True
+
+        def __init__(self, name, precision, answer):
+            self.engine = run.Engine(name, name, name, "", False, precision)
+            self.run = lambda task: {"result": [[answer, 1 - answer]]}
+
+    close, exact = Said("low", "bfloat16", 0.75), Said("exact", "float32", 0.75 + 2 ** -5)
+    assert run.check_answers([close, exact]) == {"exact": 0, "low": 2 ** -5}
+    with pytest.raises(UserError, match="low answers otherwise than exact"):
+        run.check_answers([Said("low", "bfloat16", 0.25), exact])
+
+
+def test_every_engine_has_a_name_for_the_ratios_and_an_environment():
+    for engine in run.ENGINES:
+        assert os.path.exists(os.path.join(run.HERE, engine.script))
+        for requirements in environments.REQUIREMENTS[engine.environment]:
+            assert os.path.exists(requirements)
+    named = {name for _, above, below in run.ratios(16) for _, name in (above, below)}
+    assert named <= {engine.name for engine in run.ENGINES} and named <= set(run.SHORT_TITLES)
+
+
+def test_accuracy_is_the_share_of_right_answers(tmp_path):
+    """By a stub that calls pictures faces when they are bright: 3 of 4 are right."""
+    pictures = np.zeros((4, 32, 32, 3), np.uint8)
+    pictures[[0, 1, 3]] = 255
+    np.savez(str(tmp_path / "labelled.npz"), pictures=pictures, labels=[0, 0, 1, 1])
+    np.save(str(tmp_path / "pictures.npy"), pictures[:2])
+
+    def predict(images):
+        bright = images.mean(axis=(1, 2, 3)) / 255
+        return np.stack([bright, 1 - bright], axis=1)
+
+    tasks = worker.inference_tasks(predict, argparse.Namespace(folder=str(tmp_path)))
+    assert tasks["accuracy"](1) == 0.75
+    assert tasks["answers"](1) == [[1, 0], [1, 0]]
+
+
 def test_pictures_are_jpegs_of_unequal_sizes(tmp_path):
     paths = prepare.make_pictures(str(tmp_path), 24)
     sizes = [Image.open(path).size for path in paths]
@@ -95,6 +137,7 @@ def test_a_run(run_script, tmp_path):
                      ("inference, batch 2", "stock"), ("inference, batch 1", "stock")}
     assert all(len(row["rounds"]) == 2 and row["lowest"] > 0 for row in results["rows"])
     assert results["largest_differences"] == {"stock": 0}
+    assert 0.4 < results["accuracy"]["stock"] <= 1  # of 25-pixel pictures, at 32 pixels
     assert "training, stock, against a plain graph on it" in outcome.out
     assert Image.open(str(tmp_path / "results.png")).width > 400
 
