@@ -81,9 +81,9 @@ def _check_operations(graph_def):
 def _check_constants(graph_def):
     """Check the sizes that constants other than weights claim; weights are checked as such."""
     for node in graph_def.node:
-        tensor = node.attr["value"].tensor
         if node.op != "Const" or node.name in _VARIABLES:
             continue
+        tensor = node.attr["value"].tensor
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
         count = 1
         for size in sizes:
