@@ -11,7 +11,6 @@ from model import classifier as graphs
 from model import frozen
 from model.graph_files import read_graph_def
 from model.npz import read_npz
-from model.weight_files import read_frozen
 from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime.session import tf
@@ -97,6 +96,12 @@ def test_a_disagreeing_graph_is_not_written(tiny_model, pictures, tmp_path, monk
     with pytest.raises(UserError, match="differ"):
         frozen.freeze(classifier, path, pictures[:4], {})
     assert os.listdir(str(tmp_path)) == []
+
+
+def test_equal_weights_give_equal_bytes(tiny_model, pictures, tmp_path):
+    path = str(tmp_path / "again.pb")
+    frozen.freeze(graphs.classifier_from_weights(tiny_model.weights, 32), path, pictures[:2], {})
+    assert sha256(path) == sha256(tiny_model.pb)
 
 
 @pytest.mark.parametrize("damage", [
