@@ -83,7 +83,7 @@ def _check_constants(graph_def):
     for node in graph_def.node:
         if node.op != "Const" or node.name in _VARIABLES:
             continue
-        tensor = node.attr["value"].tensor  # asking a node of another kind would give it a value
+        tensor = node.attr["value"].tensor
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
         count = 1
         for size in sizes:

@@ -11,7 +11,6 @@ from model import classifier as graphs
 from model import frozen
 from model.graph_files import read_graph_def
 from model.npz import read_npz
-from model.weight_files import read_frozen
 from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime.session import tf
@@ -99,6 +98,12 @@ def test_a_disagreeing_graph_is_not_written(tiny_model, pictures, tmp_path, monk
     assert os.listdir(str(tmp_path)) == []
 
 
+def test_equal_weights_give_equal_bytes(tiny_model, pictures, tmp_path):
+    path = str(tmp_path / "again.pb")
+    frozen.freeze(graphs.classifier_from_weights(tiny_model.weights, 32), path, pictures[:2], {})
+    assert sha256(path) == sha256(tiny_model.pb)
+
+
 @pytest.mark.parametrize("damage", [
     lambda content: b"",
     lambda content: content[:len(content) // 2],
@@ -144,45 +149,3 @@ def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
         stream.write(graph_def.SerializeToString())
     with pytest.raises(UserError, match=r"not a frozen graph of this project \(it has WriteFile"):
         frozen.load(path)
-
-
-class TestFolding:
-    def test_the_folded_graph_answers_as_the_unfolded(self, tiny_model, pictures):
-        plain = frozen.load(tiny_model.pb, fold=False)
-        expected = plain(pictures)
-        for folded in (frozen.load(tiny_model.pb),
-                       graphs.folded_classifier(tiny_model.weights, 32)):
-            np.testing.assert_allclose(folded(pictures), expected, atol=1e-4, rtol=0)
-            logits = [each.session.run("logits:0", {"input:0": pictures / np.float32(255)})
-                      for each in (folded, plain)]
-            np.testing.assert_allclose(*logits, atol=1e-4, rtol=0)
-        assert np.ptp(logits[1], axis=0).min() > 0.1, "the pictures must not all be alike"
-
-    def test_no_batch_norm_is_left(self, tiny_model):
-        operations = [node.op for node in
-                      frozen.load(tiny_model.pb).session.graph.as_graph_def().node]
-        assert operations.count("Conv2D") == operations.count("BiasAdd") == 19
-        assert not any("BatchNorm" in operation for operation in operations)
-
-    def test_the_file_and_its_graph_stay_as_they_are(self, tiny_model):
-        graph_def = read_graph_def(tiny_model.pb)
-        before = graph_def.SerializeToString(deterministic=True)
-        graphs.fold_batch_norm(graph_def)
-        assert graph_def.SerializeToString(deterministic=True) == before
-        read = read_frozen(tiny_model.pb)
-        for name, array in tiny_model.weights.items():
-            np.testing.assert_array_equal(read[name], array)
-
-    def test_a_convolution_that_others_read_too_is_left_alone(self, pictures):
-        """Folding it would change what the others read."""
-        graph = tf.Graph()
-        with graph.as_default():
-            images = tf.placeholder(tf.float32, [None, 32, 32, 3], "input")
-            shared = tf.nn.conv2d(images, np.ones((1, 1, 3, 2), np.float32), 1, "SAME")
-            normed, _, _ = tf.nn.fused_batch_norm(
-                shared, [2.0, 2.0], [1.0, 1.0], [0.5, 0.5], [4.0, 4.0], is_training=False)
-            logits = tf.reduce_mean(normed + shared, axis=[1, 2], name="logits")
-            tf.nn.softmax(logits, name="probabilities")
-        folded = graphs.fold_batch_norm(graph.as_graph_def())
-        assert [node.op for node in folded.node].count("BiasAdd") == 0
-        assert any(node.op.startswith("FusedBatchNorm") for node in folded.node)

@@ -1,0 +1,83 @@
+"""The input size travels with the weights, in every form of file."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from exporters.savedmodel import write_saved_model
+from model import darknet_weights
+from model.metadata import check_metadata, read_metadata
+from model.npz import write_npz
+from utils import UserError
+
+SOME = {"image_size": 64, "class_names": ["FACE", "NON_FACE"], "step": 3, "threshold": 0.25}
+
+
+def test_every_form_tells_its_size(tiny_model, tmp_path):
+    npz = str(tmp_path / "w.npz")
+    write_npz(npz, tiny_model.weights, metadata=SOME)
+    assert read_metadata(npz) == SOME
+
+    lone = str(tmp_path / "lone.pb")
+    os.link(tiny_model.pb, lone)
+    assert read_metadata(lone) == {"image_size": 32}
+    described = read_metadata(tiny_model.pb)
+    assert described == {"image_size": 32, "class_names": ["FACE", "NON_FACE"], "step": 0}
+
+    cfg, weights = str(tmp_path / "face.cfg"), str(tmp_path / "face.weights")
+    darknet_weights.write_network(cfg, weights, tiny_model.weights, 96)
+    assert read_metadata(weights) == {"image_size": 96}
+    shutil.move(cfg, str(tmp_path / "elsewhere.cfg"))
+    assert read_metadata(weights) == {}
+    assert read_metadata(weights, str(tmp_path / "elsewhere.cfg")) == {"image_size": 96}
+
+    write_saved_model(tiny_model.weights, 64, str(tmp_path / "model" / "1"))
+    for name in ("model", "model/1", "model/1/saved_model.pb"):
+        assert read_metadata(str(tmp_path / name)) == {
+            "image_size": 64, "class_names": ["FACE", "NON_FACE"]}
+
+
+def test_files_of_older_versions(tiny_model, tmp_path):
+    """Beside an .npz, in the .json of its name or of the frozen graph in the same folder."""
+    old = str(tmp_path / "old.npz")
+    write_npz(old, {"conv_18/bias": tiny_model.weights["conv_18/bias"]})
+    assert read_metadata(old) == {}
+    (tmp_path / "darknet19_frozen.json").write_text('{"image_size": 96, "sha256": "0"}')
+    assert read_metadata(old) == {"image_size": 96}
+    (tmp_path / "old.json").write_text(json.dumps(SOME))
+    assert read_metadata(old) == SOME
+
+
+def test_a_checkpoint_has_settings_beside_it(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "model-3.index").write_bytes(b"")
+    assert read_metadata(str(folder)) == {}
+    (tmp_path / "darknet19_frozen.json").write_text('{"image_size": 96}')
+    assert read_metadata(str(folder / "model-3")) == {"image_size": 96}
+    (folder / "settings.json").write_text('{"image_size": 64, "batch_size": 8}')
+    for name in (folder, folder / "model-3", folder / "model-3.index"):
+        assert read_metadata(str(name)) == {"image_size": 64}
+
+
+@pytest.mark.parametrize("text", [
+    '{"image_size": NaN}', '{"image_size": 1e400}', '{"image_size": 320000}',
+    '{"image_size": 4128}', '{"image_size": 0}', '{"image_size": -32}', '{"image_size": 100}',
+    '{"image_size": true}', '{"image_size": "64"}', '{"image_size": null}',
+    '{"image_size": 64.0}', '{"class_names": "FACE"}', '{"class_names": []}',
+    '{"class_names": [1]}', '{"step": -1}', '{"step": 1e400}', '{"threshold": NaN}',
+    '{"threshold": 1.5}', '{"threshold": true}', '{"image_size": ' + "9" * 5000 + "}", "[]", "{",
+])
+def test_absurd_metadata_are_one_line(tmp_path, text):
+    (tmp_path / "w.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_metadata(str(tmp_path / "w.npz"))
+    assert str(tmp_path / "w.json") in str(caught.value) and len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_or_unknown():
+    assert check_metadata({}, "x") == {}
+    assert check_metadata({"image_size": 4096, "other": float("nan")}, "x") == {"image_size": 4096}
