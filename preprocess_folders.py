@@ -297,16 +297,16 @@ def draw_doubts(path, doubts):
         except BadImage as error:  # changed since
             warn("{}: {}; not on the sheet".format(doubt.path, error))
             continue
-        captions.append("face {:.3f}, in {}\n{}".format(
+        captions.append("face: {:.3f}\n{}\n{}".format(
             doubt.face_probability, OPTIONS[doubt.label], printable(doubt.path)))
         frames.append(RED if doubt.label == FACE else GREEN)
     if not tiles:
         print("{}: not drawn, no picture's class is doubted".format(path))
         return
     save_picture(path, contact_sheet(
-        tiles, captions, frames, "green: looks like a face; red: does not ({:,} of {:,})".format(
-            len(tiles), len(doubts)), tile=SHEET_TILE))
-    print("{}: {} pictures whose class is doubted".format(path, len(tiles)))
+        tiles, captions, frames, "green: face; red: no face", tile=SHEET_TILE))
+    print("{}: {:,} of {:,} pictures whose class is doubted".format(
+        path, len(tiles), len(doubts)))
 
 
 def check_classes(splits, review):

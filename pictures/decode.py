@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pictures import png
+from pictures import jpeg, png
 from utils import open_regular, printable
 
 # Larger images are refused before they are decoded. Measured at this size, decoding takes up to
@@ -27,6 +27,9 @@ MAX_SIDE = 65535  # pixels: the longest side of a JPEG
 # Some rare kinds (run-length encoded BMP; PPM in plain text or with more than 8 bits) are decoded
 # by Python code in Pillow, which takes up to 5 microseconds per pixel.
 MAX_SLOW_PIXELS = 4 * 1000 * 1000
+
+# Encoders make about ten scans for a progressive JPEG.
+MAX_SCANS = 64
 
 # Pixels that are converted to RGB at a time, which bounds the memory for intermediate copies.
 _STRIP_PIXELS = 1000 * 1000
@@ -150,6 +153,8 @@ def _load(stream, max_pixels, least_size):
         _check_size(image.size, max_pixels)
         if image.tile and image.tile[0][0] in Image.DECODERS:
             _check_size(image.size, MAX_SLOW_PIXELS, " in a kind of file that is slow to decode")
+        if image.info.get("progressive"):
+            _check_scans(stream)
         if least_size:
             image.draft(None, (least_size, least_size))
         # Pillow applies a TIFF's own tag while it loads the pixels.
@@ -167,6 +172,15 @@ def _check_size(size, max_pixels, remark=""):
     if not 0 < min(size) <= max(size) <= MAX_SIDE:
         raise BadImage("{} x {} pixels; a side must have 1 to {:,}".format(
             width, height, MAX_SIDE))
+
+
+def _check_scans(stream):
+    place = stream.tell()
+    stream.seek(0)
+    scans = jpeg.count_scans(stream.read())
+    stream.seek(place)
+    if scans > MAX_SCANS:
+        raise BadImage("{:,} scans, more than {}".format(scans, MAX_SCANS))
 
 
 def _orientation(image):

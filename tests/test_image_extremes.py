@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from pictures import decode
 from pictures.decode import BadImage, read_image
+from pictures.jpeg import count_scans
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -205,3 +206,27 @@ def test_large_remarks_do_not_stop_the_text_limit(picture):
     limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     read_image(insert(encode(Image.fromarray(picture), "PNG"), b"IHDR", REMARKS["large text"]))
     assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+def test_a_progressive_jpeg_with_endless_scans_is_refused(picture):
+    """Each scan of some 50 bytes costs a pass over all pixels."""
+    whole = encode(Image.fromarray(picture), "JPEG", progressive=True, quality=90)
+    scans = count_scans(whole)
+    assert scans == whole.count(b"\xff\xda") > 5
+    assert count_scans(encode(Image.fromarray(picture), "JPEG")) == 1
+    assert count_scans(whole + b"\xff\xda\0\2" * 1000) == scans, "after the end of the image"
+    last, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
+    bomb = whole[:end] + whole[last:end] * 500 + whole[end:]
+    assert count_scans(bomb) == scans + 500
+    with pytest.raises(BadImage, match="scans, more than 64"):
+        read_image(bomb)
+    thumbnail = b"Exif\0\0" + b"\xff\xda" * 1000  # a segment's content is not looked at
+    inside = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + whole[2:]
+    np.testing.assert_array_equal(read_image(inside), read_image(whole))
+    np.testing.assert_array_equal(read_image(whole, least_size=2), read_image(inside, least_size=2))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff" * 99,
+                                     b"\xff\xd8\xff\xe0\0\0\xff\xda\xff\xff\xff\xd9"])
+def test_scans_of_damaged_files(content):
+    assert 0 <= count_scans(content) <= 1
