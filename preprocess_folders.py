@@ -40,7 +40,6 @@ from utils import (
     number_type,
     printable,
     progress,
-    read_json,
     warn,
 )
 
@@ -49,8 +48,6 @@ CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 
 # The released model doubts a picture's class if it is at least this sure of the other one.
 DOUBT = 0.99
-MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "saved_models",
-                     "darknet19_face.npz")
 SHEET_PICTURES, SHEET_TILE = 100, 160
 
 Labelled = collections.namedtuple("Labelled", "path label digest hash")
@@ -244,14 +241,17 @@ def write_lists(splits, data_dir, name):
 
 def released_classifier():
     """The released model, at its own input size."""
-    from model.classifier import folded_classifier  # TensorFlow takes seconds to import
+    from model import released  # TensorFlow takes seconds to import
+    from model.classifier import folded_classifier
+    from model.metadata import read_metadata
     from model.npz import read_npz
 
-    if not os.path.exists(MODEL):
+    path = released.RELEASED
+    if not os.path.exists(path):
         raise UserError("{}: no such file; get it from the repository, or skip the check of the "
-                        "classes with --no-check".format(MODEL))
-    size = read_json(os.path.splitext(MODEL)[0] + ".json")["image_size"]
-    return folded_classifier(read_npz(MODEL), size)
+                        "classes with --no-check".format(path))
+    size = read_metadata(path).get("image_size", released.DEFAULT_SIZE)
+    return folded_classifier(read_npz(path), size)
 
 
 def find_doubts(classifier, paths, label):

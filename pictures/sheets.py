@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from runtime.files import temporary_path
-from utils import UserError, check_replaceable
+from utils import UserError, check_replaceable, open_regular
 
 # From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
@@ -156,7 +156,7 @@ def mark_drawing(image):
 def is_drawing(path):
     """Whether a file is a picture with the mark of :func:`mark_drawing`."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with open_regular(path) as stream, Image.open(stream, formats=("PNG", "JPEG")) as image:
             return (image.info.get("Software") == SOFTWARE
                     or image.info.get("comment") == SOFTWARE.encode())
     except Exception:  # Pillow's decoders raise nearly anything on damaged files
