@@ -12,9 +12,7 @@ the tests are never looked at.
 import argparse
 import os
 
-from classify.search import WindowSearch
-from darknet19 import STRIDE
-from model.weight_files import read_weights
+from classify.search import add_search_arguments, open_search
 from negatives.mining import hard_windows
 from pictures.boxes import find_photographs
 from pictures.classes import NON_FACE
@@ -22,7 +20,6 @@ from pictures.crops import STORED_SIDE
 from pictures.decode import BadImage, read_image, resize
 from pictures.lists import CELEBA, load_source, relative_to_data, save_list, source_list
 from pictures.sheets import save_picture
-from runtime.session import PRECISIONS
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")
@@ -72,35 +69,24 @@ def _parser():
         formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
     parser.add_argument("--name", default="mined", help="of the source that is made")
-    parser.add_argument("--weights", metavar="FILE", required=True,
-                        help="the model, in any form that extract_weights.py reads")
     parser.add_argument("--sources", nargs="*", default=[CELEBA], metavar="NAME",
                         help="look through the non-faces of these sources")
     parser.add_argument("--wider-dir", metavar="DIR",
                         help="and through WIDER FACE's training photographs")
     parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,
                         help="as preprocess_wider.py was told")
-    parser.add_argument("--image-size", type=number_type(int, 32, 4096), default=224,
-                        help="height and width of a window, a multiple of 32")
-    parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
-                        default=[1, 2, 4], help="sizes at which a picture is looked at")
     parser.add_argument("--least-log-odds", type=float, default=-1.0, metavar="X",
                         help="log-odds of FACE from which on a window is hard")
     parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
                         help="windows from one picture, the hardest first")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
+    add_search_arguments(parser)
     return parser
 
 
 @cli
 def main():
-    parser = _parser()
-    options = parser.parse_args()
-    if options.image_size % STRIDE:
-        parser.error("--image-size is a multiple of {}".format(STRIDE))
-    search = WindowSearch(read_weights(options.weights), options.image_size, options.zooms,
-                          precision=options.precision)
+    options = _parser().parse_args()
+    search = open_search(options)
     pictures = list(find_pictures(options))
     if not pictures:
         raise UserError("nothing to look through; name --sources or --wider-dir")

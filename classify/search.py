@@ -13,10 +13,14 @@ import numpy as np
 
 import darknet19
 from model.classifier import fold_batch_norm
+from model.released import choose_model
+from model.weight_files import read_weights
 from model.weights import assign
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import resize
-from runtime.session import new_session, tf
+from pictures.reader import LARGEST_SIZE
+from runtime.session import PRECISIONS, new_session, tf
+from utils import UserError, number_type
 
 ZOOMS = (1, 2, 4)  # the photograph's shorter side, in multiples of the network's input
 CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes are left out
@@ -121,3 +125,34 @@ class WindowSearch:
         cells = self.cells
         height, width = shape[0] / (grid[0] + cells - 1), shape[1] / (grid[1] + cells - 1)
         return column * width, row * height, cells * width, cells * height
+
+
+def add_search_arguments(parser):
+    """Add the options of a script that searches with any model."""
+    parser.add_argument("--weights", metavar="FILE",
+                        help="the model, in any form that extract_weights.py reads (default: your "
+                             "own in saved_models, otherwise the released one)")
+    parser.add_argument("--image-size", type=number_type(int, darknet19.STRIDE, LARGEST_SIZE),
+                        help="height and width of a window, a multiple of 32 (default: that of "
+                             "the training)")
+    parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
+                        default=list(ZOOMS), help="sizes at which a picture is looked at: its "
+                                                  "shorter side in windows")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
+
+
+def open_search(options):
+    """The :class:`WindowSearch` for the options of :func:`add_search_arguments`.
+
+    Raises
+    ------
+    UserError
+        For an input size that is no multiple of 32, and as
+        :func:`model.weight_files.read_weights`.
+    """
+    if options.image_size and options.image_size % darknet19.STRIDE:
+        raise UserError("--image-size {}: not a multiple of {}".format(
+            options.image_size, darknet19.STRIDE))
+    path, size = choose_model("saved_models", options.weights, options.image_size)
+    return WindowSearch(read_weights(path), size, options.zooms, precision=options.precision)

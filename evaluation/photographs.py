@@ -14,15 +14,12 @@ import os
 
 import numpy as np
 
-from classify.search import ZOOMS, WindowSearch
-from darknet19 import STRIDE
+from classify.search import add_search_arguments, open_search
 from evaluation.figures import interval
-from model.weight_files import read_weights
 from pictures.boxes import find_photographs
 from pictures.decode import BadImage, read_image
 from pictures.lists import CELEBA, load_source
-from runtime.session import PRECISIONS
-from utils import HelpFormatter, UserError, cli, number_type, progress, warn, write_json
+from utils import HelpFormatter, UserError, cli, progress, warn, write_json
 
 # The ends of the groups: the width of the widest face as a share of the photograph's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)
@@ -137,31 +134,20 @@ def _parser():
         description="Measure how well faces are found in whole photographs, by their size.",
         formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
-    parser.add_argument("--weights", metavar="FILE", required=True,
-                        help="the model, in any form that extract_weights.py reads")
     parser.add_argument("--wider-dir", metavar="DIR", help="WIDER FACE as distributed")
     parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
                         help="lists whose non-faces set the threshold and whose faces are "
                              "measured too")
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--image-size", type=number_type(int, 32, 4096), default=224,
-                        help="height and width of a window, a multiple of 32")
-    parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
-                        default=list(ZOOMS), help="sizes at which a picture is looked at")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
+    add_search_arguments(parser)
     return parser
 
 
 @cli
 def main():
-    parser = _parser()
-    options = parser.parse_args()
-    if options.image_size % STRIDE:
-        parser.error("--image-size is a multiple of {}".format(STRIDE))
-    search = WindowSearch(read_weights(options.weights), options.image_size, options.zooms,
-                          precision=options.precision)
+    options = _parser().parse_args()
+    search = open_search(options)
     pictures = []
     for name in options.sources:
         faces, others = load_source(options.data_dir, name, options.split)
@@ -172,11 +158,10 @@ def main():
     if not any(not picture.is_face for picture in pictures):
         raise UserError("no face-free pictures in {}; name more --sources".format(
             ", ".join(options.sources)))
-    rows = summarise(score(search, pictures, wide), options.zooms)
+    rows = summarise(score(search, pictures, wide), search.zooms)
     print(format_rows(rows))
     if options.json:
-        write_json(options.json, {"weights": options.weights, "split": options.split,
-                                  "rows": rows})
+        write_json(options.json, {"split": options.split, "rows": rows})
 
 
 if __name__ == "__main__":
