@@ -28,7 +28,7 @@ from classify.finding import check_names, find_inputs
 from classify.inputs import digest
 from classify.outputs import OutputOptions, open_outputs
 from classify.predict import classify_images, predict_on_all_ranks, search_images
-from classify.search import CHOICES, WindowSearch, zooms_of
+from classify.search import CHOICES, WindowSearch, search_bias, zooms_of
 from classify.tables import check_table, keep_whole_rows
 from classify.videos import camera_frames
 from darknet19 import STRIDE
@@ -104,14 +104,14 @@ def classify_and_write(predict, inputs, options, make_mapper):
         raise UserError("no picture could be classified", exit_code=1)
 
 
-def make_predictor(args, weights, image_size):
+def make_predictor(args, weights, image_size, bias):
     """How pictures are classified: by search, or by one look at the stretched picture."""
     if args.search == "off":
         classifier = folded_classifier(weights, image_size, precision=args.precision)
         return functools.partial(classify_images, classifier, batch_size=args.batch_size,
                                  threshold=args.threshold)
     search = WindowSearch(weights, image_size, zooms_of(args.search or CHOICES[-1]),
-                          precision=args.precision)
+                          precision=args.precision, bias=bias)
     return functools.partial(search_images, search, threshold=args.threshold,
                              ahead=8 if args.camera is None else 1)
 
@@ -288,7 +288,7 @@ def main():
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
-    weights = read_weights(path)
+    weights, bias = read_weights(path), search_bias(path)
     if distributed.rank() == 0:
         print("model: {0}{1}, input {2} x {2}".format(
             path, " (the released one)" if path == released.RELEASED else "", image_size),
@@ -298,13 +298,13 @@ def main():
         evaluate_and_report(
             classifier, load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
             args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-            evaluation_options(args, zooms_of(args.search)))
+            evaluation_options(args, zooms_of(args.search), bias))
         return
     names = args.images + (photographs() if args.photographs else [])
     options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
-    classify_and_write(make_predictor(args, weights, image_size),
+    classify_and_write(make_predictor(args, weights, image_size, bias),
                        InputOptions(names, args.fps, args.camera), options,
-                       lambda: FaceMapper(weights, image_size))
+                       lambda: FaceMapper(weights, image_size, bias=bias))
 
 
 if __name__ == "__main__":

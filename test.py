@@ -12,7 +12,7 @@ directory.
 import argparse
 import os
 
-from classify.search import CHOICES, zooms_of
+from classify.search import CHOICES, search_bias, zooms_of
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from model import frozen
 from model.weight_files import read_frozen
@@ -55,7 +55,7 @@ def main():
     evaluate_and_report(
         frozen.load(model, precision=args.precision), splits, model, lambda: read_frozen(model),
         args.json or os.path.join(args.model_dir, "test_metrics.json"),
-        evaluation_options(args, zooms_of(args.search)))
+        evaluation_options(args, zooms_of(args.search), search_bias(model)))
 
 
 if __name__ == "__main__":

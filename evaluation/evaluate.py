@@ -16,8 +16,9 @@ from utils import check_replaceable, number_type, starts_with, write_json
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
-    "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision",
-    defaults=(0.5, None, False, None, 16, "data", "logs", (), "float32"))
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision "
+    "search_bias",
+    defaults=(0.5, None, False, None, 16, "data", "logs", (), "float32", 0.0))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
@@ -37,6 +38,8 @@ zooms : sequence of float
     Also measure with the answers of a search at these sizes; empty leaves it out.
 precision : str
     Of that search; see :func:`runtime.session.new_session`.
+search_bias : float
+    Of searches; see :class:`classify.search.WindowSearch`.
 """
 
 METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
@@ -59,11 +62,11 @@ def add_evaluation_arguments(parser):
                         help="folder with the history.csv of the model's training, for the report")
 
 
-def evaluation_options(args, zooms=()):
+def evaluation_options(args, zooms=(), search_bias=0.0):
     """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
         args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
-        args.log_dir, zooms, args.precision)
+        args.log_dir, zooms, args.precision, search_bias)
 
 
 def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
@@ -99,7 +102,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     searched = None
     if options.zooms:
         search = WindowSearch(read_weights(), classifier.image_size, options.zooms,
-                              precision=options.precision)
+                              precision=options.precision, bias=options.search_bias)
         searched = score_by_search(search, split)
     if distributed.rank():
         return
@@ -120,7 +123,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
         print("\n" + format_robustness(figures["robustness"]), flush=True)
     write_json(metrics_path, figures)
     if options.report:
-        mapper = FaceMapper(read_weights(), classifier.image_size)
+        mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
         write_report(options.report, model, scores, figures, mapper,
                      find_provenance(model, options.data_dir, options.log_dir))
         print("wrote {}".format(os.path.join(options.report, "index.html")))

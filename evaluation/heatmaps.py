@@ -31,10 +31,12 @@ class FaceMapper:
         Sizes at which a picture is looked at, as for :class:`classify.search.WindowSearch`.
     threads : int, optional
         See :func:`runtime.session.new_session`.
+    bias : float
+        See :class:`classify.search.WindowSearch`.
     """
 
-    def __init__(self, weights, image_size, zooms=ZOOMS, threads=None):
-        self.search = WindowSearch(weights, image_size, zooms, threads)
+    def __init__(self, weights, image_size, zooms=ZOOMS, threads=None, bias=0.0):
+        self.search = WindowSearch(weights, image_size, zooms, threads, bias=bias)
 
     def __call__(self, image):
         """Map one picture.

@@ -1,8 +1,8 @@
 """What a file of weights says besides the weights: its input size, above all.
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
-training) and ``threshold`` (the probability of FACE from which a picture is called one). Each may
-be missing.
+training), ``threshold`` (the probability of FACE from which a picture is called one) and
+``search_bias`` (see :class:`classify.search.WindowSearch`). Each may be missing.
 """
 
 import os
@@ -72,7 +72,8 @@ def check_metadata(content, source):
         The file's name, for the error line.
     """
     checks = {"image_size": _is_image_size, "class_names": _are_class_names, "step": _is_step,
-              "threshold": lambda value: _is_number(value) and 0 <= value <= 1}
+              "threshold": lambda value: _is_number(value) and 0 <= value <= 1,
+              "search_bias": lambda value: _is_number(value) and -50 <= value <= 50}
     for name, is_sane in checks.items():
         if name in content and not is_sane(content[name]):
             raise UserError("{}: no usable {}: {}; {}".format(
