@@ -97,7 +97,7 @@ class PictureServer:
             counter[name] += 1
             self.changed.notify_all()
 
-    def wait_for(self, condition, timeout=60):
+    def wait_for(self, condition, timeout=600):
         """Block until ``condition()`` holds; it is evaluated after every request."""
         with self.changed:
             return self.changed.wait_for(condition, timeout)

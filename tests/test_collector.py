@@ -8,6 +8,7 @@ import zlib
 
 import negatives_runs
 import numpy as np
+from negatives_program import HURRIED
 from negatives_runs import causes, fill, kept, lists
 from negatives_server import encode, texture
 from PIL import Image
@@ -56,7 +57,7 @@ def test_only_passing_failures_are_tried_again(server, run, tmp_path):
     faults = ["503", "reset", "stall", "429", "403", "407", "424", "404", "html", "noai"]
     for number, fault in enumerate(faults, 10):
         fill(server, "dog", [number], fault)
-    run("--queries", "dog")
+    run("--queries", "dog", **HURRIED)
     assert len(kept(tmp_path)) == 5
     server.faults.clear()
     server.hits.clear()
