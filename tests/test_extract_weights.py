@@ -11,7 +11,9 @@ from conftest import ROOT
 
 import extract_weights
 from model import darknet_cfg, darknet_weights
+from model.metadata import read_metadata
 from model.npz import read_npz
+from model.released import choose_model
 
 FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
 
@@ -54,6 +56,20 @@ def test_the_frozen_graph_is_the_default(tiny_model, run_script, tmp_path):
     outcome = run_script(extract_weights, "--model-dir", tmp_path / "none")
     assert outcome.code == 2 and "run train.py, or name weights by --from" in outcome.err
     assert sorted(os.listdir(str(tmp_path))) == sorted(FILES + ("darknet19_frozen.pb",))
+
+
+@pytest.mark.parametrize("form", ["pb", "npz"])
+def test_the_input_size_travels_along(tiny_model, extract, tmp_path, form):
+    """Into the .npz, and from there into another, without any .json beside them."""
+    lone = str(tmp_path / "lone.pb")
+    os.link(tiny_model.pb, lone)
+    assert extract("--from", lone).code == 0
+    path = str(tmp_path / FILES[0])
+    if form == "npz":
+        os.rename(path, str(tmp_path / "other.npz"))
+        assert extract("--from", tmp_path / "other.npz").code == 0
+    assert read_metadata(path) == {"image_size": 32}
+    assert choose_model(str(tmp_path / "none"), path) == (path, 32)
 
 
 def test_float16_halves_the_file(tiny_model, extract, tmp_path):
