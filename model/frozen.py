@@ -22,6 +22,7 @@ OUTPUTS = ["logits", "probabilities"]
 # All that the network is made of. A graph is a program: others could read and write files.
 OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
               "Mean", "Placeholder", "Softmax"}
+NEWER_ATTRIBUTES = (("FusedBatchNormV3", "exponential_avg_factor"), ("MaxPool", "explicit_paddings"))
 
 
 class Classifier:
@@ -98,10 +99,16 @@ def folded_classifier(weights, image_size, threads=None, precision="float32"):
 
 
 def _with_constants(classifier):
-    """The classifier's graph with constants in place of its variables."""
+    """The classifier's graph with constants in place of its variables, for either TensorFlow."""
     session = classifier.session
-    return tf.graph_util.convert_variables_to_constants(
+    graph_def = tf.graph_util.convert_variables_to_constants(
         session, session.graph.as_graph_def(), OUTPUTS)
+    for node in graph_def.node:
+        # TensorFlow 1.15 refuses these attributes; without them TensorFlow 2 takes its defaults.
+        for operation, name in NEWER_ATTRIBUTES:
+            if node.op == operation and name in node.attr:
+                del node.attr[name]
+    return graph_def
 
 
 def _import(graph_def, threads, precision="float32"):
