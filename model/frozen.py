@@ -22,7 +22,9 @@ OUTPUTS = ["logits", "probabilities"]
 # All that the network is made of. A graph is a program: others could read and write files.
 OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
               "Mean", "Placeholder", "Softmax"}
-NEWER_ATTRIBUTES = (("FusedBatchNormV3", "exponential_avg_factor"), ("MaxPool", "explicit_paddings"))
+# What TensorFlow 2 adds to two of them.
+NEWER_ATTRIBUTES = (("FusedBatchNormV3", "exponential_avg_factor"),
+                    ("MaxPool", "explicit_paddings"))
 
 
 class Classifier:
