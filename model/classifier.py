@@ -13,6 +13,9 @@ from runtime.session import new_session, tf
 from utils import UserError
 
 OUTPUTS = ["logits", "probabilities"]
+# What TensorFlow 2 adds to two operations.
+NEWER_ATTRIBUTES = (("FusedBatchNormV3", "exponential_avg_factor"),
+                    ("MaxPool", "explicit_paddings"))
 
 
 class Classifier:
@@ -99,10 +102,19 @@ def folded_classifier(weights, image_size, threads=None, precision="float32"):
 
 
 def with_constants(classifier):
-    """The classifier's graph with constants in place of its variables, a tf.GraphDef."""
+    """The classifier's graph with constants in place of its variables, a tf.GraphDef.
+
+    Either TensorFlow can import it.
+    """
     session = classifier.session
-    return tf.graph_util.convert_variables_to_constants(
+    graph_def = tf.graph_util.convert_variables_to_constants(
         session, session.graph.as_graph_def(), OUTPUTS)
+    for node in graph_def.node:
+        # TensorFlow 1.15 refuses these attributes; without them TensorFlow 2 takes its defaults.
+        for operation, name in NEWER_ATTRIBUTES:
+            if node.op == operation and name in node.attr:
+                del node.attr[name]
+    return graph_def
 
 
 def import_classifier(graph_def, threads=None, precision="float32"):
