@@ -107,10 +107,16 @@ def with_constants(classifier):
     Either TensorFlow can import it.
     """
     session = classifier.session
-    graph_def = tf.graph_util.convert_variables_to_constants(
-        session, session.graph.as_graph_def(), OUTPUTS)
+    return without_newer_attributes(tf.graph_util.convert_variables_to_constants(
+        session, session.graph.as_graph_def(), OUTPUTS))
+
+
+def without_newer_attributes(graph_def):
+    """Remove from a graph, in place, the attributes that TensorFlow 1.15 refuses; return it.
+
+    Without them TensorFlow 2 takes its defaults, which are what TensorFlow 1.15 does.
+    """
     for node in graph_def.node:
-        # TensorFlow 1.15 refuses these attributes; without them TensorFlow 2 takes its defaults.
         for operation, name in NEWER_ATTRIBUTES:
             if node.op == operation and name in node.attr:
                 del node.attr[name]
