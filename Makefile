@@ -77,15 +77,11 @@ endif
 	$(PYTHON) -m pip install --quiet -r $(REQUIREMENTS) -r requirements-dev.txt
 	@touch $@
 
-# Horovod is compiled against the TensorFlow that is installed: without build isolation, not from
-# pip's cache, and again whenever the environment has changed.
+# Horovod is compiled against the TensorFlow that is installed, so it is compiled again whenever the
+# environment has changed.
 $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 	@./install_mpi.sh
-	@echo "compiling Horovod: this takes some minutes"
-	HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 \
-	HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 $(PYTHON) -m pip install --quiet \
-		--no-build-isolation --no-cache-dir --force-reinstall --no-deps \
-		-r requirements-distributed.txt
+	@./build_horovod.sh $(PYTHON)
 	@touch $@
 
 clean:

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Make sure that there is an MPI and what Horovod is compiled with.
+# Make sure that MPI and what compiles Horovod are installed.
 #
 #     ./install_mpi.sh
 #
-# Whatever MPI is on the path is used. Where something is missing it is installed, if this is root
-# on Debian or Ubuntu; else one line says what to install.
+# Any MPI on the path is used. What is missing is installed if this runs as root on Debian or Ubuntu;
+# elsewhere one line says what to install.
 set -eu
 
 packages="libopenmpi-dev openmpi-bin cmake g++ make"
@@ -18,7 +18,7 @@ missing() {
 [ -n "$(missing)" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     echo "installing $packages"
-    # The lists may be stale or absent; where they can't be renewed, the present ones may do.
+    # The package lists may be stale or absent. If they can't be renewed, the present ones may do.
     apt-get update -qq || true
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages \
         > /dev/null || true
