@@ -51,6 +51,9 @@ def group_of(share):
     return None
 
 
+GROUPS = [group_of(high) for high in WIDTHS[1:]]
+
+
 def score(search, pictures, wide_photographs):
     """The log-odds of the best window of every picture at every zoom.
 
@@ -95,8 +98,9 @@ def summarise(scores, zooms):
         ``zooms``, ``rate``, ``threshold`` (a probability) and ``groups``: of each its name,
         ``pictures``, ``found`` and the 95 % ``interval`` of the share.
     """
-    groups = collections.OrderedDict.fromkeys(
-        picture.group for picture, _ in scores if picture.is_face)
+    groups = sorted({picture.group for picture, _ in scores if picture.is_face},
+                    key=lambda group: (group in GROUPS, GROUPS.index(group) if group in GROUPS
+                                       else 0, group))
     rows = []
     for count in range(1, len(zooms) + 1):
         face_free = np.array([best[count - 1] for picture, best in scores if not picture.is_face])
