@@ -147,7 +147,7 @@ class Montage(Output):
 
 def _with_box(pixels, row):
     """A picture with the window in which a face was found."""
-    if row["class"] != CLASS_NAMES[FACE] or row["x"] is None:
+    if row["class"] != CLASS_NAMES[FACE] or row.get("x") is None:
         return pixels
     drawn = pixels.copy()
     corner = row["x"], row["y"]

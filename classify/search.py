@@ -10,6 +10,7 @@ fill a window. The answer is the window with the highest probability.
 import collections
 
 import numpy as np
+from scipy.special import expit
 
 import darknet19
 from model.classifier import fold_batch_norm
@@ -100,7 +101,7 @@ class WindowSearch:
             row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
             if finding is None or log_odds[row, column] > highest:
                 highest = np.float64(log_odds[row, column])
-                finding = Finding(float(1 / (1 + np.exp(-highest))),
+                finding = Finding(float(expit(highest)),
                                   *self.box(image.shape, log_odds.shape, row, column), zoom=zoom)
             if finding.probability >= certain:
                 break

@@ -4,6 +4,8 @@ One number over all pictures hides a source on which the classifier fails. So ea
 :mod:`training.mixture`) gets a row of its own. A source may have faces or non-faces alone.
 """
 
+import itertools
+
 from evaluation.figures import interval, scores_of
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import read_image
@@ -15,7 +17,7 @@ from utils import printable, progress, warn
 
 def union(splits):
     """All pictures of several sources as one :class:`pictures.lists.Split`."""
-    return Split(*[sum(columns, ()) for columns in zip(*splits.values())])
+    return Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits.values())])
 
 
 def figures_by_source(scores, splits, threshold=0.5):

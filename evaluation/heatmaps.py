@@ -11,6 +11,7 @@ and is above one half somewhere in nearly every picture.
 import cv2
 import numpy as np
 from scipy.signal import convolve2d
+from scipy.special import expit
 
 from classify.search import WindowSearch
 
@@ -55,7 +56,7 @@ class FaceMapper:
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
         for _, log_odds in self.search.windows(image):
-            cells = mean_over_windows(1 / (1 + np.exp(-log_odds)), self.search.cells)
+            cells = mean_over_windows(expit(log_odds), self.search.cells)
             smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
             np.maximum(highest, smooth, out=highest)
         return highest

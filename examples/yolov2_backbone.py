@@ -1,8 +1,6 @@
 """A YOLOv2 graph on the extracted weights: fixed backbone, pass-through and detection head.
 
-Needs TensorFlow and the two pickles of extract_weights.py alone: carry it into a detector and add
-the loss. Source: Redmon & Farhadi, "YOLO9000", 2016, section 2.
-"""
+Carry it into a detector and add the loss. Source: "YOLO9000", 2016, section 2."""
 import argparse
 import io
 import os
@@ -16,6 +14,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 
 LAYERS = [32, "M", 64, "M", 128, 64, 128, "M", 256, 128, 256, "M", 512, 256, 512, 256, 512, "M",
           1024, 512, 1024, 512, 1024]
+FILES = "conv_weights.pickle", "bn_weights.pickle"
 ANCHORS, CLASSES = 5, 1  # each anchor predicts x, y, width, height, objectness and the classes
 
 
@@ -30,9 +29,9 @@ class ArrayUnpickler(pickle.Unpickler):
 
 def load(path):
     content = path.read_bytes()
-    for each, _, _ in pickletools.genops(content):  # what is shared could take for ever to hash
-        if each.name.endswith(("PUT", "GET", "DUP", "MEMOIZE")):
-            raise pickle.UnpicklingError("it has the instruction " + each.name)
+    names = [each.name for each, _, _ in pickletools.genops(content)]
+    if any(name.endswith(("PUT", "GET", "DUP", "MEMOIZE")) for name in names):
+        raise pickle.UnpicklingError("it shares objects, which could take for ever to hash")
     return ArrayUnpickler(io.BytesIO(content)).load()
 
 
@@ -74,8 +73,7 @@ def main():
     args = parser.parse_args()
     tf.disable_v2_behavior()
     try:
-        kernels, norms = (load(pathlib.Path(args.data_dir, name + "_weights.pickle"))
-                          for name in ("conv", "bn"))
+        kernels, norms = (load(pathlib.Path(args.data_dir, name)) for name in FILES)
         boxes = detector(tf.random_uniform([1] + 2 * [args.image_size] + [3]), kernels, norms)
     except Exception as error:
         parser.exit(2, "error: {}: {!r}; run extract_weights.py\n".format(args.data_dir, error))

@@ -51,8 +51,10 @@ def export_savedmodel(reference, out):
         check_difference(target, "the signature serving_default", encoded, BOUNDS["encoded"])
     print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
         target, tensor, encoded))
-    for old in _versions(folder)[:-KEPT_VERSIONS]:
-        shutil.rmtree(os.path.join(folder, str(old)))
+    own = [os.path.join(folder, str(number)) for number in _versions(folder)]
+    own = [path for path in own if os.path.exists(os.path.join(path, "saved_model.pb"))]
+    for path in own[:-KEPT_VERSIONS]:
+        shutil.rmtree(path)
     return encoded
 
 

@@ -58,10 +58,11 @@ class Classifier:
         try:
             return self.session.run(
                 self.probabilities, {self.input: images.astype(np.float32) / np.float32(255)})
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, ValueError) as error:
+            cause = getattr(error, "message", str(error)).splitlines()[0]
             raise UserError("the network can't be run on {} images of {} x {} ({}); use a smaller "
-                            "--batch-size or --image-size".format(
-                                *images.shape[:3], error.message.splitlines()[0]), exit_code=1)
+                            "--batch-size or another --image-size".format(
+                                *images.shape[:3] + (cause,)), exit_code=1)
 
 
 def build_classifier(image_size, threads=None, precision="float32"):

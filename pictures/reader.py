@@ -76,8 +76,10 @@ def read_ahead(items, read, threads=2, ahead=8):
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = collections.deque()
         while True:
-            for item in itertools.islice(items, ahead - len(pending)):
-                pending.append((item, pool.submit(read, item)))
+            # Not at every turn: what is read is handed on before a slow list is asked for more.
+            if len(pending) <= 2 * ahead // 3:
+                for item in itertools.islice(items, ahead - len(pending)):
+                    pending.append((item, pool.submit(read, item)))
             if not pending:
                 return
             item, future = pending.popleft()

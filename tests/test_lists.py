@@ -4,6 +4,7 @@ import io
 import os
 
 import pytest
+from PIL import Image
 
 from pictures.lists import (
     LISTS,
@@ -59,7 +60,9 @@ def test_lists_of_a_class_are_all_written_or_none(tmp_path):
 
 def test_empty_files_are_not_one_picture(tmp_path):
     paths = [str(tmp_path / name) for name in "abcd"]
-    for path, content in zip(paths, (b"", b"", b"same", b"same")):
+    same = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(same, "PNG")
+    for path, content in zip(paths, (b"", b"", same.getvalue(), same.getvalue())):
         with open(path, "wb") as stream:
             stream.write(content)
     check_disjoint({"train": Split((paths[0],), ()), "test": Split((paths[1],), ())})

@@ -6,6 +6,7 @@ source would rule the training; weights say how much of each class comes from wh
 
 import argparse
 import collections
+import itertools
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Mixture:
     """
 
     def __init__(self, splits, sources=ONE_SOURCE):
-        self.split = Split(*[sum(columns, ()) for columns in zip(*splits)])
+        self.split = Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits)])
         self.aligned = tuple(
             np.concatenate([np.full(len(split[label]), source.name == CELEBA)
                             for split, source in zip(splits, sources)])
