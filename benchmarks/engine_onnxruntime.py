@@ -11,6 +11,9 @@ import numpy as np
 import onnxruntime
 import worker
 
+# Not the softmax: its results would be multiples of 1/256.
+QUANTISED = ["Conv", "LeakyRelu", "MaxPool"]
+
 
 def quantised(args, model):
     """Write the network in int8 beside ``model``; return its path."""
@@ -38,7 +41,8 @@ def quantised(args, model):
     ready = os.path.join(args.folder, "before-int8.onnx")
     quant_pre_process(model, ready)
     quantize_static(ready, target, Pictures(), quant_format=QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                    op_types_to_quantize=QUANTISED)
     return target
 
 

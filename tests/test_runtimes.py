@@ -32,6 +32,16 @@ TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers"
 FORMS = ("darknet19_frozen.pb", "checkpoints", "exports/darknet19_face_savedmodel",
          "exports/darknet19_face.weights", "darknet19_weights.npz")
 
+# The attributes that TensorFlow 1.15 knows, from its own definitions of the operations.
+ATTRIBUTES = {
+    "BiasAdd": {"T", "data_format"}, "Const": {"dtype", "value"},
+    "Conv2D": {"T", "strides", "use_cudnn_on_gpu", "padding", "explicit_paddings", "data_format",
+               "dilations"},
+    "FusedBatchNormV3": {"T", "U", "epsilon", "data_format", "is_training"},
+    "Identity": {"T", "_class"}, "LeakyRelu": {"T", "alpha"}, "Mean": {"T", "Tidx", "keep_dims"},
+    "MaxPool": {"T", "ksize", "strides", "padding", "data_format"},
+    "Placeholder": {"dtype", "shape"}, "Softmax": {"T"}}
+
 needs_other = pytest.mark.skipif(not os.path.exists(OTHER), reason="the other runtime is not here")
 
 
@@ -53,6 +63,13 @@ def test_the_same_seed_gives_the_same_pictures_in_the_same_order(sample_dir):
     digest = hashlib.sha256(b"".join(batches.batch(step)[0].tobytes() for step in (0, 1, 40)))
     with open(REFERENCE) as stream:
         assert digest.hexdigest() == json.load(stream)["batches_sha256"]
+
+
+def test_a_frozen_graph_has_no_attribute_that_tensorflow_1_15_refuses(tiny_model):
+    with open(tiny_model.pb, "rb") as stream:
+        graph_def = tf.GraphDef.FromString(stream.read())
+    for node in graph_def.node:
+        assert set(node.attr) <= ATTRIBUTES[node.op], node.name
 
 
 def run_other(script, *arguments):
