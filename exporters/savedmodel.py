@@ -49,19 +49,25 @@ def export_savedmodel(reference, out):
         check_difference(target, "the signature serving_default", encoded, BOUNDS["encoded"])
     print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
         target, tensor, encoded))
-    for old in _versions(folder)[:-KEPT_VERSIONS]:
-        shutil.rmtree(os.path.join(folder, str(old)))
+    _remove_old_versions(folder)
     return encoded
 
 
-def _versions(folder):
-    """The numbers of the versions in a folder, in rising order.
+def _remove_old_versions(folder):
+    """Remove all but the newest SavedModels; what is no SavedModel stays."""
+    paths = [os.path.join(folder, str(version)) for version in _versions(folder)]
+    models = [path for path in paths if os.path.isfile(os.path.join(path, "saved_model.pb"))]
+    for path in models[:-KEPT_VERSIONS]:
+        shutil.rmtree(path)
 
-    Folders alone count, and among them those without a SavedModel too: a new version never takes
-    the place of anything. What is no SavedModel is never removed.
+
+def _versions(folder):
+    """The numbers that are names in a folder, in rising order.
+
+    Those without a SavedModel count too, so that a new version never takes the place of anything.
     """
     names = os.listdir(folder) if os.path.isdir(folder) else ()
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
 def write_saved_model(weights, image_size, folder):

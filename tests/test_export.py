@@ -395,7 +395,7 @@ def test_sigterm_tidies_up(tmp_path, monkeypatch):
             time.sleep(5)
 
     monkeypatch.setattr(export, "_reference", lambda args: None)
-    monkeypatch.setitem(export.EXPORTS, "onnx", (interrupted, ""))
+    monkeypatch.setitem(export.EXPORTS, "onnx", (interrupted, "interrupted"))
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert run(export, "onnx", "--out", tmp_path) == 143
