@@ -15,13 +15,11 @@ from exporters import decoding
 from exporters.compare import BOUNDS, NAME, check_difference, run_batches
 from model.checkpoint_index import check_index
 from model.graph_files import read_meta_graph
-from model.literal_names import literal
 from model.metadata import IN_SAVED_MODEL, read_metadata
 from model.weight_files import find_saved_model
 from model.weights import assign
-from runtime.files import staged
 from runtime.session import new_session, tf
-from utils import UserError, write_json
+from utils import UserError, staged, write_json
 
 FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2
@@ -51,21 +49,25 @@ def export_savedmodel(reference, out):
         check_difference(target, "the signature serving_default", encoded, BOUNDS["encoded"])
     print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
         target, tensor, encoded))
-    own = [os.path.join(folder, str(number)) for number in _versions(folder)]
-    own = [path for path in own if os.path.exists(os.path.join(path, "saved_model.pb"))]
-    for path in own[:-KEPT_VERSIONS]:
-        shutil.rmtree(path)
+    _remove_old_versions(folder)
     return encoded
 
 
-def _versions(folder):
-    """The numbers of the versions in a folder, in rising order.
+def _remove_old_versions(folder):
+    """Remove all but the newest SavedModels; what is no SavedModel stays."""
+    paths = [os.path.join(folder, str(version)) for version in _versions(folder)]
+    models = [path for path in paths if os.path.isfile(os.path.join(path, "saved_model.pb"))]
+    for path in models[:-KEPT_VERSIONS]:
+        shutil.rmtree(path)
 
-    Folders alone count, and among them those without a SavedModel too: a new version never takes
-    the place of anything. What is no SavedModel is never removed.
+
+def _versions(folder):
+    """The numbers that are names in a folder, in rising order.
+
+    Those without a SavedModel count too, so that a new version never takes the place of anything.
     """
     names = os.listdir(folder) if os.path.isdir(folder) else ()
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
 def write_saved_model(weights, image_size, folder):
@@ -178,8 +180,7 @@ def _loaded(folder, signature_name):
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         try:
-            with literal(path) as name:
-                model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], name)
+            model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], path)
             signature = model.signature_def[signature_name]
             feed, = (each.name for each in signature.inputs.values())
             fetch = signature.outputs["probabilities"].name

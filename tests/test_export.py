@@ -34,11 +34,9 @@ from model.weights import assign
 from pictures.decode import read_image, resize
 from pictures.lists import load_split
 from pictures.reader import read_batches
-from runtime.files import staged
 from runtime.session import tf
 from training.loader import TrainingBatches
-from training.settings import Settings
-from utils import UserError
+from utils import UserError, staged
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
@@ -75,11 +73,11 @@ def model(sample_dir, pictures, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("trained"))
     prefix = os.path.join(folder, "checkpoints", "model")
     # The moving averages of so few steps are those of the last batch.
-    settings = Settings(image_size=32, batch_size=32, momentum=0.0, average_decay=0.0)
+    args = train._parse(["--image-size", "32", "--batch-size", "32", "--momentum", "0",
+                         "--average-decay", "0"])
     batches = TrainingBatches(load_split(sample_dir, "train"), 32, 32, augment="none")
     with tf.Graph().as_default():
-        net = train.build_training_graph(
-            settings, train.cyclical_rate(settings, batches.schedule))
+        net = train.build_training_graph(args, batches.steps_per_epoch)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             for step in range(3):
@@ -397,7 +395,7 @@ def test_sigterm_tidies_up(tmp_path, monkeypatch):
             time.sleep(5)
 
     monkeypatch.setattr(export, "_reference", lambda args: None)
-    monkeypatch.setitem(export.EXPORTS, "onnx", (interrupted, "interrupted."))
+    monkeypatch.setitem(export.EXPORTS, "onnx", (interrupted, "interrupted"))
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert run(export, "onnx", "--out", tmp_path) == 143
