@@ -168,6 +168,9 @@ def test_results_never_become_pictures(infer, pictures, monkeypatch, option):
         return {os.path.join(parent, name) for parent, _, names in os.walk(pictures)
                 for name in names}
 
+    for path in files():
+        if not path.endswith(("00.png", "01.png", "02.png")):
+            os.remove(path)
     before = files()
     for named in (pictures, pictures + "/*.png", pictures + "/00.png", pictures + "/below"):
         outcome = infer(named, option, pictures)
@@ -179,9 +182,9 @@ def test_results_never_become_pictures(infer, pictures, monkeypatch, option):
         stream = io.BytesIO(b"".join(os.fsencode(path) + b"\n" for path in sorted(files())))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
         outcome = infer(named, option, target)
-        assert outcome.code == 0 and len(outcome.out.splitlines()) == 20
+        assert outcome.code == 0 and len(outcome.out.splitlines()) == 3
         listed.append(len(files()))
-    assert listed[0] == 40 and listed[2] == listed[3]
+    assert listed[0] == 6 and listed[2] == listed[3]
 
 
 def test_one_picture_in_the_way_does_not_end_the_run(infer, pictures, tmp_path):
