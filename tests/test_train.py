@@ -293,11 +293,13 @@ def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_p
 
 
 def test_too_little_memory_is_one_line():
+    size = 1 << 22  # 64 TiB as a square of float32
     with tf.Graph().as_default(), tf.Session() as session:
-        wanted = tf.zeros([tf.placeholder_with_default(1 << 46, [])])
-        with pytest.raises(UserError, match="out of memory.*smaller") as caught:
-            with explain_memory_errors("use a smaller --batch-size"):
-                session.run(wanted)
+        column = tf.ones([tf.placeholder_with_default(size, []), 1])
+        square = tf.matmul(column, column, transpose_b=True)
+        with pytest.raises(UserError, match="out of memory.*{0}, ?{0}.*smaller".format(
+                size)) as caught, explain_memory_errors("use a smaller --batch-size"):
+            session.run(square)
     assert caught.value.exit_code == 1 and len(str(caught.value).splitlines()) == 1
 
 
