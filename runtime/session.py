@@ -8,6 +8,7 @@ between the two runtimes is in this file.
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -133,11 +134,12 @@ def explain_memory_errors(remedy):
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        cause = str(getattr(error, "message", error)).partition("\n")[0].partition("[[")[0].strip()
-        if "No space left" in cause:
-            remedy = "free some disk space"
+        message = str(getattr(error, "message", error))
+        if "No space left" in message:
+            raise UserError("no space left on the disk; free some", exit_code=1)
+        tensor = re.search(r"tensor with shape ?\[[^]]*\]", message)
         raise UserError("out of memory{}; {}".format(
-            " ({})".format(cause) if cause else "", remedy), exit_code=1)
+            " for a " + tensor.group() if tensor else "", remedy), exit_code=1)
 
 
 def new_session(graph=None, threads=None, precision="float32"):

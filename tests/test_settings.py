@@ -11,9 +11,9 @@ def test_the_defaults_of_the_command_line_are_those_of_the_record():
 
 
 def test_each_option_sets_its_field():
-    settings = from_command_line(
-        ["--data-dir", "d", "--image-size", "64", "--batch-size", "4", "--max-lr", "0.1",
-         "--init-from", "w.npz", "--restart", "--best-by", "val_loss", "--fp16-compression"])
+    settings = from_command_line([
+        "--data-dir", "d", "--image-size", "64", "--batch-size", "4", "--max-lr", "0.1",
+        "--init-from", "w.npz", "--restart", "--best-by", "val_loss", "--fp16-compression"])
     assert settings == Settings(
         data_dir="d", image_size=64, batch_size=4, max_lr=0.1, init_from="w.npz", restart=True,
         best_by="val_loss", fp16_compression=True)

@@ -15,9 +15,8 @@ from conftest import ROOT
 from PIL import Image
 
 import train
-from model.checkpoints import find_checkpoint
 from model.literal_names import literal
-from model.weight_files import read_checkpoint
+from model.weights import find_checkpoint, read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import explain_memory_errors, tf
 from training import history as history_module
@@ -294,10 +293,13 @@ def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_p
 
 
 def test_too_little_memory_is_one_line():
-    with pytest.raises(UserError, match="out of memory.*smaller") as caught:
-        with explain_memory_errors("use a smaller --batch-size"):
-            raise tf.errors.ResourceExhaustedError(
-                None, None, "OOM when allocating tensor\n\t [[{{node conv_3/Conv2D}}]]")
+    size = 1 << 22  # 64 TiB as a square of float32
+    with tf.Graph().as_default(), tf.Session() as session:
+        column = tf.ones([tf.placeholder_with_default(size, []), 1])
+        square = tf.matmul(column, column, transpose_b=True)
+        with pytest.raises(UserError, match="out of memory.*{0}, ?{0}.*smaller".format(
+                size)) as caught, explain_memory_errors("use a smaller --batch-size"):
+            session.run(square)
     assert caught.value.exit_code == 1 and len(str(caught.value).splitlines()) == 1
 
 
