@@ -15,8 +15,9 @@ from conftest import ROOT
 from PIL import Image
 
 import train
+from model.checkpoints import find_checkpoint
 from model.literal_names import literal
-from model.weights import find_checkpoint, read_checkpoint
+from model.weight_files import read_checkpoint
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import explain_memory_errors, tf
 from training import history as history_module
