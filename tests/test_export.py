@@ -34,9 +34,10 @@ from model.weights import assign
 from pictures.decode import read_image, resize
 from pictures.lists import load_split
 from pictures.reader import read_batches
+from runtime.files import staged
 from runtime.session import tf
 from training.loader import TrainingBatches
-from utils import UserError, staged
+from utils import UserError
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
