@@ -39,8 +39,9 @@ from model.released import choose_model
 from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
 from pictures.reader import LARGEST_SIZE
+from runtime.files import write_json
 from runtime.session import is_mkl_build, tf
-from utils import HelpFormatter, UserError, cli, number_type, write_json
+from utils import HelpFormatter, UserError, cli, number_type
 
 EXPORTS = {
     "yolov2": (export_yolov2, "the two pickles of the YOLOv2 face detector"),

@@ -25,6 +25,7 @@ import sys
 from tqdm import tqdm
 
 from classify.finding import check_names, find_inputs
+from classify.heatmaps import FaceMapper
 from classify.inputs import digest
 from classify.outputs import OutputOptions, open_outputs
 from classify.predict import classify_images, predict_on_all_ranks, search_images
@@ -33,7 +34,6 @@ from classify.tables import check_table, keep_whole_rows
 from classify.videos import camera_frames
 from darknet19 import STRIDE
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
-from evaluation.heatmaps import FaceMapper
 from model import released
 from model.classifier import folded_classifier
 from model.weight_files import read_weights

@@ -1,8 +1,8 @@
-"""What several scripts share: exit codes and console, safe reading and writing of files, JSON.
+"""What several scripts share: exit codes and console, safe reading of files, JSON.
 
-Every script wraps its ``main`` in :func:`cli`, opens what it is given through
-:func:`open_regular` and writes through :func:`write_atomically`. Bad input then looks the same
-everywhere: one line on stderr with the file, the cause and the remedy, and exit code 2.
+Every script wraps its ``main`` in :func:`cli` and opens what it is given through
+:func:`open_regular`. Bad input then looks the same everywhere: one line on stderr with the file,
+the cause and the remedy, and exit code 2. Files are written by :mod:`runtime.files`.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import stat
 import sys
 
 from tqdm import tqdm
-
-from runtime.files import write_atomically
 
 
 class UserError(Exception):
@@ -244,13 +242,6 @@ def _finite(text):
 def _bounded_integer(text):
     _finite(text)
     return int(text)
-
-
-def write_json(path, content):
-    """Write a JSON file, indented, for people to read too."""
-    with write_atomically(path, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")
 
 
 def check_replaceable(path, is_ours, what):

@@ -15,8 +15,8 @@ import cv2
 from PIL import Image
 from tqdm import tqdm
 
+from classify.heatmaps import overlay
 from classify.tables import Table
-from evaluation.heatmaps import overlay
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.sheets import (
     GREEN,
@@ -62,7 +62,7 @@ def open_outputs(options, make_mapper):
     ----------
     options : OutputOptions
     make_mapper : callable
-        Returns the :class:`evaluation.heatmaps.FaceMapper`. Called only for heat maps.
+        Returns the :class:`classify.heatmaps.FaceMapper`. Called only for heat maps.
 
     Returns
     -------
@@ -212,7 +212,7 @@ class HeatMaps(Output):
     Parameters
     ----------
     folder : str
-    mapper : evaluation.heatmaps.FaceMapper
+    mapper : classify.heatmaps.FaceMapper
     """
 
     def __init__(self, folder, mapper):

@@ -3,16 +3,17 @@
 import collections
 import os
 
+from classify.heatmaps import FaceMapper
 from classify.search import WindowSearch
 from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
 from evaluation.figures import figures_of, format_table, score_split, threshold_at
-from evaluation.heatmaps import FaceMapper
 from evaluation.provenance import find_provenance
 from evaluation.report import check_report_folder, write_report
 from evaluation.robustness import format_robustness, measure_disturbed
 from runtime import distributed
+from runtime.files import write_json
 from runtime.session import PRECISIONS
-from utils import check_replaceable, number_type, starts_with, write_json
+from utils import check_replaceable, number_type, starts_with
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",

@@ -19,7 +19,8 @@ from evaluation.figures import interval
 from pictures.boxes import find_photographs
 from pictures.decode import BadImage, read_image
 from pictures.lists import CELEBA, load_source
-from utils import HelpFormatter, UserError, cli, progress, warn, write_json
+from runtime.files import write_json
+from utils import HelpFormatter, UserError, cli, progress, warn
 
 # The ends of the groups: the width of the widest face as a share of the photograph's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)

@@ -14,16 +14,16 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from classify.heatmaps import overlay
 from evaluation.charts import draw_charts, to_svg
 from evaluation.figures import TABLE, format_figure
-from evaluation.heatmaps import overlay
 from evaluation.provenance import Provenance
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.decode import BadImage, read_image
 from pictures.lists import relative_to_data, resolve
 from pictures.sheets import scale_to
-from runtime.files import write_atomically
-from utils import UserError, check_replaceable, printable, progress, starts_with, warn, write_json
+from runtime.files import write_atomically, write_json
+from utils import UserError, check_replaceable, printable, progress, starts_with, warn
 
 MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12
@@ -73,7 +73,7 @@ def write_report(folder, model, scores, figures, mapper=None, provenance=None):
     figures : dict
         From :func:`evaluation.figures.figures_of`, with ``at_false_positive_rate`` and
         ``robustness`` where they were measured.
-    mapper : evaluation.heatmaps.FaceMapper, optional
+    mapper : classify.heatmaps.FaceMapper, optional
         Makes the heat map beside each picture.
     provenance : evaluation.provenance.Provenance, optional
         Adds the numbers of pictures and the training curve, and makes file names relative.

@@ -18,9 +18,9 @@ from model.graph_files import read_meta_graph
 from model.metadata import IN_SAVED_MODEL, read_metadata
 from model.weight_files import find_saved_model
 from model.weights import assign
-from runtime.files import staged
+from runtime.files import staged, write_json
 from runtime.session import new_session, tf
-from utils import UserError, write_json
+from utils import UserError
 
 FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2

@@ -13,8 +13,8 @@ import darknet19
 from model.classifier import fold_batch_norm, import_classifier, with_constants
 from model.graph_checks import check_graph
 from model.graph_files import read_graph_def
-from runtime.files import temporary_path
-from utils import UserError, read_json, sha256, write_json
+from runtime.files import temporary_path, write_json
+from utils import UserError, read_json, sha256
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
 

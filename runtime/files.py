@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -173,3 +174,10 @@ def _shortened(name):
 
 def _digest(text):
     return hashlib.sha256(os.fsencode(text)).hexdigest()
+
+
+def write_json(path, content):
+    """Write a JSON file, indented, for people to read too."""
+    with write_atomically(path, "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2)
+        stream.write("\n")

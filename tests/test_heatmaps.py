@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation import heatmaps
+from classify import heatmaps
 from model import classifier as graphs
 from model.weights import assign, weight_shapes
 from runtime.session import tf

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from pictures.lists import load_list, relative_to_data, resolve, save_list
-from runtime.files import remove_leftovers, staged, temporary_path, write_atomically
+from runtime.files import remove_leftovers, staged, temporary_path, write_atomically, write_json
 from utils import (
     UserError,
     cli,
@@ -23,7 +23,6 @@ from utils import (
     regular_size,
     sha256,
     warn,
-    write_json,
 )
 
 

@@ -8,13 +8,14 @@ from model.checkpoints import cause, newest_checkpoint, other_files
 from model.literal_names import literal
 from pictures.lists import relative_to_data
 from runtime import distributed
+from runtime.files import write_json
 from runtime.session import tf
 from training.history import read_history, write_history
 from training.mixture import describe
 from training.schedule import START, EpochSchedule, Segment
 from training.settings import RUN_SETTINGS
 from training.warm_start import warm_start
-from utils import UserError, read_json, write_json
+from utils import UserError, read_json
 
 RECORD = "settings.json"
 AGAIN = "begin again with --restart"

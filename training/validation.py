@@ -11,9 +11,10 @@ from model.weights import assign
 from pictures.classes import FACE
 from pictures.reader import read_batches
 from runtime import distributed
+from runtime.files import write_json
 from runtime.session import tf
 from training.history import is_plausible
-from utils import UserError, progress, read_json, write_json
+from utils import UserError, progress, read_json
 
 BEST_LOST = "remove the folder and train on with more --epochs, or begin again with --restart"
 
