@@ -15,6 +15,7 @@ from exporters import decoding
 from exporters.compare import BOUNDS, NAME, check_difference, run_batches
 from model.checkpoint_index import check_index
 from model.graph_files import read_meta_graph
+from model.literal_names import literal
 from model.metadata import IN_SAVED_MODEL, read_metadata
 from model.weight_files import find_saved_model
 from model.weights import assign
@@ -181,7 +182,8 @@ def _loaded(folder, signature_name):
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         try:
-            model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], path)
+            with literal(path) as name:
+                model = tf.saved_model.load(session, [tf.saved_model.tag_constants.SERVING], name)
             signature = model.signature_def[signature_name]
             feed, = (each.name for each in signature.inputs.values())
             fetch = signature.outputs["probabilities"].name

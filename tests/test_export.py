@@ -37,6 +37,7 @@ from pictures.reader import read_batches
 from runtime.files import staged
 from runtime.session import tf
 from training.loader import TrainingBatches
+from training.settings import Settings
 from utils import UserError
 
 PICTURES = ("--images", "8")
@@ -74,11 +75,11 @@ def model(sample_dir, pictures, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("trained"))
     prefix = os.path.join(folder, "checkpoints", "model")
     # The moving averages of so few steps are those of the last batch.
-    args = train._parse(["--image-size", "32", "--batch-size", "32", "--momentum", "0",
-                         "--average-decay", "0"])
+    settings = Settings(image_size=32, batch_size=32, momentum=0.0, average_decay=0.0)
     batches = TrainingBatches(load_split(sample_dir, "train"), 32, 32, augment="none")
     with tf.Graph().as_default():
-        net = train.build_training_graph(args, batches.steps_per_epoch)
+        net = train.build_training_graph(
+            settings, train.cyclical_rate(settings, batches.schedule))
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             for step in range(3):
