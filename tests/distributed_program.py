@@ -3,7 +3,7 @@
     mpirun -np 2 python tests/distributed_program.py FOLDER [exact] OPTION ..
 
 OPTIONs are train.py's. Each rank writes ``FOLDER/pid-<rank>``, ``FOLDER/steps-<rank>.jsonl``, a
-line after each step, and at its end ``FOLDER/end-<rank>.json`` with digests of all its variables.
+line before each step, and at its end ``FOLDER/end-<rank>.json`` with digests of all its variables.
 With ``exact`` batch norm stays in inference mode and plain gradient descent takes Adam's place, so
 that a step's result is a linear function of the batch's gradients.
 """
@@ -45,9 +45,10 @@ class WatchedTrainer(train.Trainer):
                     "rate": rate, "weight": share.weight,
                     "images": [hashlib.sha256(image.tobytes()).hexdigest()
                                for image in feed[self.net.images]]}
-            yield feed
+            # Before the step: after it a checkpoint is saved, and a kill in between loses the line.
             with open(self.path("steps-{}.jsonl"), "a") as stream:
                 stream.write(json.dumps(line) + "\n")
+            yield feed
 
 
 if __name__ == "__main__":
