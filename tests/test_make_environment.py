@@ -219,3 +219,10 @@ def test_make_refuses_the_other_runtime_s_requirements(bare):
     ended = planned(bare, "RUNTIME=tf2", "REQUIREMENTS=requirements-mkl.txt")
     assert ended.returncode == 2
     assert len(ended.stdout.splitlines()) == 1 and "requirements-mkl.txt" in ended.stdout
+
+
+def test_find_names_the_interpreter_of_a_runtime_or_nothing(bare):
+    assert run(bare, "find", "tf2").stdout == run(bare, "find", "tf1").stdout == ""
+    fake_python(bare / "bin" / "python3.12", (3, 12, 1))
+    assert run(bare, "find", "tf2").stdout == "python3.12\n"
+    assert run(bare, "find", "tf1").stdout == ""
