@@ -29,9 +29,9 @@ class ArrayUnpickler(pickle.Unpickler):
 
 def load(path):
     content = path.read_bytes()
-    names = [each.name for each, _, _ in pickletools.genops(content)]
-    if any(name.endswith(("PUT", "GET", "DUP", "MEMOIZE")) for name in names):
-        raise pickle.UnpicklingError("it shares objects, which could take for ever to hash")
+    for each, _, _ in pickletools.genops(content):  # what is shared could take for ever to hash
+        if each.name.endswith(("PUT", "GET", "DUP", "MEMOIZE")):
+            raise pickle.UnpicklingError("it has the instruction " + each.name)
     return ArrayUnpickler(io.BytesIO(content)).load()
 
 

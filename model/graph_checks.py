@@ -58,8 +58,10 @@ def check_graph(graph_def, path):
         _check_constants(graph_def)
         _check_input(graph_def)
         weights = read_constants(graph_def, path)
+        imported = tf.GraphDef()  # a copy: TensorFlow 2 writes defaults into what it imports
+        imported.CopyFrom(graph_def)
         with tf.Graph().as_default() as graph:
-            tf.import_graph_def(graph_def, name="")
+            tf.import_graph_def(imported, name="")
         classifier = classifier_from_weights(weights, None, threads=1)
         with classifier.session:
             _compare(without_newer_attributes(graph.as_graph_def()), with_constants(classifier))
