@@ -24,12 +24,12 @@ import sys
 
 from tqdm import tqdm
 
+from classify.api import load
 from classify.finding import check_names, find_inputs
-from classify.heatmaps import FaceMapper
 from classify.inputs import digest
 from classify.outputs import OutputOptions, open_outputs
-from classify.predict import classify_images, predict_on_all_ranks, search_images
-from classify.search import CHOICES, WindowSearch, search_bias, zooms_of
+from classify.predict import predict_on_all_ranks
+from classify.search import CHOICES, search_bias, zooms_of
 from classify.tables import check_table, keep_whole_rows
 from classify.videos import camera_frames
 from darknet19 import STRIDE
@@ -102,18 +102,6 @@ def classify_and_write(predict, inputs, options, make_mapper):
                 bar.update(len(results) + len(bad))
     if not sum(counts[name] for name in CLASS_NAMES) and not counts["done before"]:
         raise UserError("no picture could be classified", exit_code=1)
-
-
-def make_predictor(args, weights, image_size, bias):
-    """How pictures are classified: by search, or by one look at the stretched picture."""
-    if args.search == "off":
-        classifier = folded_classifier(weights, image_size, precision=args.precision)
-        return functools.partial(classify_images, classifier, batch_size=args.batch_size,
-                                 threshold=args.threshold)
-    search = WindowSearch(weights, image_size, zooms_of(args.search or CHOICES[-1]),
-                          precision=args.precision, bias=bias)
-    return functools.partial(search_images, search, threshold=args.threshold,
-                             ahead=8 if args.camera is None else 1)
 
 
 def _prepare_tables(options):
@@ -287,24 +275,30 @@ def main():
     args = _parse_arguments()
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
+    if args.named:
+        model = load(args.weights, args.search or CHOICES[-1], args.threshold, args.precision,
+                     args.image_size, args.batch_size, args.model_dir)
+        _print_model(model.path, model.image_size)
+        names = args.images + (photographs() if args.photographs else [])
+        options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
+        classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
+                           model.mapper)
+        return
     path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
-    weights, bias = read_weights(path), search_bias(path)
+    weights = read_weights(path)
+    _print_model(path, image_size)
+    evaluate_and_report(
+        folded_classifier(weights, image_size, precision=args.precision),
+        load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
+        args.json or os.path.join(args.model_dir, "inference_metrics.json"),
+        evaluation_options(args, zooms_of(args.search), search_bias(path)))
+
+
+def _print_model(path, image_size):
     if distributed.rank() == 0:
         print("model: {0}{1}, input {2} x {2}".format(
             path, " (the released one)" if path == released.RELEASED else "", image_size),
             file=sys.stderr)
-    if not args.named:
-        classifier = folded_classifier(weights, image_size, precision=args.precision)
-        evaluate_and_report(
-            classifier, load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
-            args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-            evaluation_options(args, zooms_of(args.search), bias))
-        return
-    names = args.images + (photographs() if args.photographs else [])
-    options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
-    classify_and_write(make_predictor(args, weights, image_size, bias),
-                       InputOptions(names, args.fps, args.camera), options,
-                       lambda: FaceMapper(weights, image_size, bias=bias))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ class FaceMapper:
 
     def __init__(self, weights, image_size, zooms=ZOOMS, threads=None, bias=0.0):
         self.search = WindowSearch(weights, image_size, zooms, threads, bias=bias)
+        self.zooms = zooms
+
+    @classmethod
+    def sharing(cls, search, zooms=ZOOMS):
+        """A mapper that runs the graph of a :class:`classify.search.WindowSearch`."""
+        mapper = cls.__new__(cls)
+        mapper.search, mapper.zooms = search, zooms
+        return mapper
 
     def __call__(self, image):
         """Map one picture.
@@ -55,7 +63,7 @@ class FaceMapper:
         """
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
-        for _, log_odds in self.search.windows(image):
+        for _, log_odds in self.search.windows(image, self.zooms):
             cells = mean_over_windows(expit(log_odds), self.search.cells)
             smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
             np.maximum(highest, smooth, out=highest)

@@ -4,7 +4,9 @@ import collections
 import hashlib
 import os
 
-from pictures.decode import BadImage, read_image
+from PIL import Image
+
+from pictures.decode import BadImage, read_image, read_pillow
 
 
 class InputImage(collections.namedtuple("InputImage", "name place content")):
@@ -16,9 +18,9 @@ class InputImage(collections.namedtuple("InputImage", "name place content")):
         The path of the file. For a frame of a video: the path, ``@`` and the time in seconds.
     place : str
         A relative path for the files made from this picture. It is unique within a run.
-    content : None, numpy.ndarray or BadImage
-        None: read the file. An array: the frame, uint8, [height, width, 3], RGB. BadImage: the
-        reason why there is no picture.
+    content : None, numpy.ndarray, bytes, PIL.Image.Image or BadImage
+        None: read the file. An array: the picture, uint8, [height, width, 3], RGB. Bytes: the
+        encoded picture. BadImage: the reason why there is no picture.
     """
 
     def read(self, least_size=None):
@@ -41,8 +43,11 @@ class InputImage(collections.namedtuple("InputImage", "name place content")):
         """
         if isinstance(self.content, BadImage):
             raise self.content
-        if self.content is None:
-            return read_image(self.name, least_size=least_size)
+        if self.content is None or isinstance(self.content, bytes):
+            source = self.name if self.content is None else self.content
+            return read_image(source, least_size=least_size)
+        if isinstance(self.content, Image.Image):
+            return read_pillow(self.content)
         return self.content
 
 

@@ -46,7 +46,7 @@ def _row(image, probability, threshold, box=(None,) * 4):
     return row
 
 
-def search_images(search, images, threshold=0.5, ahead=8):
+def search_images(search, images, batch_size, threshold=0.5):
     """Classify pictures by their most probable window, as they come.
 
     Parameters
@@ -54,23 +54,27 @@ def search_images(search, images, threshold=0.5, ahead=8):
     search : classify.search.WindowSearch
     images, threshold
         See :func:`classify_images`.
-    ahead : int
-        The most pictures to read before their turn.
+    batch_size : int
+        How many pictures to search together, and how many to read meanwhile.
 
     Yields
     ------
     results, bad
-        As :func:`classify_images`, one picture at a time. ``x``, ``y``, ``width`` and ``height``
-        are the window's, in whole pixels of the picture.
+        As :func:`classify_images`. ``x``, ``y``, ``width`` and ``height`` are the window's, in
+        whole pixels of the picture.
     """
-    for image, pixels, cause in read_ahead(images, InputImage.read, ahead=ahead):
-        if pixels is None:
-            yield [], [(image, cause)]
-            continue
-        finding = search(pixels)
-        box = [int(round(value)) for value in (
-            finding.left, finding.top, finding.width, finding.height)]
-        yield [(image, _row(image, finding.probability, threshold, box))], []
+    read = read_ahead(images, InputImage.read, ahead=batch_size)
+    for chunk in iter(lambda: list(itertools.islice(read, batch_size)), []):
+        good = [(image, pixels) for image, pixels, _ in chunk if pixels is not None]
+        findings = search.find([pixels for _, pixels in good])
+        yield ([(image, _row(image, finding.probability, threshold, _whole_pixels(finding)))
+                for (image, _), finding in zip(good, findings)],
+               [(image, cause) for image, pixels, cause in chunk if pixels is None])
+
+
+def _whole_pixels(finding):
+    return [int(round(value)) for value in (
+        finding.left, finding.top, finding.width, finding.height)]
 
 
 def predict_on_all_ranks(predict, images):

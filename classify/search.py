@@ -21,12 +21,13 @@ from model.weights import assign
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import resize
 from pictures.reader import LARGEST_SIZE
-from runtime.session import PRECISIONS, new_session, tf
+from runtime.session import PRECISIONS, explain_memory_errors, new_session, tf
 from utils import UserError, number_type
 
 ZOOMS = (1, 2, 4)  # the photograph's shorter side, in multiples of the network's input
 CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes are left out
 MOST_ENLARGED = 3.0  # sizes that would enlarge the photograph more are left out, but for the first
+PIXELS_PER_RUN = 1 << 20  # pictures share a run up to so many pixels, which bounds the memory
 LONGEST = 8  # a side longer than this many times the other is compressed to it
 OUTPUT = "windows"
 CHOICES = ("off",) + tuple(map(str, ZOOMS))  # of the option --search
@@ -45,6 +46,8 @@ def zooms_of(choice):
 class WindowSearch:
     """A graph of its own that looks through the windows of pictures of any size.
 
+    Several threads may use one search at once.
+
     Parameters
     ----------
     weights : mapping of str to numpy.ndarray
@@ -55,9 +58,9 @@ class WindowSearch:
     threads, precision
         See :func:`runtime.session.new_session`.
     bias : float
-        Taken from every window's log-odds. The best of many windows scores higher than a single
-        look; the bias, chosen on validation pictures, brings a probability of 0.5 back to where
-        faces and other pictures part. Released weights carry theirs: see
+        Subtracted from every window's log-odds. The best of many windows scores higher than a
+        single look. The bias is chosen on validation pictures, so that 0.5 again separates faces
+        from other pictures. The released weights carry theirs: see
         :func:`model.metadata.read_metadata`.
     """
 
@@ -83,46 +86,73 @@ class WindowSearch:
         self.session = new_session(folded, threads, precision)
 
     def __call__(self, image, certain=CERTAIN):
-        """Find the most probable window of a picture.
+        """Find the most probable window of one picture: see :meth:`find`."""
+        return self.find([image], certain)[0]
+
+    def find(self, images, certain=CERTAIN):
+        """Find the most probable window of each picture. Several threads may call this at once.
 
         Parameters
         ----------
-        image : numpy.ndarray
-            uint8, [any height, any width, 3], RGB.
+        images : sequence of numpy.ndarray
+            Each uint8, [any height, any width, 3], RGB. Those that are looked at in the same size
+            share runs of the network.
         certain : float
-            A window as probable as this ends the search.
+            A window as probable as this ends the search of its picture.
 
         Returns
         -------
-        Finding
+        list of Finding
         """
-        finding, highest = None, -np.inf
-        for zoom, log_odds in self.windows(image):
-            row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
-            if finding is None or log_odds[row, column] > highest:
-                highest = np.float64(log_odds[row, column])
-                finding = Finding(float(expit(highest)),
-                                  *self.box(image.shape, log_odds.shape, row, column), zoom=zoom)
-            if finding.probability >= certain:
-                break
-        return finding
-
-    def windows(self, image):
-        """Yield the zoom and the log-odds of FACE in every window, float32 [rows, columns]."""
+        findings = [None] * len(images)
+        highest = [-np.inf] * len(images)
+        searching = list(range(len(images)))
         for zoom in self.zooms:
-            size = self.input_size(image.shape, zoom)
-            if size is None:
-                continue
-            scaled = resize(image, *size)
-            yield zoom, self.session.run(
-                OUTPUT + ":0", {"input:0": scaled[np.newaxis] / np.float32(255)})[0] - self.bias
+            for index, log_odds in self._looks(images, searching, zoom, self.zooms[0]):
+                row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
+                if findings[index] is None or log_odds[row, column] > highest[index]:
+                    highest[index] = np.float64(log_odds[row, column])
+                    box = self.box(images[index].shape, log_odds.shape, row, column)
+                    findings[index] = Finding(float(expit(highest[index])), *box, zoom=zoom)
+            searching = [each for each in searching if findings[each].probability < certain]
+        return findings
 
-    def input_size(self, shape, zoom):
-        """The height and width, multiples of 32, at which a picture is looked at; None: not."""
+    def windows(self, image, zooms=None):
+        """Yield the zoom and the log-odds of FACE in every window, float32 [rows, columns].
+
+        ``zooms`` are those of the search if absent.
+        """
+        zooms = self.zooms if zooms is None else zooms
+        for zoom in zooms:
+            for _, log_odds in self._looks([image], [0], zoom, zooms[0]):
+                yield zoom, log_odds
+
+    def _looks(self, images, chosen, zoom, first_zoom):
+        """Yield the number and the log-odds of each chosen picture that this zoom is for."""
+        numbers = collections.defaultdict(list)
+        for index in chosen:
+            size = self.input_size(images[index].shape, zoom, first_zoom)
+            if size:
+                numbers[size].append(index)
+        for size, group in numbers.items():
+            most = max(1, PIXELS_PER_RUN // (size[0] * size[1]))
+            for start in range(0, len(group), most):
+                part = group[start:start + most]
+                scaled = np.stack([resize(images[index], *size) for index in part])
+                with explain_memory_errors("search smaller pictures, or less far"):
+                    log_odds = self.session.run(
+                        OUTPUT + ":0", {"input:0": scaled / np.float32(255)})
+                yield from zip(part, log_odds - self.bias)
+
+    def input_size(self, shape, zoom, first_zoom):
+        """The height and width, multiples of 32, at which a picture is looked at.
+
+        None if that would enlarge the picture too much; ``first_zoom`` is never left out.
+        """
         height, width = shape[:2]
         shorter = self.image_size * zoom
         scale = shorter / min(height, width)
-        if scale > MOST_ENLARGED and zoom != self.zooms[0]:
+        if scale > MOST_ENLARGED and zoom != first_zoom:
             return None
         longest = min(max(height, width) * scale, shorter * LONGEST)
         longest = darknet19.STRIDE * int(round(longest / darknet19.STRIDE))

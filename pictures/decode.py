@@ -97,10 +97,44 @@ def read_image(source, max_pixels=MAX_PIXELS, least_size=None):
     BadImage
         Missing, empty, truncated, oversized, not a regular file or not an image.
     """
+    with _causes(max_pixels), _open(source) as stream:
+        return _decode_or_repair(stream, max_pixels, least_size)
+
+
+def read_pillow(image, max_pixels=MAX_PIXELS):
+    """The pixels of an open Pillow image, upright: see :func:`read_image`.
+
+    Of an animation the current frame is taken.
+    """
+    with _causes(max_pixels):
+        return _turned(*_load(image, max_pixels))
+
+
+def check_header(content, max_pixels):
+    """Check an encoded image by its header alone, which takes no time.
+
+    Parameters
+    ----------
+    content : bytes
+    max_pixels : int
+
+    Raises
+    ------
+    BadImage
+        Empty, not an image, or with more pixels.
+    """
+    with _causes(max_pixels), _open(content) as stream, Image.open(
+            stream, formats=FORMATS) as image:
+        _check_size(image.size, min(max_pixels, MAX_PIXELS))
+
+
+@contextlib.contextmanager
+def _causes(max_pixels):
+    """Turn whatever reading an image raises into a BadImage."""
     try:
-        with _open(source) as stream, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities in metadata; the size is checked here
-            return _decode_or_repair(stream, max_pixels, least_size)
+            yield
     except BadImage:
         raise
     except FileNotFoundError:
@@ -143,12 +177,15 @@ def _decode_or_repair(stream, max_pixels, least_size):
 
 
 def _decode(stream, max_pixels, least_size):
-    pixels, turn = _load(stream, max_pixels, least_size)  # Pillow's copy is freed by now
+    pixels, turn = _open_and_load(stream, max_pixels, least_size)  # Pillow's copy is freed by now
+    return _turned(pixels, turn)
+
+
+def _turned(pixels, turn):
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _load(stream, max_pixels, least_size):
-    """An image's pixels as stored, and what turns them upright (a function or None)."""
+def _open_and_load(stream, max_pixels, least_size):
     with Image.open(stream, formats=FORMATS) as image:
         _check_size(image.size, max_pixels)
         if image.tile and image.tile[0][0] in Image.DECODERS:
@@ -157,11 +194,17 @@ def _load(stream, max_pixels, least_size):
             _check_scans(stream)
         if least_size:
             image.draft(None, (least_size, least_size))
-        # Pillow applies a TIFF's own tag while it loads the pixels.
-        turned = image.format == "TIFF" and image.tag_v2.get(ORIENTATION_TAG) in _TURNS
-        image.load()
-        _check_size(image.size, max_pixels)  # a GIF's frame may be larger than the header says
-        return _to_rgb(image), None if turned else _TURNS.get(_orientation(image))
+        return _load(image, max_pixels)
+
+
+def _load(image, max_pixels):
+    """An image's pixels as stored, and what turns them upright (a function or None)."""
+    _check_size(image.size, max_pixels)
+    # Pillow applies a TIFF's own tag while it loads the pixels.
+    turned = image.format == "TIFF" and image.tag_v2.get(ORIENTATION_TAG) in _TURNS
+    image.load()
+    _check_size(image.size, max_pixels)  # a GIF's frame may be larger than the header says
+    return _to_rgb(image), None if turned else _TURNS.get(_orientation(image))
 
 
 def _check_size(size, max_pixels, remark=""):

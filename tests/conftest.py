@@ -124,9 +124,11 @@ def classifier(tiny_model):
 def infer(run_script, tiny_model, classifier, monkeypatch):
     """inference.py with the tiny model, whose graph is built once for all tests; one look each."""
     import inference
+    from classify import api
 
-    monkeypatch.setattr(inference, "read_weights", lambda path: tiny_model.weights)
-    monkeypatch.setattr(inference, "folded_classifier", lambda *_, **options: classifier)
+    for module in (inference, api):
+        monkeypatch.setattr(module, "read_weights", lambda path: tiny_model.weights)
+        monkeypatch.setattr(module, "folded_classifier", lambda *_, **options: classifier)
     return lambda *arguments: run_script(
         inference, "--model-dir", tiny_model.folder, "--search", "off", *arguments)
 

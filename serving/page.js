@@ -1,0 +1,149 @@
+// The page of serve.py: sends pictures to /classify and draws the answers.
+// File names are shown by textContent only, so that none of them can be markup.
+"use strict";
+
+const AT_A_TIME = 3;   // requests; the server classifies them together
+const MOST_TRIES = 60; // when the server says that too many pictures wait
+
+const find = (id) => document.getElementById(id);
+const cards = [];      // {item, file, answer} of each picture
+const waiting = [];    // what to do next: functions that return promises
+let running = 0;
+
+function next() {
+  while (running < AT_A_TIME && waiting.length) {
+    running += 1;
+    waiting.shift()().finally(() => { running -= 1; next(); });
+  }
+}
+
+async function ask(file, withMap) {
+  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+    const form = new FormData();
+    form.append("picture", file, file.name || "pasted");
+    const response = await fetch(withMap ? "classify?map=1" : "classify",
+                                 {method: "POST", body: form});
+    if (response.status !== 503) {
+      const answer = await response.json();
+      return response.ok ? answer.results[0] : {error: answer.error};
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+  return {error: "the server is busy; try again later"};
+}
+
+function add(file) {
+  const item = find("card").content.cloneNode(true).querySelector("li");
+  const card = {item, file, answer: null};
+  const photo = item.querySelector(".photo");
+  photo.src = URL.createObjectURL(file);
+  photo.addEventListener("load", () => draw(card));
+  photo.addEventListener("error", () => { photo.alt = "your browser can't show this kind"; });
+  item.querySelector(".name").textContent = file.name || "pasted";
+  item.querySelector(".name").title = file.name || "";
+  cards.push(card);
+  find("results").append(item);
+  draw(card);
+  classify(card, find("maps").checked);
+}
+
+function classify(card, withMap) {
+  waiting.push(async () => {
+    if (!cards.includes(card)) { return; }
+    try {
+      card.answer = await ask(card.file, withMap);
+    } catch (error) {
+      card.answer = {error: "the server does not answer; is serve.py running?"};
+    }
+    draw(card);
+    summarise();
+  });
+  next();
+}
+
+function draw(card) {
+  const {item, answer} = card;
+  const threshold = Number(find("threshold").value);
+  const part = (name) => item.querySelector("." + name);
+  part("mark").style.left = 100 * threshold + "%";
+  if (!answer) { return; }
+  item.classList.toggle("bad", Boolean(answer.error));
+  if (answer.error) {
+    part("label").textContent = answer.error;
+    return;
+  }
+  const isFace = answer.probability >= threshold;
+  item.classList.toggle("face", isFace);
+  part("label").textContent = isFace ? "Face" : "No face";
+  part("probability").textContent = answer.probability.toFixed(4);
+  part("fill").style.width = 100 * answer.probability + "%";
+  drawBox(part("box"), part("photo"), answer.place, isFace && find("boxes").checked);
+  part("map").hidden = !(answer.map && find("maps").checked);
+  if (answer.map) { part("map").src = answer.map; }
+}
+
+function drawBox(box, photo, place, isShown) {
+  const width = photo.naturalWidth, height = photo.naturalHeight;
+  box.hidden = !(isShown && place && width && height);
+  if (box.hidden) { return; }
+  box.style.left = 100 * place.x / width + "%";
+  box.style.top = 100 * place.y / height + "%";
+  box.style.width = 100 * place.width / width + "%";
+  box.style.height = 100 * place.height / height + "%";
+}
+
+function summarise() {
+  const done = cards.filter((card) => card.answer);
+  const good = done.filter((card) => !card.answer.error);
+  const threshold = Number(find("threshold").value);
+  const faces = good.filter((card) => card.answer.probability >= threshold).length;
+  const parts = [`${faces} with a face`, `${good.length - faces} without`];
+  if (done.length > good.length) { parts.push(`${done.length - good.length} unreadable`); }
+  if (cards.length > done.length) { parts.push(`${cards.length - done.length} waiting`); }
+  find("summary").textContent = cards.length ? parts.join(", ") : "";
+}
+
+function take(files) {
+  for (const file of files) { add(file); }
+  summarise();
+}
+
+function redraw() {
+  find("shown").textContent = Number(find("threshold").value).toFixed(2);
+  cards.forEach(draw);
+  summarise();
+}
+
+find("files").addEventListener("change", (event) => {
+  take([...event.target.files]);
+  event.target.value = "";
+});
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    find("drop").classList.toggle("over", name === "dragover");
+    if (name === "drop") { take(event.dataTransfer.files); }
+  });
+}
+document.addEventListener("paste", (event) => take(event.clipboardData.files));
+find("threshold").addEventListener("input", redraw);
+find("boxes").addEventListener("change", redraw);
+find("maps").addEventListener("change", () => {
+  redraw();
+  if (!find("maps").checked) { return; }
+  cards.filter((card) => card.answer && !card.answer.error && !card.answer.map)
+    .forEach((card) => classify(card, true));
+});
+find("clear").addEventListener("click", () => {
+  cards.forEach((card) => URL.revokeObjectURL(card.item.querySelector(".photo").src));
+  cards.length = 0;
+  find("results").replaceChildren();
+  summarise();
+});
+
+fetch("healthz").then((response) => response.json()).then((health) => {
+  find("model").textContent =
+    `${health.model}, input ${health.image_size} × ${health.image_size}`;
+  find("threshold").value = health.threshold;
+  redraw();
+});
