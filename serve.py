@@ -100,7 +100,7 @@ def main():
         parser.error(str(error))
     batcher = Batcher(model, args.queue, args.batch_size)
     try:
-        limits = Limits(int(args.max_megabytes * MEGA), int(args.max_megapixels * MEGA), args.name)
+        limits = Limits(int(args.max_megapixels * MEGA), args.name)
         server = open_server(create_app(batcher, limits), args)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: server.stop())

@@ -24,6 +24,7 @@ from utils import UserError, print_error
 # What a picture may be sent as. curl --data-binary says "form" of any body.
 PICTURE_TYPES = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 MAP_SIDE = 256  # pixels: the longest side of the heat map in an answer
+TOO_LONG = "a request of more than {:,} bytes; send smaller or fewer pictures"
 RETRY_AFTER = 1  # seconds, for a client that finds the queue full
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 
@@ -38,14 +39,11 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Limits = collections.namedtuple("Limits", "request_bytes pixels names",
-                                defaults=(20 * 1000 * 1000, 50 * 1000 * 1000, ()))
-Limits.__doc__ = """What the server accepts.
+Limits = collections.namedtuple("Limits", "pixels names", defaults=(50 * 1000 * 1000, ()))
+Limits.__doc__ = """What the application accepts; :class:`serving.server.Server` limits the bytes.
 
 Parameters
 ----------
-request_bytes : int
-    The most in a request's body.
 pixels : int
     The most in a picture.
 names : collection of str
@@ -66,7 +64,6 @@ def create_app(batcher, limits):
     flask.Flask
     """
     app = flask.Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = limits.request_bytes
     names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
     names.update(name.lower() for name in limits.names)
     app.before_request(lambda: _check_caller(names))
@@ -123,10 +120,11 @@ def _error(status, message):
 
 def _explain(error):
     """Any HTTP error as a line of JSON."""
-    message = error.description
-    if error.code == 413:
-        message = "more than {:,} bytes".format(flask.current_app.config["MAX_CONTENT_LENGTH"])
-    return _error(error.code, " ".join(str(message).split()))
+    if error.code == 404:
+        return _error(404, "{}: not found; pictures go to /classify".format(flask.request.path))
+    if error.code == 405:
+        return _error(405, "{} is not for {}".format(flask.request.path, flask.request.method))
+    return _error(error.code, " ".join(str(error.description).split()))
 
 
 def _explain_failure(error):

@@ -8,7 +8,7 @@ from waitress import create_server
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from serving.app import HEADERS
+from serving.app import HEADERS, TOO_LONG
 
 MOST_HEADER_BYTES = 64 * 1024
 LONGEST_END = 60  # seconds to answer what was asked before the end
@@ -19,7 +19,10 @@ class _JsonErrorTask(ErrorTask):
 
     def execute(self):
         error = self.request.error
-        body = (json.dumps({"error": error.body or error.reason}) + "\n").encode()
+        text = error.body or error.reason
+        if error.code == 413:
+            text = TOO_LONG.format(self.channel.server.adj.max_request_body_size - 1)
+        body = (json.dumps({"error": text}) + "\n").encode()
         self.status = "{} {}".format(error.code, error.reason)
         self.response_headers.extend(HEADERS.items())
         self.response_headers += [("Content-Type", "application/json"), ("Connection", "close")]

@@ -130,10 +130,11 @@ def test_orientation_is_respected(model, tmp_path, photograph, kind):
 
 def test_thresholds(tiny_model, model, tmp_path):
     pictures = [cut_out(number, 50, 60) for number in range(6)]
-    lowest, *_, highest = sorted(result.probability for result in model(pictures))
-    assert lowest < highest
-    assert [result.is_face for result in model(pictures, threshold=highest)].count(True) == 1
-    assert all(result.is_face for result in model(pictures, threshold=lowest))
+    probabilities = [result.probability for result in model(pictures)]
+    assert min(probabilities) < max(probabilities)
+    for threshold in probabilities:
+        assert [result.is_face for result in model(pictures, threshold=threshold)] == [
+            probability >= threshold for probability in probabilities]
     stored = str(tmp_path / "stored.npz")
     write_npz(stored, tiny_model.weights, metadata={"image_size": 32, "threshold": 0.875})
     with load(stored, search=1) as own:
