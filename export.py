@@ -3,7 +3,7 @@
     python export.py all           # everything below, then the table
     python export.py yolov2        # exports/conv_weights.pickle and bn_weights.pickle
     python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
-    python export.py onnx          # exports/darknet19_face.onnx
+    python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
     python export.py compare       # all engines side by side on the same pictures
 
@@ -33,12 +33,13 @@ from exporters.compare import (
 )
 from exporters.darknet import export_darknet, run_opencv
 from exporters.onnx import export_onnx, run_onnx
+from exporters.onnx_int8 import export_int8
 from exporters.savedmodel import export_savedmodel
 from exporters.yolov2 import export_yolov2
 from model.released import choose_model
 from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
-from pictures.reader import LARGEST_SIZE
+from pictures.reader import LARGEST_SIZE, read_batches
 from runtime.files import write_json
 from runtime.session import is_mkl_build, tf
 from utils import HelpFormatter, UserError, cli, number_type
@@ -108,6 +109,17 @@ def _reference(args):
     return reference
 
 
+def calibration_pictures(data_dir, count, image_size):
+    """Pictures for the ranges of 8-bit numbers: uint8, [pictures, image_size, image_size, 3]."""
+    paths, kind = choose_pictures(data_dir, count, "val")
+    _, images, _ = next(read_batches(paths, len(paths), image_size))
+    if not len(images):
+        raise UserError("none of the {} pictures for --int8 could be read; check the validation "
+                        "lists".format(len(paths)))
+    print("measuring ranges on {} {}".format(len(images), kind), flush=True)
+    return images
+
+
 def _parser():
     common = argparse.ArgumentParser(add_help=False)
     add_data_arguments(common)
@@ -137,9 +149,15 @@ def _parser():
     texts["all"] = "all of these, then the table"
     texts["compare"] = "all engines side by side on the same pictures"
     for name, text in texts.items():
-        commands.add_parser(
+        command = commands.add_parser(
             name, parents=[common] if name in EXPORTS else [common, table], help=text,
             formatter_class=HelpFormatter, description=text[0].upper() + text[1:] + ".")
+        if name == "onnx":
+            command.add_argument("--int8", action="store_true",
+                                 help="also write a model of 8-bit numbers, a quarter of the size; "
+                                      "its ranges are measured on pictures of the validation lists")
+            command.add_argument("--calibration-images", type=number_type(int, 1), default=100,
+                                 help="how many pictures --int8 measures on, half of them faces")
     return parser
 
 
@@ -155,6 +173,9 @@ def main():
     for name, (export, _) in EXPORTS.items():
         if args.command in (name, "all"):
             export(reference, args.out)
+    if args.command == "onnx" and args.int8:
+        export_int8(reference, calibration_pictures(
+            args.data_dir, args.calibration_images, reference.image_size), args.out)
     if args.command in ("all", "compare"):
         compare(reference, args.out, args.model_dir, args.json)
 

@@ -91,16 +91,17 @@ def check_difference(name, engine, difference, bound):
                         "in requirements.txt".format(name, engine, difference, bound), exit_code=1)
 
 
-def choose_pictures(data_dir, count):
+def choose_pictures(data_dir, count, split="test"):
     """Choose JPEG and PNG files to compare on.
 
     Parameters
     ----------
     data_dir : str
-        With the test lists, half of whose pictures are to be faces. Without any test list in it,
+        With the lists of the split, half of whose pictures are to be faces. Without any of them,
         the photographs that scikit-image carries are taken.
     count : int
         The most pictures to take.
+    split : {"test", "val"}
 
     Returns
     -------
@@ -108,19 +109,19 @@ def choose_pictures(data_dir, count):
     kind : str
         What they are, for a message.
     """
-    if not any(os.path.exists(os.path.join(data_dir, name)) for name in LISTS["test"]):
+    if not any(os.path.exists(os.path.join(data_dir, name)) for name in LISTS[split]):
         return ([path for path in photographs() if _is_jpeg_or_png(path)][:count],
-                "photographs that scikit-image carries (there are no test lists)")
-    split = load_split(data_dir, "test")
+                "photographs that scikit-image carries (there are no {} lists)".format(split))
+    lists = load_split(data_dir, split)
     chosen = []
-    for paths, most in ((split.faces, count - count // 2), (split.negatives, count // 2)):
+    for paths, most in ((lists.faces, count - count // 2), (lists.negatives, count // 2)):
         usable = [path for path in paths if _is_jpeg_or_png(path)]
         places = np.linspace(0, len(usable), min(most, len(usable)), endpoint=False)
         chosen += [usable[int(place)] for place in places]
     if not chosen:
-        raise UserError("{}: the test lists name no JPEG or PNG that is there; run "
-                        "preprocess_celeba.py".format(data_dir))
-    return chosen, "pictures of the test lists"
+        raise UserError("{}: the {} lists name no JPEG or PNG that is there; run "
+                        "preprocess_celeba.py or preprocess_folders.py".format(data_dir, split))
+    return chosen, "pictures of the {} lists".format(split)
 
 
 def _is_jpeg_or_png(path):

@@ -15,11 +15,14 @@ from exporters.compare import (
     run_batches,
 )
 from model.classifier import OUTPUTS, classifier_from_weights, with_constants
+from model.metadata import read_metadata
+from model.released import RELEASED
 from pictures.reader import read_batches
 from runtime.files import staged, write_atomically
 from utils import UserError
 
 OPSET = 13
+LICENSE = "for non-commercial research only; see saved_models/MODEL_CARD.md"  # the released model
 
 
 def export_onnx(reference, out):
@@ -31,7 +34,7 @@ def export_onnx(reference, out):
         The largest difference in probability.
     """
     onnx = import_package("onnx")
-    model = to_onnx(reference.weights, reference.image_size)
+    model = to_onnx(reference.weights, reference.image_size, properties_of(reference))
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -49,7 +52,16 @@ def export_onnx(reference, out):
     return difference
 
 
-def to_onnx(weights, image_size):
+def properties_of(reference):
+    """What the model's metadata say of the weights: their threshold and licence, where known."""
+    metadata = read_metadata(reference.source)
+    properties = {name: str(metadata[name]) for name in ("threshold", "step") if name in metadata}
+    if reference.source == RELEASED:
+        properties["license"] = LICENSE
+    return properties
+
+
+def to_onnx(weights, image_size, properties=None):
     """Freeze the network with any batch, height and width, and convert it to ONNX.
 
     Parameters
@@ -57,6 +69,8 @@ def to_onnx(weights, image_size):
     weights : mapping of str to numpy.ndarray
     image_size : int
         For the metadata.
+    properties : dict of str to str, optional
+        More metadata.
 
     Returns
     -------
@@ -80,20 +94,34 @@ def to_onnx(weights, image_size):
         for dimension, name in zip(value.type.tensor_type.shape.dim, names):
             dimension.dim_param = name
     model.doc_string = "Darknet-19 that tells faces from other pictures"
-    onnx.helper.set_model_props(model, {
+    onnx.helper.set_model_props(model, dict(properties or {}, **{
+        "input_layout": "NHWC",
+        "input_colours": "RGB",
+        "input_range": "0..1",
         "class_names": ",".join(darknet19.CLASS_NAMES),
         "preprocessing": "RGB, stretched to {0} x {0}, divided by 255; float32, [batch, height, "
                          "width, 3]".format(image_size),
         "image_size": str(image_size),
         "size_multiple": str(darknet19.STRIDE),
-    })
+    }))
     return model
 
 
 def run_onnx(folder, reference, images=None):
     """Probabilities from ONNX Runtime, on the reference's pictures or on others."""
+    predict = open_onnx(existing(folder, NAME + ".onnx", "onnx"))
+    return run_batches(predict, reference.images if images is None else images, "ONNX Runtime")
+
+
+def open_onnx(path):
+    """A function from pictures, uint8 [batch, height, width, 3], to ONNX Runtime's probabilities.
+
+    Raises
+    ------
+    UserError
+        When ONNX Runtime does not read the file.
+    """
     runtime = import_package("onnxruntime")
-    path = existing(folder, NAME + ".onnx", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -101,11 +129,7 @@ def run_onnx(folder, reference, images=None):
     except Exception as error:  # its exceptions have no common public base
         raise UserError("{}: ONNX Runtime does not read it ({}); run export.py onnx".format(
             path, error))
-
-    def predict(images):
-        return session.run(["probabilities"], {"input": images / np.float32(255)})[0]
-
-    return run_batches(predict, reference.images if images is None else images, "ONNX Runtime")
+    return lambda images: session.run(["probabilities"], {"input": images / np.float32(255)})[0]
 
 
 def _difference_at_another_size(folder, reference):

@@ -44,21 +44,26 @@ function add(file) {
   cards.push(card);
   find("results").append(item);
   draw(card);
-  classify(card, find("maps").checked);
+  classify(card);
 }
 
-function classify(card, withMap) {
+function classify(card) {
   waiting.push(async () => {
     if (!cards.includes(card)) { return; }
     try {
-      card.answer = await ask(card.file, withMap);
+      card.answer = await ask(card.file, find("maps").checked);
     } catch (error) {
       card.answer = {error: "the server does not answer; is serve.py running?"};
     }
     draw(card);
     summarise();
+    if (lacksMap(card)) { classify(card); } // the box was ticked meanwhile
   });
   next();
+}
+
+function lacksMap(card) {
+  return find("maps").checked && card.answer && !card.answer.error && !card.answer.map;
 }
 
 function draw(card) {
@@ -130,9 +135,7 @@ find("threshold").addEventListener("input", redraw);
 find("boxes").addEventListener("change", redraw);
 find("maps").addEventListener("change", () => {
   redraw();
-  if (!find("maps").checked) { return; }
-  cards.filter((card) => card.answer && !card.answer.error && !card.answer.map)
-    .forEach((card) => classify(card, true));
+  cards.filter(lacksMap).forEach((card) => classify(card));
 });
 find("clear").addEventListener("click", () => {
   cards.forEach((card) => URL.revokeObjectURL(card.item.querySelector(".photo").src));
