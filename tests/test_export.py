@@ -23,7 +23,7 @@ import exporters.onnx
 import exporters.savedmodel
 import exporters.yolov2
 import train
-from exporters import compare, onnx_int8
+from exporters import compare
 from model import classifier as graphs
 from model import darknet_cfg, darknet_weights, frozen, handoff
 from model.metadata import read_metadata
@@ -431,38 +431,3 @@ def test_bad_input_in_one_line(tmp_path):
     assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
     assert outcome.stderr.startswith("error: none.pb: No such file")
     assert os.listdir(str(tmp_path)) == []
-
-
-def test_int8_keeps_the_classes(model, exported, sample_dir, pictures, tmp_path):
-    """A quarter of the size, nearly the same answers, metadata that say how it was made."""
-    out = str(tmp_path)
-    assert run(export, "onnx", "--int8", "--calibration-images", "20", "--from", model.pb,
-               "--data-dir", sample_dir, "--out", out, *PICTURES) == 0
-    path = os.path.join(out, "darknet19_face_int8.onnx")
-    full = os.path.join(out, "darknet19_face.onnx")
-    assert os.path.getsize(path) < 0.27 * os.path.getsize(full)
-    metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
-    assert metadata["input_layout"] == "NHWC" and metadata["input_range"] == "0..1"
-    assert metadata["image_size"] == "32" and "20 pictures" in metadata["quantization"]
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    probabilities, = session.run(["probabilities"], {"input": pictures / np.float32(255)})
-    expected = frozen.load(model.pb)(pictures)
-    assert (probabilities.argmax(1) == expected.argmax(1)).mean() > 0.97
-    assert np.abs(probabilities - expected).mean() < 0.02
-
-
-def test_an_int8_model_of_other_answers_is_not_written(exported, reference, monkeypatch):
-    monkeypatch.setattr(reference, "expected", reference.expected[:, ::-1])
-    before = sorted(os.listdir(exported))
-    with pytest.raises(UserError, match="not written: .* change their class"):
-        onnx_int8.export_int8(reference, reference.images, exported)
-    assert sorted(os.listdir(exported)) == before
-
-
-def test_onnx_metadata_tell_threshold_and_licence(tmp_path, monkeypatch, model):
-    path = str(tmp_path / "own.npz")
-    write_npz(path, model.weights, metadata={"threshold": 0.25, "image_size": 32, "step": 7})
-    source = collections.namedtuple("Source", "source")(path)
-    assert exporters.onnx.properties_of(source) == {"threshold": "0.25", "step": "7"}
-    monkeypatch.setattr(exporters.onnx, "RELEASED", path)
-    assert "non-commercial" in exporters.onnx.properties_of(source)["license"]
