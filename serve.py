@@ -95,7 +95,7 @@ def main():
     logging.getLogger("waitress").setLevel(logging.ERROR)
     try:
         model = load(args.weights, args.search, args.threshold, args.precision, args.image_size,
-                     args.batch_size, args.model_dir)
+                     args.batch_size, args.model_dir, fine_places=True)
     except ValueError as error:
         parser.error(str(error))
     batcher = Batcher(model, args.queue, args.batch_size)

@@ -38,7 +38,7 @@ PLACE = ("x", "y", "width", "height")
 
 
 def load(weights=None, search=4, threshold=None, precision="float32", image_size=None,
-         batch_size=16, model_dir=None):
+         batch_size=16, model_dir=None, fine_places=False):
     """Load a model.
 
     Parameters
@@ -61,6 +61,10 @@ def load(weights=None, search=4, threshold=None, precision="float32", image_size
         The most pictures that are classified together.
     model_dir : str, optional
         Where your own models are; ``saved_models`` beside this package if absent.
+    fine_places : bool
+        A search stops at the first size where a window is certain, which may be as large as the
+        picture. Look on for a smaller window inside it, at up to the cost of a whole search. The
+        probability stays the same.
 
     Returns
     -------
@@ -84,7 +88,8 @@ def load(weights=None, search=4, threshold=None, precision="float32", image_size
         raise ValueError("batch_size={!r}: must be 1 to {}".format(batch_size, LARGEST_BATCH))
     path, image_size = choose_model(model_dir or os.path.dirname(RELEASED),
                                     None if weights is None else os.fspath(weights), image_size)
-    return FaceModel(path, image_size, zooms_of(str(search)), threshold, precision, batch_size)
+    return FaceModel(path, image_size, zooms_of(str(search)), threshold, precision, batch_size,
+                     fine_places)
 
 
 class FaceModel:
@@ -103,13 +108,13 @@ class FaceModel:
     """
 
     def __init__(self, path, image_size, zooms, threshold=None, precision="float32",
-                 batch_size=16):
+                 batch_size=16, fine_places=False):
         metadata = read_metadata(path)
         if threshold is None:
             threshold = metadata.get("threshold", THRESHOLD)
         self.path, self.image_size = path, image_size
         self.threshold = _checked(threshold)
-        self._batch_size = batch_size
+        self._batch_size, self._fine_places = batch_size, fine_places
         self._bias = metadata.get("search_bias", 0.0)
         self._lock = threading.Lock()
         self._classifier = self._search = self._mapper = self._weights = None
@@ -179,7 +184,7 @@ class FaceModel:
         threshold = self.threshold if threshold is None else _checked(threshold)
         if self._search:
             return search_images(self._search, images, min(self._batch_size, SEARCHED_TOGETHER),
-                                 threshold)
+                                 threshold, self._fine_places)
         return classify_images(self._classifier, images, self._batch_size, threshold)
 
     def heat_map(self, picture):

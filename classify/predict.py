@@ -46,7 +46,7 @@ def _row(image, probability, threshold, box=(None,) * 4):
     return row
 
 
-def search_images(search, images, batch_size, threshold=0.5):
+def search_images(search, images, batch_size, threshold=0.5, fine_places=False):
     """Classify pictures by their most probable window, as they come.
 
     Parameters
@@ -56,6 +56,9 @@ def search_images(search, images, batch_size, threshold=0.5):
         See :func:`classify_images`.
     batch_size : int
         How many pictures to search together, and how many to read meanwhile.
+    fine_places : bool
+        Look for a smaller place where the search stopped early: see
+        :meth:`classify.search.WindowSearch.refine`.
 
     Yields
     ------
@@ -67,6 +70,9 @@ def search_images(search, images, batch_size, threshold=0.5):
     for chunk in iter(lambda: list(itertools.islice(read, batch_size)), []):
         good = [(image, pixels) for image, pixels, _ in chunk if pixels is not None]
         findings = search.find([pixels for _, pixels in good])
+        if fine_places:
+            findings = [search.refine(pixels, finding)
+                        for (_, pixels), finding in zip(good, findings)]
         yield ([(image, _row(image, finding.probability, threshold, _whole_pixels(finding)))
                 for (image, _), finding in zip(good, findings)],
                [(image, cause) for image, pixels, cause in chunk if pixels is None])

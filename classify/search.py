@@ -27,6 +27,7 @@ from utils import UserError, number_type
 ZOOMS = (1, 2, 4)  # the photograph's shorter side, in multiples of the network's input
 CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes are left out
 MOST_ENLARGED = 3.0  # sizes that would enlarge the photograph more are left out, but for the first
+FINE = 0.98  # a smaller window must be as probable as this to replace a certain one as the place
 PIXELS_PER_RUN = 1 << 20  # pictures share a run up to so many pixels, which bounds the memory
 LONGEST = 8  # a side longer than this many times the other is compressed to it
 OUTPUT = "windows"
@@ -117,6 +118,28 @@ class WindowSearch:
             searching = [each for each in searching if findings[each].probability < certain]
         return findings
 
+    def refine(self, image, finding):
+        """A smaller window inside that of a search that stopped early, for a picture's Finding.
+
+        It keeps its probability. Without a smaller window that is at least :data:`FINE` probable
+        it stays as it is.
+        """
+        if finding.probability < CERTAIN:
+            return finding
+        for zoom in self.zooms:
+            if zoom <= finding.zoom:
+                continue
+            for _, log_odds in self._looks([image], [0], zoom, self.zooms[0]):
+                boxes = self.box(image.shape, log_odds.shape, *np.ogrid[
+                    :log_odds.shape[0], :log_odds.shape[1]])
+                inside = np.where(_lie_inside(finding, *boxes), log_odds, -np.inf)
+                row, column = np.unravel_index(np.argmax(inside), inside.shape)
+                if expit(inside[row, column]) < FINE:
+                    return finding
+                box = self.box(image.shape, log_odds.shape, row, column)
+                finding = Finding(finding.probability, *box, zoom=zoom)
+        return finding
+
     def windows(self, image, zooms=None):
         """Yield the zoom and the log-odds of FACE in every window, float32 [rows, columns].
 
@@ -164,6 +187,12 @@ class WindowSearch:
         cells = self.cells
         height, width = shape[0] / (grid[0] + cells - 1), shape[1] / (grid[1] + cells - 1)
         return column * width, row * height, cells * width, cells * height
+
+
+def _lie_inside(finding, left, top, width, height):
+    """Which boxes (arrays) lie inside a finding's, up to a pixel."""
+    return ((left > finding.left - 1) & (left + width < finding.left + finding.width + 1)
+            & (top > finding.top - 1) & (top + height < finding.top + finding.height + 1))
 
 
 def add_search_arguments(parser):

@@ -97,7 +97,7 @@ def page(server, browser, files):
 
 @pytest.fixture(scope="module")
 def results(tiny_model, files):
-    with load(tiny_model.npz, search=2) as model:
+    with load(tiny_model.npz, search=2, fine_places=True) as model:
         return model(files)
 
 

@@ -61,6 +61,27 @@ def test_the_finding_is_the_highest_window(search):
     assert search(image, certain=0).zoom == 1  # the first size is certain enough
 
 
+def test_a_fine_place_lies_inside_the_certain_window(search, monkeypatch):
+    """Against a search by hand through the windows of the next size."""
+    image = np.random.RandomState(3).randint(0, 256, (150, 200, 3)).astype(np.uint8)
+    coarse = search(image, certain=0)._replace(probability=0.999)
+    (_, _), (_, log_odds) = search.windows(image)
+    best = (-np.inf, None)
+    for row, column in np.ndindex(*log_odds.shape):
+        left, top, width, height = box = search.box(image.shape, log_odds.shape, row, column)
+        if (coarse.left - 1 < left and left + width < coarse.left + coarse.width + 1
+                and coarse.top - 1 < top and top + height < coarse.top + coarse.height + 1):
+            best = max(best, (log_odds[row, column], box))
+    monkeypatch.setattr("classify.search.FINE", 0)
+    fine = search.refine(image, coarse)
+    assert fine[1:5] == best[1] and fine.zoom == 2 and fine.probability == 0.999
+    monkeypatch.setattr("classify.search.FINE", 1.1)
+    assert search.refine(image, coarse) == coarse
+    assert search.refine(image, coarse._replace(probability=0.9)) == coarse._replace(
+        probability=0.9), "all sizes were looked at"
+    assert search.refine(image, fine) == fine
+
+
 def test_hard_windows_touch_no_face_and_not_each_other(search):
     image = np.random.RandomState(2).randint(0, 256, (200, 300, 3)).astype(np.uint8)
     faces = [Face(100, 50, 60, 60, True)]

@@ -31,7 +31,7 @@ def server(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    with load(tiny_model.npz, search=2) as model:
+    with load(tiny_model.npz, search=2, fine_places=True) as model:
         yield model
 
 
