@@ -19,22 +19,25 @@ EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
     "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision "
     "search_bias",
-    defaults=(0.5, None, False, None, 16, "data", "logs", (), "float32", 0.0))
+    defaults=(None, None, False, None, 16, "data", None, (), "float32", 0.0))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
 ----------
-threshold : float
-    A picture is called a face if its probability of FACE is at least this.
+threshold : float, optional
+    A picture is called a face if its probability of FACE is at least this. If absent, the one
+    stored with the model, or 0.5.
 false_positive_rate : float, optional
-    Also find the threshold for at most this rate, 0..1.
+    Also report which threshold keeps this rate, 0..1, on the pictures measured.
 robustness : bool
     Also measure on disturbed pictures.
 report : str, optional
     The folder for the report.
 batch_size : int
-data_dir, log_dir : str
-    Where the report finds the file lists and the training history.
+data_dir : str or None
+    Where the report finds the file lists; None if the pictures come from no lists.
+log_dir : str, optional
+    Where the report finds the training history; absent, where train.py wrote it.
 zooms : sequence of float
     Also measure with the answers of a search at these sizes; empty leaves it out.
 precision : str
@@ -48,10 +51,13 @@ METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
 
 def add_evaluation_arguments(parser):
     """Add the options of every script that measures on the test lists."""
-    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.5,
-                        help="call a picture a face if its probability is at least this")
+    parser.add_argument("--threshold", type=number_type(float, 0, 1),
+                        help="call a picture a face if its probability is at least this (default: "
+                             "the one stored with the model, or 0.5)")
     parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
-                        help="also find the threshold whose false-positive rate is at most this")
+                        help="also report which threshold keeps this false-positive rate on the "
+                             "test pictures; to choose and store one on the validation lists, use "
+                             "--at-fpr of train.py or extract_weights.py")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
     parser.add_argument("--robustness", action="store_true",
@@ -59,8 +65,9 @@ def add_evaluation_arguments(parser):
                              "moved, .. (takes 12 times as long)")
     parser.add_argument("--report", metavar="DIR",
                         help="write report.json and a self-contained index.html there")
-    parser.add_argument("--log-dir", default="logs",
-                        help="folder with the history.csv of the model's training, for the report")
+    parser.add_argument("--log-dir",
+                        help="folder with the history.csv of the model's training, for the report "
+                             "(default: where train.py wrote it, otherwise logs)")
 
 
 def evaluation_options(args, zooms=(), search_bias=0.0):
