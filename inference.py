@@ -9,8 +9,9 @@
     python inference.py --camera 0
     mpirun -np 2 python inference.py pictures/ --csv out.csv   # shared by two ranks, same table
 
-The graph is built new, without the frozen graph. If you have no weights of your own (from
-extract_weights.py), the released model is used. Results are written as they are found and survive
+The graph is built new. The model is your newest one in saved_models: extracted weights, a frozen
+graph or the best checkpoint. If there is none, it is the released one; ``--weights`` names another.
+The first line says which model, input size and threshold are in use. Results are written as they are found and survive
 Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
 """
 
@@ -198,9 +199,8 @@ def _parser():
                              "standard input (default: the test lists)")
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with the weights")
-    parser.add_argument("--weights", metavar="FILE",
-                        help="the weights (default: darknet19_weights.npz in the model directory; "
-                             "without it the released model)")
+    released.add_weights_argument(
+        parser, "your newest in the model directory, otherwise the released one")
     parser.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
                         help="height and width of the network's input, a multiple of 32 "
                              "(default: as in training)")
@@ -290,9 +290,8 @@ def main():
     path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
     weights, bias = read_weights(path), search_bias(path)
     if distributed.rank() == 0:
-        print("model: {0}{1}, input {2} x {2}".format(
-            path, " (the released one)" if path == released.RELEASED else "", image_size),
-            file=sys.stderr)
+        print(released.describe_model(path, image_size, args.threshold), file=sys.stderr)
+    args.threshold = released.threshold_of(path, args.threshold)
     if not args.named:
         classifier = folded_classifier(weights, image_size, precision=args.precision)
         evaluate_and_report(

@@ -1,4 +1,4 @@
-"""The evaluation on the test lists that test.py and inference.py share."""
+"""The evaluation on test pictures that test.py and inference.py share."""
 
 import collections
 import os
@@ -6,14 +6,21 @@ import os
 from classify.heatmaps import FaceMapper
 from classify.search import WindowSearch
 from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
-from evaluation.figures import figures_of, format_table, score_split, threshold_at
+from evaluation.figures import (
+    figures_of,
+    format_table,
+    format_threshold,
+    score_split,
+    threshold_at,
+)
 from evaluation.provenance import find_provenance
 from evaluation.report import check_report_folder, write_report
 from evaluation.robustness import format_robustness, measure_disturbed
+from model.released import threshold_of
 from runtime import distributed
 from runtime.files import write_json
 from runtime.session import PRECISIONS
-from utils import check_replaceable, number_type, starts_with
+from utils import check_replaceable, number_type, relative_to_here, starts_with
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
@@ -78,9 +85,9 @@ def evaluation_options(args, zooms=(), search_bias=0.0):
 
 
 def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
-    """Measure on the lists of a split, print the tables and write the files.
+    """Measure on test pictures, print the tables and write the files.
 
-    All ranks classify; rank 0 does the rest.
+    All ranks classify. Rank 0 does the rest.
 
     Parameters
     ----------
@@ -105,6 +112,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
                           "a file of figures")
         if options.report:
             check_report_folder(options.report)
+    options = options._replace(threshold=threshold_of(model, options.threshold))
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
     searched = None
@@ -118,7 +126,9 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     if options.false_positive_rate is not None:
         figures["at_false_positive_rate"] = threshold_at(
             scores.labels, scores.face_probabilities, options.false_positive_rate)
-    print("{}, {} faces and {} non-faces".format(model, *map(len, split)))
+    name = relative_to_here(model)
+    print("{}, {} faces and {} non-faces, threshold {}".format(
+        name, *map(len, split), format_threshold(options.threshold)))
     print(format_table(figures), flush=True)
     if len(splits) > 1:
         figures["by_source"] = figures_by_source(scores, splits, options.threshold)
@@ -132,8 +142,8 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     write_json(metrics_path, figures)
     if options.report:
         mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
-        write_report(options.report, model, scores, figures, mapper,
-                     find_provenance(model, options.data_dir, options.log_dir))
+        write_report(options.report, name, scores, figures, mapper, find_provenance(
+            model, options.data_dir, options.log_dir, tuple(map(len, split))))
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
 

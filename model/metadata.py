@@ -15,7 +15,7 @@ from model import darknet_weights
 from model.darknet_cfg import find_cfg, read_image_size
 from model.graph_files import read_graph_def
 from model.npz import read_npz_metadata
-from model.weight_files import find_saved_model
+from model.weight_files import find_saved_model, is_frozen_graph
 from pictures.reader import LARGEST_SIZE
 from utils import UserError, read_json
 
@@ -55,7 +55,7 @@ def read_metadata(path, cfg=None):
     elif path.endswith(".npz"):
         found = read_npz_metadata(path)
         found = (path, found) if found else _beside(path)
-    elif path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
+    elif is_frozen_graph(path):
         source, content = _beside(path)
         found = source, dict(content, **_of_placeholder(path))
     elif find_saved_model(path):
