@@ -19,13 +19,13 @@ import os
 import numpy as np
 
 from evaluation.by_source import union
-from evaluation.operating_point import add_rate_argument, choose_operating_point
+from evaluation.operating_point import choose_operating_point
 from model import handoff
 from model.metadata import read_metadata
 from model.npz import write_npz
 from model.released import DEFAULT_SIZE, add_weights_argument, locate
 from model.weight_files import read_weights
-from pictures.lists import CELEBA, add_data_arguments, load_sources
+from pictures.lists import CELEBA, add_data_arguments, add_rate_argument, load_sources
 from utils import HelpFormatter, UserError, cli
 
 

@@ -10,9 +10,9 @@
     mpirun -np 2 python inference.py pictures/ --csv out.csv   # shared by two ranks, same table
 
 The graph is built new. The model is your newest one in saved_models: extracted weights, a frozen
-graph or the best checkpoint. If there is none, it is the released one; ``--weights`` names another.
-The first line says which model, input size and threshold are in use. Results are written as they are found and survive
-Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
+graph or the best checkpoint; if there is none, the released one. ``--weights`` names another. The
+first line says which model, input size and threshold are in use. Results are written as they are
+found and survive Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
 """
 
 import argparse

@@ -7,7 +7,7 @@
     mpirun -np 2 python test.py                         # shared by two ranks, the same figures
 
 A frozen graph is run as it is. Other files of weights are loaded into a new graph. Prints a table
-and writes ``test_metrics.json`` in the model directory. The exit code is 0 whatever the figures are.
+and writes ``test_metrics.json`` in the model directory.
 """
 
 import argparse

@@ -173,8 +173,8 @@ def _mark_thresholds(axis, figures, place):
     if figures.get("at_false_positive_rate", {}).get("threshold") is not None:
         points.append((figures["at_false_positive_rate"], GREEN))
     for point, colour in points:
-        axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour),
-                  label="threshold " + format_threshold(point["threshold"]), zorder=3, clip_on=False)
+        axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour), zorder=3,
+                  clip_on=False, label="threshold " + format_threshold(point["threshold"]))
 
 
 def _draw_reliability(axis, figures):

@@ -19,19 +19,10 @@ from model.classifier import folded_classifier
 from pictures.decode import read_image
 from pictures.reader import read_ahead
 from runtime import distributed
-from utils import number_type, progress, warn
+from utils import progress, warn
 
 MOST_SEARCHED = 1000  # non-faces: searching takes 20 times as long as one look
 LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
-
-
-def add_rate_argument(parser):
-    """Add the option ``--at-fpr`` of a script that stores a threshold."""
-    parser.add_argument("--at-fpr", type=number_type(float, 0, 0.5), metavar="RATE",
-                        help="choose the threshold on the validation lists so that at most this "
-                             "share of the non-faces is called a face, and store it with the "
-                             "model: every script then uses it (default: keep 0.5, or what is "
-                             "stored)")
 
 
 def choose_operating_point(weights, image_size, split, rate, batch_size=16, precision="float32"):

@@ -147,7 +147,8 @@ def _shown_name(path, data_dir):
 
 
 def _describe(scores, index, data_dir):
-    return {"file": _shown_name(scores.paths[index], data_dir), "class": CLASS_NAMES[scores.labels[index]],
+    return {"file": _shown_name(scores.paths[index], data_dir),
+            "class": CLASS_NAMES[scores.labels[index]],
             "face_probability": float(scores.face_probabilities[index])}
 
 
