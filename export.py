@@ -10,9 +10,9 @@
 The weights are your newest ones in the model directory or, if there are none, the released ones.
 What they say of themselves (classes, threshold, training step) goes into the exports.
 
-Each file is written under a temporary name and run, on real pictures, by the engine it is for. It is
-renamed into place if the answers are those of the network built from the weights. Otherwise the exit
-code is 1. Each SavedModel is a version of its own, and the newest two are kept.
+Each file is written under a temporary name and run, on real pictures, by the engine it is for. It
+is renamed into place if the answers are those of the network built from the weights. Otherwise the
+exit code is 1. Each SavedModel is a version of its own, and the newest two are kept.
 """
 
 import argparse

@@ -154,8 +154,8 @@ def compare_with_start(rows, best, criterion):
                 "epoch {:.0f} at best), so the frozen graph has the start weights: try a lower "
                 "--max-lr, more pictures or more epochs".format(
                     name, start[criterion], trained[criterion], trained["epoch"])), True
-    text = ("with the start weights {} {:.4f}, validation accuracy {:.4f}; with those of the training "
-            "{:.4f}, {:.4f} (epoch {:.0f}, kept)").format(
+    text = ("{} {:.4f} and validation accuracy {:.4f} with the start weights, {:.4f} and {:.4f} "
+            "after epoch {:.0f}, which is kept").format(
         name, start[criterion], start["val_accuracy"], best[criterion], best["val_accuracy"],
         best["epoch"])
     if best["val_accuracy"] < start["val_accuracy"]:

@@ -101,4 +101,5 @@ def hint(settings, pictures):
     if trained in (None, settings.image_size):
         return None
     return ("hint: {0} was trained at {1} x {1}, this training is at {2} x {2}; --image-size {1} "
-            "keeps its size".format(relative_to_here(settings.init_from), trained, settings.image_size))
+            "keeps its size".format(
+                relative_to_here(settings.init_from), trained, settings.image_size))
