@@ -7,11 +7,12 @@
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
     python export.py compare       # all engines side by side on the same pictures
 
-The weights are your own (darknet19_weights.npz or darknet19_frozen.pb in the model directory) or,
-without any, the released ones. Each file is written under a temporary name and run, on real
-pictures, by the engine it is for. It is renamed into place if the answers are those of the network
-built from the weights; otherwise the exit code is 1. Each SavedModel is a version of its own, and
-the newest two are kept.
+The weights are your newest ones in the model directory or, if there are none, the released ones.
+What they say of themselves (classes, threshold, training step) goes into the exports.
+
+Each file is written under a temporary name and run, on real pictures, by the engine it is for. It
+is renamed into place if the answers are those of the network built from the weights. Otherwise the
+exit code is 1. Each SavedModel is a version of its own, and the newest two are kept.
 """
 
 import argparse
@@ -36,13 +37,14 @@ from exporters.onnx import export_onnx, run_onnx
 from exporters.onnx_int8 import export_int8
 from exporters.savedmodel import export_savedmodel
 from exporters.yolov2 import export_yolov2
-from model.released import choose_model
+from model.metadata import read_metadata
+from model.released import add_weights_argument, choose_model
 from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
 from pictures.reader import LARGEST_SIZE, read_batches
 from runtime.files import write_json
 from runtime.session import is_mkl_build, tf
-from utils import HelpFormatter, UserError, cli, number_type
+from utils import HelpFormatter, UserError, cli, number_type, relative_to_here
 
 EXPORTS = {
     "yolov2": (export_yolov2, "the two pickles of the YOLOv2 face detector"),
@@ -100,12 +102,12 @@ def compare(reference, out, model_dir, json_path=None):
 def _reference(args):
     """The network that the options name, with its answers on the pictures to compare on."""
     source, image_size = choose_model(
-        args.model_dir, args.source, args.image_size, args.cfg, or_frozen=True)
+        args.model_dir, args.weights, args.image_size, args.cfg)
     weights = read_weights(source, cfg=args.cfg)
     paths, kind = choose_pictures(args.data_dir, args.images)
-    reference = Reference(source, weights, image_size, paths)
+    reference = Reference(source, weights, image_size, paths, read_metadata(source, args.cfg))
     print("exporting {0} at {1} x {1}, comparing on {2} {3}".format(
-        source, image_size, len(reference.paths), kind), flush=True)
+        relative_to_here(source), image_size, len(reference.paths), kind), flush=True)
     return reference
 
 
@@ -125,10 +127,8 @@ def _parser():
     add_data_arguments(common)
     common.add_argument("--model-dir", default="saved_models",
                         help="folder with your own weights or frozen graph")
-    common.add_argument("--from", dest="source", metavar="FILE",
-                        help="weights: an .npz, a frozen .pb, a checkpoint or its folder, a "
-                             "SavedModel's folder or darknet .weights (default: your own, or "
-                             "the released ones if you have none)")
+    add_weights_argument(common, "your newest in the model directory, otherwise the released one",
+                         "--from")
     common.add_argument("--cfg", metavar="FILE",
                         help="darknet's description of .weights (default: the .cfg of the same "
                              "name beside them, or Darknet-19's own)")

@@ -1,14 +1,16 @@
 """Extract the network's weights from any file that holds them.
 
     python extract_weights.py                              # from saved_models/darknet19_frozen.pb
-    python extract_weights.py --from saved_models/best     # from a checkpoint
-    python extract_weights.py --from exports/darknet19_face_savedmodel
-    python extract_weights.py --from exports/darknet19_face.weights --cfg exports/darknet19_face.cfg
+    python extract_weights.py --at-fpr 0.01                # also choose and store the threshold
+    python extract_weights.py --weights saved_models/best  # from a checkpoint
+    python extract_weights.py --weights exports/darknet19_face_savedmodel
+    python extract_weights.py --weights face.weights --cfg face.cfg
 
 Writes ``saved_models/darknet19_weights.npz`` (``conv_0/kernel`` HWIO, ``conv_0/gamma``, ``beta``,
-``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``; and ``metadata``, with the input
-size) and the two pickles from which the YOLOv2 face detector builds its backbone:
-``data/conv_weights.pickle`` and ``data/bn_weights.pickle``.
+``mean``, ``variance``, .. ``conv_18/kernel``, ``conv_18/bias``) and the two pickles from which the
+YOLOv2 face detector builds its backbone: ``data/conv_weights.pickle`` and
+``data/bn_weights.pickle``. The ``.npz`` also has ``metadata``: the input size, the class names, the
+training step and the threshold, as far as the source says them.
 """
 
 import argparse
@@ -16,11 +18,14 @@ import os
 
 import numpy as np
 
+from evaluation.by_source import union
+from evaluation.operating_point import choose_operating_point
 from model import handoff
 from model.metadata import read_metadata
 from model.npz import write_npz
+from model.released import DEFAULT_SIZE, add_weights_argument, locate
 from model.weight_files import read_weights
-from pictures.lists import add_data_arguments
+from pictures.lists import CELEBA, add_data_arguments, add_rate_argument, load_sources
 from utils import HelpFormatter, UserError, cli
 
 
@@ -32,30 +37,33 @@ def _parser():
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph, and for the .npz")
-    parser.add_argument("--from", dest="source", metavar="FILE",
-                        help="a frozen .pb, an .npz, a checkpoint or its folder, a SavedModel's "
-                             "folder or darknet .weights (default: darknet19_frozen.pb in the "
-                             "model directory)")
+    add_weights_argument(parser, "darknet19_frozen.pb in the model directory", "--from")
     parser.add_argument("--cfg", metavar="FILE",
                         help="darknet's description of .weights (default: the .cfg of the same "
                              "name beside them, or Darknet-19's own)")
     parser.add_argument("--float16", action="store_true",
                         help="store the .npz in half precision, at half the size")
+    add_rate_argument(parser)
+    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
+                        help="choose the threshold on the validation lists of these sources")
     return parser
 
 
 @cli
 def main():
     args = _parser().parse_args()
-    source = args.source or os.path.join(args.model_dir, "darknet19_frozen.pb")
-    if not args.source and not os.path.exists(source):
-        raise UserError("{}: no such file; run train.py, or name weights by --from, such as "
-                        "saved_models/darknet19_face.npz".format(source))
-    weights = read_weights(source, cfg=args.cfg)
+    source = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    if not args.weights and not os.path.exists(source):
+        raise UserError("{}: no such file; run train.py, or name weights by --weights, such as "
+                        "--weights released".format(source))
+    weights, metadata = read_weights(source, cfg=args.cfg), read_metadata(source, args.cfg)
+    if args.at_fpr is not None:
+        metadata.update(choose_operating_point(
+            weights, metadata.get("image_size", DEFAULT_SIZE),
+            union(load_sources(args.data_dir, args.sources, "val")), args.at_fpr))
     npz = os.path.join(args.model_dir, "darknet19_weights.npz")
     pickles = [os.path.join(args.data_dir, name) for name in handoff.FILES]
-    write_npz(npz, weights, np.float16 if args.float16 else np.float32,
-              read_metadata(source, args.cfg))
+    write_npz(npz, weights, np.float16 if args.float16 else np.float32, metadata)
     handoff.write_handoff(weights, *pickles)
     print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
         source, len(weights), sum(array.size for array in weights.values()), npz, *pickles))

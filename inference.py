@@ -9,9 +9,10 @@
     python inference.py --camera 0
     mpirun -np 2 python inference.py pictures/ --csv out.csv   # shared by two ranks, same table
 
-The graph is built new, without the frozen graph. If you have no weights of your own (from
-extract_weights.py), the released model is used. Results are written as they are found and survive
-Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
+The graph is built new. The model is your newest one in saved_models: extracted weights, a frozen
+graph or the best checkpoint; if there is none, the released one. ``--weights`` names another. The
+first line says which model, input size and threshold are in use. Results are written as they are
+found and survive Ctrl-C. The exit code is 0 if any picture was classified, 1 if none was.
 """
 
 import argparse
@@ -186,9 +187,8 @@ def _parser():
                              "standard input (default: the test lists)")
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with the weights")
-    parser.add_argument("--weights", metavar="FILE",
-                        help="the weights (default: darknet19_weights.npz in the model directory; "
-                             "without it the released model)")
+    released.add_weights_argument(
+        parser, "your newest in the model directory, otherwise the released one")
     parser.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
                         help="height and width of the network's input, a multiple of 32 "
                              "(default: as in training)")
@@ -278,7 +278,7 @@ def main():
     if args.named:
         model = load(args.weights, args.search or CHOICES[-1], args.threshold, args.precision,
                      args.image_size, args.batch_size, args.model_dir)
-        _print_model(model.path, model.image_size)
+        _print_model(model.path, model.image_size, args.threshold)
         names = args.images + (photographs() if args.photographs else [])
         options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
         classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
@@ -286,7 +286,8 @@ def main():
         return
     path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
     weights = read_weights(path)
-    _print_model(path, image_size)
+    _print_model(path, image_size, args.threshold)
+    args.threshold = released.threshold_of(path, args.threshold)
     evaluate_and_report(
         folded_classifier(weights, image_size, precision=args.precision),
         load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
@@ -294,11 +295,9 @@ def main():
         evaluation_options(args, zooms_of(args.search), search_bias(path)))
 
 
-def _print_model(path, image_size):
+def _print_model(path, image_size, threshold):
     if distributed.rank() == 0:
-        print("model: {0}{1}, input {2} x {2}".format(
-            path, " (the released one)" if path == released.RELEASED else "", image_size),
-            file=sys.stderr)
+        print(released.describe_model(path, image_size, threshold), file=sys.stderr)
 
 
 if __name__ == "__main__":

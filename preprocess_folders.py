@@ -22,14 +22,8 @@ import numpy as np
 
 from negatives.checks import near_duplicate_groups, perceptual_hash
 from pictures.classes import FACE, NON_FACE
-from pictures.decode import (
-    EXTENSIONS,
-    BadImage,
-    PassedOver,
-    find_images,
-    pixel_digest,
-    read_image,
-)
+from pictures.decode import BadImage, PassedOver, pixel_digest, read_image
+from pictures.folders import OPTIONS, add_folder_arguments, find_files
 from pictures.lists import CELEBA, SPLITS, relative_to_data, save_list, source_list
 from pictures.reader import map_in_threads, read_batches
 from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
@@ -43,7 +37,6 @@ from utils import (
     warn,
 )
 
-OPTIONS = {FACE: "--faces", NON_FACE: "--non-faces"}
 CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 
 # The released model doubts a picture's class if it is at least this sure of the other one.
@@ -55,67 +48,6 @@ Labelled.__doc__ = """A picture's file, class, pixel digest and perceptual hash 
 
 Doubt = collections.namedtuple("Doubt", "path label face_probability")
 Doubt.__doc__ = """A picture whose class the released model doubts."""
-
-
-def find_files(folders, left_out, sheet=None):
-    """Find the picture files of each class.
-
-    A folder of one class inside a folder of the other belongs to its own class alone.
-
-    Parameters
-    ----------
-    folders : dict of int to list of str
-        By class.
-    left_out : PassedOver
-        Counts what is passed over.
-    sheet : str, optional
-        A picture that this script draws: not one of the pictures.
-
-    Returns
-    -------
-    dict of int to list of str
-        Each file once, also if two folders lead to it.
-
-    Raises
-    ------
-    UserError
-        Something that is not a folder, a folder of both classes, or a class without pictures.
-    """
-    check_folders(folders)
-    roots = {label: {os.path.realpath(name) for name in names} for label, names in folders.items()}
-    found = {}
-    for label, names in folders.items():
-        exclude = set().union(*(roots[each] for each in roots if each != label))
-        if sheet:
-            exclude.add(os.path.realpath(sheet))
-        files = collections.OrderedDict()  # by real path
-        passed_over = PassedOver()
-        for name in names:
-            for path in find_images(name, exclude, passed_over.add):
-                files.setdefault(os.path.realpath(path), path)
-        if not files:
-            raise UserError("{}: no pictures in it{}; {} needs folders with pictures ({})".format(
-                ", ".join(names), ", only {}".format(passed_over) if passed_over else "",
-                OPTIONS[label], " ".join(EXTENSIONS)))
-        left_out.update(passed_over)
-        found[label] = list(files.values())
-    return found
-
-
-def check_folders(folders):
-    """Check the folders on the command line; raises UserError."""
-    owners = {}
-    for label, names in folders.items():
-        for name in names:
-            if not os.path.lexists(name):
-                raise UserError("{} {}: no such folder; check the spelling".format(
-                    OPTIONS[label], name))
-            if not os.path.isdir(name):
-                raise UserError("{} {}: not a folder; name the folder that the pictures are in"
-                                .format(OPTIONS[label], name))
-            if owners.setdefault(os.path.realpath(name), label) != label:
-                raise UserError("{}: given as {} and as {}; each class needs folders of its own"
-                                .format(name, *OPTIONS.values()))
 
 
 def read_pictures(paths, label, left_out):
@@ -337,9 +269,7 @@ def _parse():
     parser = argparse.ArgumentParser(
         description="Turn folders of your own pictures into the file lists that train.py reads.",
         formatter_class=HelpFormatter)
-    parser.add_argument("--faces", nargs="+", metavar="DIR", help="folders with pictures of faces")
-    parser.add_argument("--non-faces", nargs="+", metavar="DIR",
-                        help="folders with pictures of anything else")
+    add_folder_arguments(parser)
     parser.add_argument("--data-dir", default="data", help="where the file lists go")
     parser.add_argument("--name", type=source_name,
                         help="write the lists of a further source of this name, for train.py "

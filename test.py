@@ -1,43 +1,95 @@
-"""Measure the frozen graph on the test lists.
+"""Measure a model on the test lists, or on two folders of pictures.
 
-    python test.py                                # saved_models/darknet19_frozen.pb
-    python test.py --model my.pb --at-fpr 0.01    # also the threshold for 1 % false positives
-    python test.py --report report --robustness   # also report/index.html with all figures
-    mpirun -np 2 python test.py                   # shared by two ranks, the same figures
+    python test.py                                      # the frozen graph in saved_models
+    python test.py --weights released --at-fpr 0.01     # another model; also at 1 % false positives
+    python test.py --report report --robustness         # also report/index.html with all figures
+    python test.py --faces my/faces --non-faces my/others     # two folders instead of the lists
+    mpirun -np 2 python test.py                         # shared by two ranks, the same figures
 
-Uses the frozen graph alone. Prints a table and writes ``test_metrics.json`` in the model
-directory.
+A frozen graph is run as it is. Other files of weights are loaded into a new graph. Prints a table
+and writes ``test_metrics.json`` in the model directory.
 """
 
 import argparse
+import collections
 import os
 
 from classify.search import CHOICES, search_bias, zooms_of
 from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
 from model import frozen
-from model.weight_files import read_frozen
-from pictures.lists import add_data_arguments, add_source_arguments, load_sources
+from model.classifier import folded_classifier
+from model.released import add_weights_argument, choose_model, locate
+from model.weight_files import is_frozen_graph, read_weights
+from pictures.classes import FACE, NON_FACE
+from pictures.decode import PassedOver
+from pictures.folders import add_folder_arguments, find_files
+from pictures.lists import Split, add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH
 from runtime import distributed
-from utils import HelpFormatter, cli, number_type
+from utils import HelpFormatter, UserError, cli, number_type
+
+FOLDERS = "folders"  # the name of the source that --faces and --non-faces make
+
+
+def open_model(path, precision):
+    """The classifier for a file of weights, at the input size of its training.
+
+    Parameters
+    ----------
+    path : str
+        See :func:`model.weight_files.read_weights`.
+    precision : str
+        See :func:`runtime.session.new_session`.
+
+    Returns
+    -------
+    model.classifier.Classifier
+    """
+    if is_frozen_graph(path):
+        return frozen.load(path, precision=precision)
+    _, image_size = choose_model("", path)
+    return folded_classifier(read_weights(path), image_size, precision=precision)
+
+
+def split_of_folders(faces, non_faces):
+    """The pictures in folders of either class, as a source of its own.
+
+    Parameters
+    ----------
+    faces, non_faces : list of str
+
+    Returns
+    -------
+    OrderedDict of str to pictures.lists.Split
+
+    Raises
+    ------
+    UserError
+        Something that is not a folder, a folder of both classes, or a class without pictures.
+    """
+    passed_over = PassedOver()
+    files = find_files({FACE: faces, NON_FACE: non_faces}, passed_over)
+    if passed_over and distributed.rank() == 0:
+        print("passed over in folders: {}".format(passed_over))
+    return collections.OrderedDict(
+        [(FOLDERS, Split(tuple(files[FACE]), tuple(files[NON_FACE])))])
 
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Measure the frozen graph on the test lists: accuracy, precision, recall, F1, "
-                    "areas under the curves, calibration, confusion matrix.",
+        description="Measure a model on the test lists or on two folders of pictures: accuracy, "
+                    "precision, recall, F1, areas under the curves, calibration, confusion matrix.",
         formatter_class=HelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph")
-    parser.add_argument("--model", metavar="PB",
-                        help="the frozen graph (default: darknet19_frozen.pb in the model "
-                             "directory)")
+    add_weights_argument(parser, "darknet19_frozen.pb in the model directory", "--model")
     parser.add_argument("--json", metavar="FILE",
                         help="the file for the figures (default: test_metrics.json in the model "
                              "directory)")
     parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
                         help="images per batch")
+    add_folder_arguments(parser.add_argument_group("pictures in folders instead of the test lists"))
     add_source_arguments(parser)
     add_evaluation_arguments(parser)
     parser.add_argument("--search", choices=CHOICES, default="off",
@@ -46,16 +98,34 @@ def _parser():
     return parser
 
 
+def _parse():
+    parser = _parser()
+    args = parser.parse_args()
+    if bool(args.faces) != bool(args.non_faces):
+        parser.error("a test needs both classes: add {}".format(
+            "--non-faces" if args.faces else "--faces"))
+    if args.faces and args.sources != parser.get_default("sources"):
+        parser.error("--sources names lists, --faces and --non-faces name folders: leave one out")
+    return args
+
+
 @cli
 @distributed.job
 def main():
-    args = _parser().parse_args()
-    splits = load_sources(args.data_dir, args.sources, "test")
-    model = args.model or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    args = _parse()
+    path = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    if not args.weights and not os.path.exists(path):
+        raise UserError("{}: no such file; run train.py, or name a model with --weights, such as "
+                        "--weights released".format(path))
+    options = evaluation_options(args, zooms_of(args.search), search_bias(path))
+    if args.faces:
+        splits = split_of_folders(args.faces, args.non_faces)
+        options = options._replace(data_dir=None)
+    else:
+        splits = load_sources(args.data_dir, args.sources, "test")
     evaluate_and_report(
-        frozen.load(model, precision=args.precision), splits, model, lambda: read_frozen(model),
-        args.json or os.path.join(args.model_dir, "test_metrics.json"),
-        evaluation_options(args, zooms_of(args.search), search_bias(model)))
+        open_model(path, args.precision), splits, path, lambda: read_weights(path),
+        args.json or os.path.join(args.model_dir, "test_metrics.json"), options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train Darknet-19 on faces and non-faces, and freeze the best epoch.
 
     python train.py                              # data/*.pickle -> saved_models
+    python train.py --init-from released --max-lr 2e-4 --at-fpr 0.01    # fine-tune, few pictures
     python train.py --image-size 96 --epochs 4   # smaller and faster
     python train.py --preview batch.png          # what the network would see
     python train.py --lr-range-test              # where to put --base-lr and --max-lr
@@ -8,8 +9,11 @@
     mpirun -np 2 python train.py                 # several processes, after make distributed
 
 Interrupt it and run it again: it resumes at the newest checkpoint with the same step, optimiser,
-learning rate and data order. The training graph and the inference graph are two graphs. Validation
-and freezing load a checkpoint into the second one: what is validated is what is frozen.
+learning rate and data order. The epoch with the lowest validation loss is frozen; with --init-from
+the start weights count as epoch 0, so that nothing worse than them is frozen.
+
+The training graph and the inference graph are two graphs. Validation and freezing load a checkpoint
+into the second one: what is validated is what is frozen.
 """
 
 import collections
@@ -20,11 +24,9 @@ import numpy as np
 from clr import cyclical_learning_rate, gradual_warmup
 from darknet19 import NUM_CLASSES, build
 from evaluation.figures import measure, score_split
-from model.classifier import classifier_from_weights
-from model.frozen import freeze
+from evaluation.operating_point import choose_operating_point
 from pictures.lists import check_disjoint
 from runtime import distributed
-from runtime.files import remove_leftovers
 from runtime.session import (
     check_precision,
     explain_memory_errors,
@@ -32,7 +34,13 @@ from runtime.session import (
     new_session,
     tf,
 )
-from training.history import report_epoch, summarise
+from training.freezing import freeze_best
+from training.history import (
+    is_out_of_patience,
+    report_epoch,
+    report_gain,
+    start_row,
+)
 from training.loader import TrainingBatches
 from training.lock import locked
 from training.meter import Meter
@@ -43,7 +51,8 @@ from training.saving import CheckpointWriter
 from training.settings import from_command_line
 from training.stop import StopSignal
 from training.summaries import EventLog, batch_summary, preview
-from training.validation import Validator, first_images, score_batches
+from training.validation import Validator, score_batches
+from training.warm_start import hint
 from training.workers import BatchLoader
 from utils import UserError, cli, warn
 
@@ -245,6 +254,8 @@ class Trainer:
                         self._validate(epoch)
                     if epoch >= self.settings.epochs:
                         return
+                    if not steps and self._is_out_of_patience():
+                        return
                     self._train(epoch)
             except FloatingPointError as error:
                 raise self.checkpoints.diverged(self.step, error)
@@ -261,9 +272,24 @@ class Trainer:
             self.checkpoints.has(self.step)
 
     def _is_to_validate(self, epoch):
-        """Whether epoch number ``epoch``, from 1, still lacks its validation."""
+        """Whether epoch number ``epoch``, from 1, still lacks its validation.
+
+        Number 0 stands for start weights. Only these have a checkpoint of step 0.
+        """
+        if epoch == 0:
+            return not self.rows and bool(self.settings.init_from or self.plan.checkpoint)
         is_due = epoch % self.settings.validate_every == 0 or epoch == self.settings.epochs
-        return epoch > 0 and is_due and (not self.rows or self.rows[-1]["epoch"] < epoch)
+        return is_due and (not self.rows or self.rows[-1]["epoch"] < epoch)
+
+    def _is_out_of_patience(self):
+        settings = self.settings
+        if not is_out_of_patience(self.rows, settings.best_by, settings.patience):
+            return False
+        if distributed.rank() == 0:
+            print("stopping after epoch {:.0f}: {} epochs without a better {} (--patience)".format(
+                self.rows[-1]["epoch"], settings.patience, settings.best_by.replace("_", " ")),
+                flush=True)
+        return True
 
     def _train(self, epoch):
         """Train the rest of epoch number ``epoch``, from 0."""
@@ -315,9 +341,12 @@ class Trainer:
         row, scores = evaluate(self.validator.classifier, self.split, self.loader,
                                self.settings.batch_size)
         means, rate = self.session.run([self.net.running, self.net.learning_rate])
-        row.update(epoch=epoch, step=self.step, learning_rate=float(rate),
-                   train_loss=float(means["loss"]), train_accuracy=float(means["accuracy"]),
-                   images_per_second=self.images_per_second)
+        if epoch:
+            row.update(epoch=epoch, step=self.step, learning_rate=float(rate),
+                       train_loss=float(means["loss"]), train_accuracy=float(means["accuracy"]),
+                       images_per_second=self.images_per_second)
+        else:
+            row = start_row(row)
         self.rows.append(row)
         if distributed.rank() == 0:
             self.log.add_validation(row, scores, self.step)
@@ -331,20 +360,23 @@ class Trainer:
             self.stop.exit()
 
 
-def freeze_best(settings, validator, split):
-    """Freeze the best checkpoint; the file is compared with it before it is renamed into place."""
-    record, weights = validator.read_best()
-    classifier = classifier_from_weights(weights, settings.image_size, settings.threads)
-    images = np.concatenate([first_images(paths, 16, settings.image_size) for paths in split])
-    path = os.path.join(settings.model_dir, "darknet19_frozen.pb")
-    remove_leftovers(path)
-    difference = freeze(classifier, path, images, {
-        "step": int(record["step"]), "epoch": int(record["epoch"]),
-        "validation": {name: value for name, value in record.items()
-                       if name.startswith(("val_", "disturbed_"))}})
-    print("wrote {} (step {}, largest difference from the checkpoint {:.1g})".format(
-        path, int(record["step"]), difference))
-    summarise(settings, record)
+def describe_run(settings, validator, splits):
+    """What the frozen graph's ``.json`` says of its training. All ranks choose the threshold.
+
+    Returns
+    -------
+    dict
+        ``pictures``, the numbers of faces and non-faces by split; ``log_dir``, relative to the
+        model directory; with --at-fpr also ``threshold`` and ``search_bias``.
+    """
+    details = {"pictures": {name: list(map(len, splits[name])) for name in ("train", "val")},
+               "log_dir": os.path.relpath(settings.log_dir, settings.model_dir)}
+    if settings.at_fpr is not None:
+        weights = distributed.from_first(
+            validator.read_best()[1] if distributed.rank() == 0 else None)
+        details.update(choose_operating_point(
+            weights, settings.image_size, splits["val"], settings.at_fpr))
+    return details
 
 
 def read_mixtures(data_dir, sources):
@@ -374,14 +406,19 @@ def run(settings, mixtures):
     sources = batch_sources(settings, mixtures, plan and plan.schedule)
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
         *map(len, splits["train"] + splits["val"])), flush=True)
+    advice = None if plan and plan.checkpoint else hint(settings, len(splits["train"].paths))
+    if advice and distributed.rank() == 0:
+        print(advice, flush=True)
     with BatchLoader(sources, settings.workers) as loader:
         if settings.lr_range_test:
             range_test(settings, loader, build_training_graph)
         else:
             trainer = Trainer(settings, plan, splits["val"], loader, StopSignal())
             trainer.run()
+            details = describe_run(settings, trainer.validator, splits)
             if distributed.rank() == 0:
-                freeze_best(settings, trainer.validator, splits["val"])
+                freeze_best(settings, trainer.validator, splits["val"], details)
+                report_gain(settings, trainer.rows, trainer.validator.best())
         if loader.bad_files:
             warn("files that did not decode and were skipped: {}".format(loader.bad_files))
 

@@ -289,3 +289,13 @@ def sha256(path):
     return digest.hexdigest()
 
 
+def relative_to_here(path):
+    """The path as seen from the current folder if it is in there, otherwise unchanged.
+
+    For messages and reports, which should not depend on where the project lies.
+    """
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # no current folder any more; a NUL in the name
+        return path
+    return path if relative.split(os.sep)[0] == os.pardir else relative

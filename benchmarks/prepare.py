@@ -100,7 +100,7 @@ def make_pictures(folder, count, seed=0):
 
 
 def _export(kind, folder, image_size):
-    command = [sys.executable, os.path.join(ROOT, "export.py"), kind, "--from", RELEASED,
+    command = [sys.executable, os.path.join(ROOT, "export.py"), kind, "--weights", RELEASED,
                "--image-size", str(image_size), "--images", "8", "--out", folder]
     outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              text=True, cwd=ROOT)

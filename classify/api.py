@@ -22,17 +22,15 @@ from classify.heatmaps import FaceMapper
 from classify.inputs import InputImage
 from classify.predict import classify_images, search_images
 from classify.results import BadPicture, Place, Result
-from classify.search import CHOICES, WindowSearch, zooms_of
+from classify.search import CHOICES, WindowSearch, search_bias, zooms_of
 from darknet19 import STRIDE
 from model.classifier import folded_classifier
-from model.metadata import read_metadata
-from model.released import RELEASED, choose_model
+from model.released import RELEASED, choose_model, threshold_of
 from model.weight_files import read_weights
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.decode import MAX_PIXELS, BadImage
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 
-THRESHOLD = 0.5  # where neither the caller nor the model says another
 SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
 PLACE = ("x", "y", "width", "height")
 
@@ -109,13 +107,10 @@ class FaceModel:
 
     def __init__(self, path, image_size, zooms, threshold=None, precision="float32",
                  batch_size=16, fine_places=False):
-        metadata = read_metadata(path)
-        if threshold is None:
-            threshold = metadata.get("threshold", THRESHOLD)
         self.path, self.image_size = path, image_size
-        self.threshold = _checked(threshold)
+        self.threshold = _checked(threshold_of(path, threshold))
         self._batch_size, self._fine_places = batch_size, fine_places
-        self._bias = metadata.get("search_bias", 0.0)
+        self._bias = search_bias(path)
         self._lock = threading.Lock()
         self._classifier = self._search = self._mapper = self._weights = None
         weights = read_weights(path)

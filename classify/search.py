@@ -15,7 +15,7 @@ from scipy.special import expit
 import darknet19
 from model.classifier import fold_batch_norm
 from model.metadata import read_metadata
-from model.released import choose_model
+from model.released import add_weights_argument, choose_model
 from model.weight_files import read_weights
 from model.weights import assign
 from pictures.classes import FACE, NON_FACE
@@ -197,9 +197,7 @@ def _lie_inside(finding, left, top, width, height):
 
 def add_search_arguments(parser):
     """Add the options of a script that searches with any model."""
-    parser.add_argument("--weights", metavar="FILE",
-                        help="the model, in any form that extract_weights.py reads (default: your "
-                             "own in saved_models, otherwise the released one)")
+    add_weights_argument(parser, "your newest in saved_models, otherwise the released one")
     parser.add_argument("--image-size", type=number_type(int, darknet19.STRIDE, LARGEST_SIZE),
                         help="height and width of a window, a multiple of 32 (default: that of "
                              "the training)")

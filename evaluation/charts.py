@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from sklearn import metrics as sklearn_metrics
 
-from evaluation.figures import format_figure
+from evaluation.figures import format_figure, format_threshold
 from pictures.classes import FACE, NON_FACE
 from pictures.sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal
 from utils import printable
@@ -118,7 +118,7 @@ def _draw_histogram(axis, scores, figures):
         axis.hist(scores.face_probabilities[scores.labels == label], edges, label=name,
                   color=hexadecimal(colour), alpha=0.55)
     axis.axvline(figures["threshold"], color=hexadecimal(INK), linestyle="--", linewidth=1.5,
-                 label="threshold {}".format(figures["threshold"]))
+                 label="threshold {}".format(format_threshold(figures["threshold"])))
     axis.set(title="Scores", xlabel="probability of a face", ylabel="pictures (log scale)",
              yscale="log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
@@ -134,7 +134,7 @@ def _draw_roc(axis, scores, figures):
               drawstyle="steps-post")
     _mark_thresholds(axis, figures, lambda point: (
         max(point["false_positive_rate"], least), point["recall"]))
-    area = format_figure("roc_auc", figures["roc_auc"])
+    area = format_figure(figures["roc_auc"])
     axis.set(title="ROC curve: area {}".format(area), xscale="log", xlim=(least, 1),
              ylim=_upper_part(recalls[rates <= least].max()), ylabel="true-positive rate",
              xlabel="false-positive rate (log scale)")
@@ -154,7 +154,7 @@ def _draw_precision_recall(axis, scores, figures):
         return point["recall"], found / max(found + let_through, 1)
 
     _mark_thresholds(axis, figures, place)
-    area = format_figure("average_precision", figures["average_precision"])
+    area = format_figure(figures["average_precision"])
     axis.set(title="Precision and recall: average {}".format(area), xlim=(0, 1.02),
              ylim=_upper_part(precisions[0]), xlabel="recall", ylabel="precision")
     axis.legend(loc="lower left")
@@ -173,8 +173,8 @@ def _mark_thresholds(axis, figures, place):
     if figures.get("at_false_positive_rate", {}).get("threshold") is not None:
         points.append((figures["at_false_positive_rate"], GREEN))
     for point, colour in points:
-        axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour),
-                  label="threshold {}".format(point["threshold"]), zorder=3, clip_on=False)
+        axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour), zorder=3,
+                  clip_on=False, label="threshold " + format_threshold(point["threshold"]))
 
 
 def _draw_reliability(axis, figures):

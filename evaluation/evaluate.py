@@ -1,4 +1,4 @@
-"""The evaluation on the test lists that test.py and inference.py share."""
+"""The evaluation on test pictures that test.py and inference.py share."""
 
 import collections
 import os
@@ -6,35 +6,45 @@ import os
 from classify.heatmaps import FaceMapper
 from classify.search import WindowSearch
 from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
-from evaluation.figures import figures_of, format_table, score_split, threshold_at
+from evaluation.figures import (
+    figures_of,
+    format_table,
+    format_threshold,
+    score_split,
+    threshold_at,
+)
 from evaluation.provenance import find_provenance
 from evaluation.report import check_report_folder, write_report
 from evaluation.robustness import format_robustness, measure_disturbed
+from model.released import threshold_of
 from runtime import distributed
 from runtime.files import write_json
 from runtime.session import PRECISIONS
-from utils import check_replaceable, number_type, starts_with
+from utils import check_replaceable, number_type, relative_to_here, starts_with
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
     "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision "
     "search_bias",
-    defaults=(0.5, None, False, None, 16, "data", "logs", (), "float32", 0.0))
+    defaults=(None, None, False, None, 16, "data", None, (), "float32", 0.0))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
 ----------
-threshold : float
-    A picture is called a face if its probability of FACE is at least this.
+threshold : float, optional
+    A picture is called a face if its probability of FACE is at least this. If absent, the one
+    stored with the model, or 0.5.
 false_positive_rate : float, optional
-    Also find the threshold for at most this rate, 0..1.
+    Also report which threshold keeps this rate, 0..1, on the pictures measured.
 robustness : bool
     Also measure on disturbed pictures.
 report : str, optional
     The folder for the report.
 batch_size : int
-data_dir, log_dir : str
-    Where the report finds the file lists and the training history.
+data_dir : str or None
+    Where the report finds the file lists; None if the pictures come from no lists.
+log_dir : str, optional
+    Where the report finds the training history; absent, where train.py wrote it.
 zooms : sequence of float
     Also measure with the answers of a search at these sizes; empty leaves it out.
 precision : str
@@ -48,10 +58,13 @@ METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
 
 def add_evaluation_arguments(parser):
     """Add the options of every script that measures on the test lists."""
-    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.5,
-                        help="call a picture a face if its probability is at least this")
+    parser.add_argument("--threshold", type=number_type(float, 0, 1),
+                        help="call a picture a face if its probability is at least this (default: "
+                             "the one stored with the model, or 0.5)")
     parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
-                        help="also find the threshold whose false-positive rate is at most this")
+                        help="also report which threshold keeps this false-positive rate on the "
+                             "test pictures; to choose and store one on the validation lists, use "
+                             "--at-fpr of train.py or extract_weights.py")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
     parser.add_argument("--robustness", action="store_true",
@@ -59,8 +72,9 @@ def add_evaluation_arguments(parser):
                              "moved, .. (takes 12 times as long)")
     parser.add_argument("--report", metavar="DIR",
                         help="write report.json and a self-contained index.html there")
-    parser.add_argument("--log-dir", default="logs",
-                        help="folder with the history.csv of the model's training, for the report")
+    parser.add_argument("--log-dir",
+                        help="folder with the history.csv of the model's training, for the report "
+                             "(default: where train.py wrote it, otherwise logs)")
 
 
 def evaluation_options(args, zooms=(), search_bias=0.0):
@@ -71,9 +85,9 @@ def evaluation_options(args, zooms=(), search_bias=0.0):
 
 
 def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
-    """Measure on the lists of a split, print the tables and write the files.
+    """Measure on test pictures, print the tables and write the files.
 
-    All ranks classify; rank 0 does the rest.
+    All ranks classify. Rank 0 does the rest.
 
     Parameters
     ----------
@@ -98,6 +112,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
                           "a file of figures")
         if options.report:
             check_report_folder(options.report)
+    options = options._replace(threshold=threshold_of(model, options.threshold))
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
     searched = None
@@ -111,7 +126,9 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     if options.false_positive_rate is not None:
         figures["at_false_positive_rate"] = threshold_at(
             scores.labels, scores.face_probabilities, options.false_positive_rate)
-    print("{}, {} faces and {} non-faces".format(model, *map(len, split)))
+    name = relative_to_here(model)
+    print("{}, {} faces and {} non-faces, threshold {}".format(
+        name, *map(len, split), format_threshold(options.threshold)))
     print(format_table(figures), flush=True)
     if len(splits) > 1:
         figures["by_source"] = figures_by_source(scores, splits, options.threshold)
@@ -125,8 +142,8 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     write_json(metrics_path, figures)
     if options.report:
         mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
-        write_report(options.report, model, scores, figures, mapper,
-                     find_provenance(model, options.data_dir, options.log_dir))
+        write_report(options.report, name, scores, figures, mapper, find_provenance(
+            model, options.data_dir, options.log_dir, tuple(map(len, split))))
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
 

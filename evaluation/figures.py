@@ -320,9 +320,16 @@ TABLE = (
 )  # fmt: skip
 
 
-def format_figure(name, value):
-    """A figure as text. Areas get one digit more, since they come close to 1."""
-    return "{:.{}f}".format(value, 5 if name in ("roc_auc", "average_precision") else 4)
+def format_figure(value):
+    """A figure as text, with four decimals, as everywhere in tables, charts and the report."""
+    return "{:.4f}".format(value)
+
+
+def format_threshold(value):
+    """A threshold as text: four decimals at most, or as many as tell it from 0 and 1."""
+    places = next((places for places in range(4, 16)
+                   if value in (0, 1) or 0 < float("{:.{}f}".format(value, places)) < 1), 16)
+    return "{:.{}f}".format(value, places).rstrip("0").rstrip(".")
 
 
 def format_table(figures, worst=5):
@@ -340,7 +347,7 @@ def format_table(figures, worst=5):
     -------
     str
     """
-    lines = ["{:<27} {}".format(title, format_figure(name, figures[name]))
+    lines = ["{:<27} {}".format(title, format_figure(figures[name]))
              for name, title in TABLE]
     lines[0] += "   (95 % interval {:.4f} to {:.4f})".format(*figures["accuracy_interval"])
     lines.append("{:<27} {:.4f}".format(

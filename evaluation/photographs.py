@@ -1,6 +1,6 @@
 """How well faces are found in whole photographs, by the size of the widest face.
 
-    python -m evaluation.photographs --weights saved_models/darknet19_face.npz \\
+    python -m evaluation.photographs --weights released \\
         --wider-dir data/wider_face --sources celeba masked utkface
 
 Photographs with known boxes (WIDER FACE) are grouped by the width of their widest face as a share

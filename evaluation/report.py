@@ -7,6 +7,7 @@ confident mistakes first, each beside its heat map. Its template is ``report.htm
 
 import base64
 import io
+import math
 import os
 
 import jinja2
@@ -16,14 +17,22 @@ from PIL import Image
 
 from classify.heatmaps import overlay
 from evaluation.charts import draw_charts, to_svg
-from evaluation.figures import TABLE, format_figure
+from evaluation.figures import TABLE, format_figure, format_threshold
 from evaluation.provenance import Provenance
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.decode import BadImage, read_image
-from pictures.lists import relative_to_data, resolve
+from pictures.lists import relative_to_data
 from pictures.sheets import scale_to
 from runtime.files import write_atomically, write_json
-from utils import UserError, check_replaceable, printable, progress, starts_with, warn
+from utils import (
+    UserError,
+    check_replaceable,
+    printable,
+    progress,
+    relative_to_here,
+    starts_with,
+    warn,
+)
 
 MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12
@@ -43,6 +52,7 @@ TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))), autoescape=True,
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 TEMPLATES.filters["printable"] = printable
+TEMPLATES.filters["threshold"] = format_threshold
 
 
 def check_report_folder(folder):
@@ -76,17 +86,20 @@ def write_report(folder, model, scores, figures, mapper=None, provenance=None):
     mapper : classify.heatmaps.FaceMapper, optional
         Makes the heat map beside each picture.
     provenance : evaluation.provenance.Provenance, optional
-        Adds the numbers of pictures and the training curve, and makes file names relative.
+        Adds the numbers of pictures and the training curve, and makes file names relative to the
+        folder of the lists.
     """
     check_report_folder(folder)
     provenance = provenance or Provenance()
-    if provenance.data_dir is not None:
-        scores = scores._replace(paths=[
-            relative_to_data(path, provenance.data_dir) for path in scores.paths])
     mistakes, close_calls = find_mistakes(scores, figures["threshold"])
+    data_dir = provenance.data_dir
     write_json(os.path.join(folder, "report.json"), {
-        "model": model, "data_dir": provenance.data_dir, "figures": figures,
-        "mistakes": [_describe(scores, index) for rows in mistakes for index in rows]})
+        "model": model, "data_dir": None if data_dir is None else relative_to_here(data_dir),
+        "figures": figures, "pictures": {
+            split: {"faces": faces, "non_faces": non_faces}
+            for split, faces, non_faces in provenance.pictures},
+        "history": [_without_gaps(row) for row in provenance.history],
+        "mistakes": [_describe(scores, index, data_dir) for rows in mistakes for index in rows]})
     page = _page(model, scores, figures, (mistakes, close_calls), mapper, provenance)
     with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
@@ -119,8 +132,23 @@ def find_mistakes(scores, threshold):
     return (false_positives, missed), right[:CLOSE_CALLS]
 
 
-def _describe(scores, index):
-    return {"file": scores.paths[index], "class": CLASS_NAMES[scores.labels[index]],
+def _without_gaps(row):
+    """A row of the history without the columns that it lacks."""
+    return {name: value for name, value in row.items() if not math.isnan(value)}
+
+
+def _shown_name(path, data_dir):
+    """A picture's name in the report: relative to the lists' folder or to the current one."""
+    if data_dir is not None:
+        name = relative_to_data(path, data_dir)
+        if not os.path.isabs(name):
+            return name
+    return relative_to_here(path)
+
+
+def _describe(scores, index, data_dir):
+    return {"file": _shown_name(scores.paths[index], data_dir),
+            "class": CLASS_NAMES[scores.labels[index]],
             "face_probability": float(scores.face_probabilities[index])}
 
 
@@ -151,17 +179,17 @@ def _page(model, scores, figures, found, mapper, provenance):
 
 def _figure_rows(figures):
     """The table of figures: pairs of title and value."""
-    rows = [(title, format_figure(name, figures[name])) for name, title in TABLE]
+    rows = [(title, format_figure(figures[name])) for name, title in TABLE]
     rows.insert(1, ("accuracy, 95 % interval",
                     "{:.4f} to {:.4f}".format(*figures["accuracy_interval"])))
     rows.append(("expected calibration error",
-                 "{:.4f}".format(figures["calibration"]["expected_calibration_error"])))
+                 format_figure(figures["calibration"]["expected_calibration_error"])))
     if "at_false_positive_rate" in figures:
         point = figures["at_false_positive_rate"]
         rows += [("threshold for a false-positive rate of at most {:g}".format(point["target"]),
-                  "none" if point["threshold"] is None else repr(point["threshold"])),
-                 ("false-positive rate there", "{:.4f}".format(point["false_positive_rate"])),
-                 ("recall there", "{:.4f}".format(point["recall"]))]
+                  "none" if point["threshold"] is None else format_threshold(point["threshold"])),
+                 ("false-positive rate there", format_figure(point["false_positive_rate"])),
+                 ("recall there", format_figure(point["recall"]))]
     return rows
 
 
@@ -176,7 +204,7 @@ def _by_source(figures):
 
 def _robustness_rows(rows):
     """The table of robustness: per disturbance its name and the figures of TABLE."""
-    return [[row["disturbance"]] + [format_figure(name, row[name]) for name, _ in TABLE]
+    return [[row["disturbance"]] + [format_figure(row[name]) for name, _ in TABLE]
             for row in rows]
 
 
@@ -187,8 +215,8 @@ def _section(title, name, indices, scores, mapper, data_dir):
     for index in progress(shown, desc=title, leave=False):
         path = scores.paths[index]
         tiles.append({
-            "images": _draw_tile(resolve(path, data_dir) if data_dir else path, mapper),
-            "file": path, "probability": scores.face_probabilities[index],
+            "images": _draw_tile(path, mapper),
+            "file": _shown_name(path, data_dir), "probability": scores.face_probabilities[index],
             "is_face": bool(scores.labels[index] == FACE)})
     return {"title": title, "name": name, "total": len(indices), "size": TILE, "tiles": tiles}
 

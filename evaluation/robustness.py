@@ -139,6 +139,6 @@ def format_robustness(rows):
     lines = ["{:<22} {:>9} {:>9} {:>9} {:>9} {:>9}".format(
         "test pictures", "accuracy", "precision", "recall", "F1", "ROC AUC")]
     lines += ["{:<22} ".format(row["disturbance"])
-              + " ".join("{:>9}".format(format_figure(name, row[name])) for name in names)
+              + " ".join("{:>9}".format(format_figure(row[name])) for name in names)
               for row in rows]
     return "\n".join(lines)

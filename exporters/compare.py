@@ -38,10 +38,13 @@ class Reference:
         Height and width of the input.
     paths : list of str
         Picture files; those that do not decode are reported and left out.
+    metadata : dict, optional
+        What the file of the weights says of itself; see :func:`model.metadata.read_metadata`.
     """
 
-    def __init__(self, source, weights, image_size, paths):
+    def __init__(self, source, weights, image_size, paths, metadata=None):
         self.source, self.weights, self.image_size = source, weights, image_size
+        self.metadata = dict(metadata or {}, image_size=image_size)
         self.paths, self.images, bad = next(read_batches(paths, len(paths), image_size))
         for path, cause in bad:
             warn("{}: {}; skipped".format(path, cause))

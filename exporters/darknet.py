@@ -22,7 +22,10 @@ def export_darknet(reference, out):
     with staged(out) as folder:
         cfg, content, names = (os.path.join(folder, NAME + extension)
                                for extension in (".cfg", ".weights", ".names"))
-        darknet_weights.write_network(cfg, content, reference.weights, reference.image_size)
+        darknet_weights.write_network(
+            cfg, content, reference.weights, reference.image_size,
+            ["# {} {:g}".format(name, reference.metadata[name])
+             for name in ("threshold", "search_bias", "step") if name in reference.metadata])
         with write_atomically(names, "w", encoding="ascii") as stream:
             stream.write("\n".join(darknet19.CLASS_NAMES) + "\n")
         difference = reference.check(

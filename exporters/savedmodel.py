@@ -41,7 +41,7 @@ def export_savedmodel(reference, out):
     with staged(folder) as temporary:
         path = os.path.join(temporary, version)
         try:
-            write_saved_model(reference.weights, reference.image_size, path)
+            write_saved_model(reference.weights, reference.image_size, path, reference.metadata)
         except tf.errors.OpError as error:
             raise UserError("{}: can't be written ({}); check the free disk space".format(
                 target, error.message.splitlines()[0]))
@@ -72,7 +72,7 @@ def _versions(folder):
     return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
-def write_saved_model(weights, image_size, folder):
+def write_saved_model(weights, image_size, folder, metadata=None):
     """Write a SavedModel.
 
     Parameters
@@ -85,6 +85,8 @@ def write_saved_model(weights, image_size, folder):
         [batch]: whole JPEG or PNG files), ``tensor`` takes ``images`` (float32, [batch, height,
         width, 3], RGB 0..1, height and width multiples of 32); both return ``classes`` (string,
         [batch]) and ``probabilities`` (float32, [batch, 2], FACE first).
+    metadata : dict, optional
+        More for ``assets.extra/metadata.json``; see :mod:`model.metadata`.
     """
     graph, signatures, saver = _serving_graph(image_size)
     with graph.as_default(), new_session(graph) as session:
@@ -94,8 +96,8 @@ def write_saved_model(weights, image_size, folder):
             session, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
             signature_def_map=signatures, saver=saver)
         builder.save()
-    write_json(os.path.join(folder, IN_SAVED_MODEL), {
-        "image_size": image_size, "class_names": list(darknet19.CLASS_NAMES)})
+    write_json(os.path.join(folder, IN_SAVED_MODEL), dict(
+        metadata or {}, image_size=image_size, class_names=list(darknet19.CLASS_NAMES)))
 
 
 def _serving_graph(image_size):

@@ -44,7 +44,7 @@ def is_darknet_file(path):
     return bool(re.search(r"\.(weights|backup|conv\.\d+)$", path))
 
 
-def write_network(cfg_path, weights_path, weights, image_size):
+def write_network(cfg_path, weights_path, weights, image_size, comments=()):
     """Write both files for darknet and OpenCV, which then compute what this project does.
 
     Parameters
@@ -55,11 +55,14 @@ def write_network(cfg_path, weights_path, weights, image_size):
         Named as in the ``.npz``, float32. The file gets raised variances.
     image_size : int
         Height and width of the input.
+    comments : iterable of str
+        More lines for the ``.cfg`` that begin with ``#``.
     """
     raised = OrderedDict(
         (name, (array.astype(np.float64) + RAISED_BY).astype(np.float32)
          if name.endswith("/variance") else array) for name, array in weights.items())
-    write_cfg(cfg_path, image_size, len(weights[darknet19.CLASSIFIER + "/bias"]), [RAISED])
+    write_cfg(cfg_path, image_size, len(weights[darknet19.CLASSIFIER + "/bias"]),
+              [RAISED] + list(comments))
     write_weights(weights_path, raised)
 
 

@@ -5,6 +5,7 @@ and ``probabilities`` ([None, 2], FACE first). It holds no training nodes: it is
 that was built for inference, never cut out of the training graph.
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -13,6 +14,7 @@ import darknet19
 from model.classifier import fold_batch_norm, import_classifier, with_constants
 from model.graph_checks import check_graph
 from model.graph_files import read_graph_def
+from model.metadata import check_metadata
 from runtime.files import temporary_path, write_json
 from utils import UserError, read_json, sha256
 
@@ -92,3 +94,28 @@ def freeze(classifier, path, images, metadata):
         metadata, image_size=classifier.image_size, class_names=list(darknet19.CLASS_NAMES),
         input="RGB 0..1, float32, NHWC", largest_difference=difference, sha256=digest))
     return difference
+
+
+def stored_point(path, metadata):
+    """The threshold and search bias stored with a frozen graph of the same training step.
+
+    So that freezing the same weights again keeps them.
+
+    Parameters
+    ----------
+    path : str
+        The ``.pb``.
+    metadata : dict
+        What is to be written beside it; equal values of its keys tell the same weights.
+
+    Returns
+    -------
+    dict
+        Empty if there are none, or they are damaged.
+    """
+    with contextlib.suppress(UserError):
+        stored = read_json(os.path.splitext(path)[0] + ".json")
+        if all(stored.get(name) == value for name, value in metadata.items()):
+            known = check_metadata(stored, path)
+            return {name: known[name] for name in ("threshold", "search_bias") if name in known}
+    return {}

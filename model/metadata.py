@@ -1,8 +1,11 @@
 """What a file of weights says besides the weights: its input size, above all.
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
-training), ``threshold`` (the probability of FACE from which a picture is called one) and
+training), ``threshold`` (a picture is called a face if its probability is at least this) and
 ``search_bias`` (see :class:`classify.search.WindowSearch`). Each may be missing.
+
+``threshold`` holds for one look and for searches alike: ``search_bias`` is chosen so that searches
+have the same rate of false positives at it. :mod:`evaluation.operating_point` chooses both.
 """
 
 import os
@@ -12,7 +15,7 @@ from model import darknet_weights
 from model.darknet_cfg import find_cfg, read_image_size
 from model.graph_files import read_graph_def
 from model.npz import read_npz_metadata
-from model.weight_files import find_saved_model
+from model.weight_files import find_saved_model, is_frozen_graph
 from pictures.reader import LARGEST_SIZE
 from utils import UserError, read_json
 
@@ -52,7 +55,7 @@ def read_metadata(path, cfg=None):
     elif path.endswith(".npz"):
         found = read_npz_metadata(path)
         found = (path, found) if found else _beside(path)
-    elif path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
+    elif is_frozen_graph(path):
         source, content = _beside(path)
         found = source, dict(content, **_of_placeholder(path))
     elif find_saved_model(path):
@@ -119,6 +122,7 @@ def _of_checkpoint(path):
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     model_dir = os.path.dirname(os.path.abspath(folder))
     return _first_json(os.path.join(folder, "settings.json"),
+                       os.path.join(model_dir, "checkpoints", "settings.json"),  # of best/
                        os.path.join(folder, "darknet19_frozen.json"),
                        os.path.join(model_dir, "darknet19_frozen.json"))
 

@@ -103,12 +103,17 @@ def read_weights(path, num_classes=darknet19.NUM_CLASSES, partial=False, cfg=Non
         return check_weights(darknet_weights.read_weights(path, cfg), path, num_classes, partial)
     if path.endswith(".npz"):
         return read_npz(path, num_classes, partial)
-    if path.endswith(".pb") and os.path.basename(path) != "saved_model.pb":
+    if is_frozen_graph(path):
         return read_frozen(path, num_classes, partial)
     folder = find_saved_model(path)
     if folder:
         return read_saved_model(folder, num_classes, partial)
     return read_checkpoint(find_checkpoint(path), num_classes, partial)
+
+
+def is_frozen_graph(path):
+    """Whether a path names a frozen graph, by its ending."""
+    return path.endswith(".pb") and os.path.basename(path) != "saved_model.pb"
 
 
 def find_saved_model(path):

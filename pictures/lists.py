@@ -16,7 +16,7 @@ from pictures.classes import FACE, NON_FACE
 from pictures.decode import BadImage, read_image
 from pictures.pickles import parse_names
 from runtime.files import write_atomically
-from utils import UserError, open_regular, progress, sha256
+from utils import UserError, number_type, open_regular, progress, sha256
 
 # The lists of each split: faces, then non-faces.
 LISTS = {
@@ -146,6 +146,14 @@ def _overlap(path, here, twin, there):
 def add_data_arguments(parser):
     """The option that every script with file lists has."""
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+
+
+def add_rate_argument(parser):
+    """Add the option of every script that chooses a threshold on the validation lists."""
+    parser.add_argument("--at-fpr", type=number_type(float, 0, 0.5), metavar="RATE",
+                        help="choose the threshold on the validation lists so that at most this "
+                             "share of the non-faces is called a face, and store it with the "
+                             "model, for all scripts (default: keep what is stored, or 0.5)")
 
 
 def load_list(path, remedy="make it again"):

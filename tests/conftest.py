@@ -86,8 +86,8 @@ def tiny_model(tmp_path_factory, sample_dir):
     classifier = classifier_from_weights(weights, 32)
     npz = os.path.join(folder, "darknet19_weights.npz")
     pb = os.path.join(folder, "darknet19_frozen.pb")
-    write_npz(npz, weights)
     frozen.freeze(classifier, pb, pictures, {"step": 0})
+    write_npz(npz, weights)  # after the graph, as extract_weights.py does
     classifier.session.close()
     return TinyModel(folder, npz, pb, weights)
 

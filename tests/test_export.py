@@ -338,7 +338,7 @@ def test_the_size_that_the_source_tells(model, exported, tmp_path):
     os.link(model.pb, lone)
     for source in (lone, os.path.join(exported, "darknet19_face.weights"),
                    os.path.join(exported, "darknet19_face_savedmodel")):
-        assert choose_model(str(tmp_path), source, or_frozen=True) == (source, 32)
+        assert choose_model(str(tmp_path), source) == (source, 32)
         assert choose_model(str(tmp_path), source, 64)[1] == 64
 
 

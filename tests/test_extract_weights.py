@@ -54,7 +54,7 @@ def test_the_frozen_graph_is_the_default(tiny_model, run_script, tmp_path):
     outcome = run_script(extract_weights, "--model-dir", tmp_path, "--data-dir", tmp_path)
     assert outcome.code == 0 and outcome.out.startswith(str(tmp_path / "darknet19_frozen.pb"))
     outcome = run_script(extract_weights, "--model-dir", tmp_path / "none")
-    assert outcome.code == 2 and "run train.py, or name weights by --from" in outcome.err
+    assert outcome.code == 2 and "run train.py, or name weights by --weights" in outcome.err
     assert sorted(os.listdir(str(tmp_path))) == sorted(FILES + ("darknet19_frozen.pb",))
 
 

@@ -24,6 +24,63 @@ def test_round_trip(rows, tmp_path):
     assert history.read_history(path) == rows
 
 
+@pytest.fixture
+def with_start(rows):
+    """The same after a validation of start weights."""
+    validation = {column: 0.25 for column in history.COLUMNS
+                  if column.startswith(("val_", "disturbed_"))}
+    return [history.start_row(validation)] + rows
+
+
+def test_the_row_of_start_weights_has_no_figures_of_training(with_start, tmp_path):
+    path = str(tmp_path / "history.csv")
+    history.write_history(path, with_start)
+    read = history.read_history(path)
+    assert read[1:] == with_start[1:]
+    assert {name for name, value in read[0].items() if np.isnan(value)} == set(history.OF_TRAINING)
+    assert (read[0]["epoch"], read[0]["step"], read[0]["val_loss"]) == (0, 0, 0.25)
+    with open(path) as stream:
+        text = stream.read()
+    for wrong in (text.replace("0,0,,", "0,0,0.1,"), text.replace("\n0,0,", "\n0,1,"),
+                  text.replace("\n1,10,", "\n1,0,")):
+        assert wrong != text
+        with open(path, "w") as stream:
+            stream.write(wrong)
+        with pytest.raises(UserError, match="not a training history"):
+            history.read_history(path)
+
+
+@pytest.mark.parametrize("losses, patience, expected", [
+    ((3, 2, 1), 1, False), ((3, 2, 2), 1, True), ((3, 1, 2), 2, False), ((1, 2, 3), 2, True),
+    ((1, 2, 3), 0, False), ((1,), 1, False), ((), 1, False)])
+def test_patience(losses, patience, expected):
+    """In epochs since the best, the start weights being epoch 0."""
+    rows = [{"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses)]
+    assert history.is_out_of_patience(rows, "val_loss", patience) == expected
+
+
+def test_what_the_training_gave(with_start):
+    start, first = with_start[0], with_start[1]
+    assert history.compare_with_start(with_start[1:], first, "val_loss") == (None, False)
+    assert history.compare_with_start(with_start[:1], start, "val_loss") == (None, False)
+    text, is_worse = history.compare_with_start(with_start, start, "val_loss")
+    assert is_worse and "the frozen graph has the start weights" in text and "0.2500 before" in text
+    better = dict(first, val_loss=0.125, val_accuracy=0.75)
+    text, is_worse = history.compare_with_start([start, better], better, "val_loss")
+    assert not is_worse and "0.2500 with the start weights, 0.1250 and 0.7500" in text
+    start["val_accuracy"] = 0.875
+    text, is_worse = history.compare_with_start([start, better], better, "val_loss")
+    assert is_worse and "the accuracy is worse" in text
+
+
+def test_curves_with_start_weights_alone_and_with_epochs(with_start, tmp_path, recwarn):
+    for count in (1, 5):
+        history.plot_history(str(tmp_path / "curves.png"), with_start[:count])
+        history.plot_training_summary(str(tmp_path / "all.png"), with_start[:count],
+                                      with_start[0], {})
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("content", [b"epoch,step\n1,2\n", b"\xff\xd8\xff", b"epoch\n\0\n"])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "history.csv"

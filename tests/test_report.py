@@ -141,7 +141,7 @@ def test_page_shows_charts_figures_and_mistakes(made):
     assert {"confusion", "histogram", "roc", "precision-recall", "reliability", "categories",
             "robustness", "false-positives", "missed-faces", "close-calls"} <= set(page.ids)
     words = " ".join(page.text)
-    assert "{:.5f}".format(content["figures"]["roc_auc"]) in words
+    assert "{:.4f}".format(content["figures"]["roc_auc"]) in words
     assert repr(content["figures"]["at_false_positive_rate"]["threshold"]) in words
     assert "zoomed out, to a half" in words
     for row in content["mistakes"][:5]:

@@ -15,9 +15,12 @@ from conftest import ROOT
 from PIL import Image
 
 import train
+from evaluation.figures import measure, score_split, threshold_at
 from model.checkpoints import find_checkpoint
+from model.classifier import classifier_from_weights
 from model.literal_names import literal
-from model.weight_files import read_checkpoint
+from model.metadata import read_metadata
+from model.weight_files import read_checkpoint, read_frozen
 from pictures.lists import LISTS, load_split, save_list
 from runtime.session import explain_memory_errors, tf
 from training import history as history_module
@@ -149,6 +152,61 @@ def test_a_stop_signal_saves_first(few, tmp_path):
     assert code == 128 + signal.SIGTERM
     assert "stopping: saved" in out and "Traceback" not in err
     read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
+
+
+def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tmp_path):
+    """Row 0 is the file's own validation; killed in epoch 1, the run ends with the same bits."""
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    options = ("--epochs", "2", "--save-every", "3", "--init-from", tiny_model.npz, "--patience",
+               "2", "--at-fpr", "0.25")
+    said = finish(few, whole, *options).stdout
+    assert "the start weights before training: validation loss" in said and "hint" not in said
+    assert end_after(few, killed, 3, signal.SIGKILL, *options)[0] == -signal.SIGKILL
+    finish(few, killed, *options)
+    expected, found = all_variables(whole), all_variables(killed)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    rows = history(whole)
+    assert rows == history(killed)
+    assert [(row["epoch"], row["step"], row["train_loss"]) for row in rows][0] == ("0", "0", "")
+    scores = score_split(classifier_from_weights(tiny_model.weights, 32), load_split(few, "val"))
+    figures = measure(scores.labels, scores.face_probabilities)
+    assert float(rows[0]["val_loss"]) == pytest.approx(figures["log_loss"], abs=1e-5)
+    assert float(rows[0]["val_accuracy"]) == figures["accuracy"]
+    with open(os.path.join(whole, "model", "darknet19_frozen.json")) as stream:
+        record = json.load(stream)
+    assert record["pictures"] == {"train": [16, 16], "val": [8, 8]}
+    assert record["log_dir"] == os.path.join("..", "logs")
+    best = read_frozen(os.path.join(whole, "model", "darknet19_frozen.pb"))
+    scores = score_split(classifier_from_weights(best, 32), load_split(few, "val"))
+    point = threshold_at(scores.labels, scores.face_probabilities, 0.25)
+    assert record.get("threshold") == pytest.approx(point["threshold"], abs=1e-4)
+
+
+def test_nothing_worse_than_the_start_is_frozen(run_script, few, trained, tmp_path):
+    """A rate that ruins the weights; --patience ends it, and says so after a restart too."""
+    start = os.path.join(trained, "model", "best")
+    options = ("--epochs", "5", "--base-lr", "0.5", "--max-lr", "0.5", "--lr-scaling", "none",
+               "--average-decay", "0", "--init-from", start, "--patience", "1")
+    for _ in range(2):
+        outcome = run_here(run_script, few, str(tmp_path / "ruined"), *options)
+        assert outcome.code == 0, outcome.err
+        assert "stopping after epoch 1: 1 epochs without a better disturbed loss" in outcome.out
+        assert outcome.err.count("the frozen graph has the start weights") == 1
+    assert [row["epoch"] for row in history(str(tmp_path / "ruined"))] == ["0", "1"]
+    frozen = read_frozen(str(tmp_path / "ruined" / "model" / "darknet19_frozen.pb"))
+    for name, array in read_checkpoint(find_checkpoint(start)).items():
+        np.testing.assert_array_equal(frozen[name], array, err_msg=name)
+
+
+def test_a_stored_threshold_stays_when_the_same_epoch_is_frozen_again(run_script, few, trained):
+    path = os.path.join(trained, "model", "darknet19_frozen.pb")
+    assert "threshold" not in read_metadata(path)
+    assert run_here(run_script, few, trained, "--epochs", "2", "--at-fpr", "0.5").code == 0
+    stored = read_metadata(path)
+    assert 0 <= stored["threshold"] <= 1 and "search_bias" in stored
+    assert run_here(run_script, few, trained, "--epochs", "2").code == 0
+    assert read_metadata(path) == stored
 
 
 @pytest.fixture

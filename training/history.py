@@ -1,6 +1,10 @@
-"""The training history: ``history.csv`` with a row per validated epoch, and its charts."""
+"""The training history: ``history.csv`` with a row per validated epoch, and its charts.
+
+A training from given weights has a row 0: their own validation before any step.
+"""
 
 import csv
+import math
 import os
 
 import matplotlib
@@ -12,7 +16,7 @@ from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
 from runtime.files import temporary_path, write_atomically
 from training.mixture import describe
 from training.settings import RUN_SETTINGS
-from utils import UserError
+from utils import UserError, warn
 
 COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
@@ -21,6 +25,10 @@ COLUMNS = (
     "disturbed_false_negative_rate", "disturbed_roc_auc", "images_per_second",
 )  # fmt: skip
 
+
+# What row 0 lacks: the validation of start weights before any training. NaN in memory, empty in the
+# file.
+OF_TRAINING = ("learning_rate", "train_loss", "train_accuracy", "images_per_second")
 
 LARGEST = 1e39  # beyond what a float32 can be: a figure above it is damaged
 SHARES = ("accuracy", "positive_rate", "negative_rate", "roc_auc")  # columns of 0..1 end with these
@@ -31,7 +39,7 @@ def is_plausible(column, value):
     if type(value) not in (int, float):
         return False
     if column in ("epoch", "step"):
-        return 1 <= value < 1 << 53 and value == int(value)
+        return 0 <= value < 1 << 53 and value == int(value)
     return 0 <= value <= (1 if column.endswith(SHARES) else LARGEST)
 
 
@@ -51,16 +59,32 @@ def read_history(path):
         return []
     try:
         with open(path, newline="", encoding="utf-8") as stream:
-            rows = [{column: float(row[column]) for column in COLUMNS}
-                    for row in csv.DictReader(stream)]
+            rows = [_parse_row(row) for row in csv.DictReader(stream)]
         steps = [row["step"] for row in rows]
-        if not (all(is_plausible(*each) for row in rows for each in row.items())
-                and steps == sorted(set(steps))):
-            raise ValueError("numbers out of range")
+        if steps != sorted(set(steps)):
+            raise ValueError("steps out of order")
         return rows
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError("{}: not a training history; move it away or choose another "
                         "--log-dir".format(path))
+
+
+def _parse_row(cells):
+    """A row of numbers from a row of text; raises ValueError if one is out of range."""
+    before_training = cells["epoch"] == "0"
+    row = {}
+    for column in COLUMNS:
+        if before_training and column in OF_TRAINING:
+            if cells[column]:
+                raise ValueError("nothing is trained in epoch 0")
+            row[column] = math.nan
+        else:
+            row[column] = float(cells[column])
+            if not is_plausible(column, row[column]):
+                raise ValueError("{} is out of range".format(column))
+    if (row["epoch"] == 0) != (row["step"] == 0):
+        raise ValueError("epoch 0 is step 0")
+    return row
 
 
 def write_history(path, rows):
@@ -69,7 +93,74 @@ def write_history(path, rows):
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for row in rows:
+            row = {name: "" if math.isnan(value) else value for name, value in row.items()}
             writer.writerow(dict(row, epoch=int(row["epoch"]), step=int(row["step"])))
+
+
+def start_row(validation):
+    """The first row of a training from given weights: their validation before any step.
+
+    Parameters
+    ----------
+    validation : dict of str to float
+        The columns ``val_*`` and ``disturbed_*``.
+    """
+    return dict(dict.fromkeys(OF_TRAINING, math.nan), epoch=0, step=0, **validation)
+
+
+def is_out_of_patience(rows, criterion, patience):
+    """Whether the last ``patience`` epochs gave no better loss. Row 0 counts as an epoch.
+
+    Parameters
+    ----------
+    rows : list of dict
+        The history so far.
+    criterion : str
+        The column to judge by; the first of equal rows is the best.
+    patience : int
+        0 is for ever.
+    """
+    if not rows or not patience:
+        return False
+    best = min(rows, key=lambda row: row[criterion])
+    return rows[-1]["epoch"] - best["epoch"] >= patience
+
+
+def compare_with_start(rows, best, criterion):
+    """What a training gave over the weights that it started from, in one line.
+
+    Parameters
+    ----------
+    rows : list of dict
+        The history.
+    best : dict
+        The row that was kept.
+    criterion : str
+        What it was chosen by.
+
+    Returns
+    -------
+    message : str or None
+        None if the history has no row of the start weights, or no other.
+    is_worse : bool
+        Whether the training did not help.
+    """
+    if len(rows) < 2 or rows[0]["epoch"] != 0:
+        return None, False
+    start, name = rows[0], criterion.replace("_", " ")
+    if best["epoch"] == 0:
+        trained = min(rows[1:], key=lambda row: row[criterion])
+        return ("the training made the start weights no better ({} {:.4f} before, {:.4f} after "
+                "epoch {:.0f} at best), so the frozen graph has the start weights: try a lower "
+                "--max-lr, more pictures or more epochs".format(
+                    name, start[criterion], trained[criterion], trained["epoch"])), True
+    text = ("{} {:.4f} and validation accuracy {:.4f} with the start weights, {:.4f} and {:.4f} "
+            "after epoch {:.0f}, which is kept").format(
+        name, start[criterion], start["val_accuracy"], best[criterion], best["val_accuracy"],
+        best["epoch"])
+    if best["val_accuracy"] < start["val_accuracy"]:
+        return text + ": the loss is better, but the accuracy is worse", True
+    return text, False
 
 
 def report_epoch(settings, rows, is_best):
@@ -85,11 +176,24 @@ def report_epoch(settings, rows, is_best):
     """
     write_history(os.path.join(settings.log_dir, "history.csv"), rows)
     plot_history(os.path.join(settings.log_dir, "history.png"), rows)
-    print("epoch {epoch}/{epochs}: loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; "
-          "validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}; disturbed loss "
-          "{disturbed_loss:.4f}, accuracy {disturbed_accuracy:.4f}; {images_per_second:.1f} "
-          "images/s{mark}".format(epochs=settings.epochs, mark=" (best)" if is_best else "",
-                                  **rows[-1]), flush=True)
+    text = ("epoch {epoch}/{epochs}: {trained}validation loss {val_loss:.4f}, accuracy "
+            "{val_accuracy:.4f}; disturbed loss {disturbed_loss:.4f}, accuracy "
+            "{disturbed_accuracy:.4f}; ")
+    trained, end = "the start weights before training: ", "the next rows compare with this one"
+    if rows[-1]["epoch"]:
+        trained = "loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; ".format(**rows[-1])
+        end = "{images_per_second:.1f} images/s{mark}".format(
+            mark=" (best)" if is_best else "", **rows[-1])
+    print(text.format(epochs=settings.epochs, trained=trained, **rows[-1]) + end, flush=True)
+
+
+def report_gain(settings, rows, best):
+    """Print what the training gave over its start weights; warn if it gave nothing."""
+    message, is_worse = compare_with_start(rows, best, settings.best_by)
+    if is_worse:
+        warn(message)
+    elif message:
+        print(message)
 
 
 def summarise(settings, best):
@@ -198,7 +302,8 @@ def _draw_curves(axes, rows):
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
     axes[0].yaxis.set_minor_locator(NullLocator())
-    axes[2].set_ylim(0, 1.25 * max(row["learning_rate"] for row in rows) or 1)
+    highest = max([row["learning_rate"] for row in rows if row["epoch"]], default=0)
+    axes[2].set_ylim(0, 1.25 * highest or 1)
     axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
@@ -219,7 +324,8 @@ def _write_facts(axis, rows, best, settings):
     lines += ["{} accuracy {:.4f}".format(title, best[column])
               for title, column in (("validation", "val_accuracy"),
                                     ("disturbed", "disturbed_accuracy")) if column in best]
-    lines.append("{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]))
+    if rows[-1]["epoch"]:
+        lines.append("{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]))
     lines += ["{} {}".format(name.replace("_", " "), value) for name, value in settings.items()]
     axis.set_title("the run")
     axis.text(0.02, 0.97, "\n".join(lines), va="top", fontsize=13, linespacing=1.35)

@@ -5,7 +5,8 @@ import typing
 
 from clr import POLICIES
 from darknet19 import STRIDE
-from pictures.lists import add_data_arguments
+from model.released import FORMS, locate
+from pictures.lists import add_data_arguments, add_rate_argument
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 from pictures.sheets import picture_name
 from runtime import distributed
@@ -55,6 +56,8 @@ class Settings(typing.NamedTuple):
     average_decay: float = 0.998
     label_smoothing: float = 0.0
     best_by: str = "disturbed_loss"
+    patience: int = 0
+    at_fpr: float = None
     # computation, saving
     threads: int = None
     precision: str = "float32"
@@ -95,6 +98,7 @@ def from_command_line(arguments=None):
     _add_running_options(parser.add_argument_group("computing, saving and validating"))
     _add_rank_options(parser.add_argument_group("several ranks, started by mpirun"))
     settings = Settings(**vars(parser.parse_args(arguments)))
+    settings = settings._replace(init_from=locate(settings.init_from))
     if settings.image_size % STRIDE:
         parser.error("--image-size must be a multiple of {}".format(STRIDE))
     if settings.batch_size % 2:
@@ -106,10 +110,10 @@ def from_command_line(arguments=None):
     return settings
 
 
-def _add(parser, name, **options):
-    """Add an option with the default that :class:`Settings` has."""
+def _add(parser, name, *others, **options):
+    """Add an option with the default that :class:`Settings` has; ``others`` are further names."""
     field = name.lstrip("-").replace("-", "_")
-    parser.add_argument(name, default=Settings._field_defaults[field], **options)
+    parser.add_argument(name, *others, default=Settings._field_defaults[field], **options)
 
 
 def _add_tasks(parser):
@@ -154,10 +158,11 @@ def _add_rate_options(group):
 
 def _add_network_options(group):
     share = number_type(float, 0, 1)
-    _add(group, "--init-from", metavar="FILE",
-         help="start from the weights in an .npz, a frozen .pb, a checkpoint, a SavedModel or a "
-              "darknet file (darknet19.weights, darknet19_448.conv.23), as far as they fit; "
-              "ignored where there is a checkpoint to resume from")
+    _add(group, "--init-from", "--weights", metavar="PATH",
+         help="start from these weights, as far as they fit, instead of random ones: {}, or the "
+              "first layers of a darknet file (darknet19_448.conv.23); their own validation is the "
+              "first row of the history; ignored where there is a checkpoint to resume from".format(
+                  FORMS))
     _add(group, "--freeze-until", type=number_type(int, 0, 18), metavar="N",
          help="do not train the first N convolutions; they stay as in --init-from")
     _add(group, "--momentum", type=share, help="of the moving averages in batch norm")
@@ -169,6 +174,12 @@ def _add_network_options(group):
     _add(group, "--best-by", choices=BEST_BY,
          help="choose the best epoch by the loss on validation images that are disturbed like "
               "training images, or on undisturbed ones")
+
+
+    _add(group, "--patience", type=number_type(int, 0), metavar="EPOCHS",
+         help="stop after so many epochs without a better loss of --best-by; 0 never does. Take at "
+              "least a cycle of the learning rate, 2 x --step-epochs")
+    add_rate_argument(group)
 
 
 def _add_running_options(group):

@@ -1,5 +1,6 @@
 """Validating checkpoints in an inference graph, and keeping the best one."""
 
+import math
 import os
 
 import numpy as np
@@ -67,8 +68,9 @@ class Validator:
             return False
         os.makedirs(self.folder, exist_ok=True)
         prefix = save_checkpoint(self._saver, self.classifier.session, self.folder, row["step"])
+        known = {name: value for name, value in row.items() if not math.isnan(value)}
         write_json(os.path.join(self.folder, "best.json"),
-                   dict(row, checkpoint=os.path.basename(prefix)))
+                   dict(known, checkpoint=os.path.basename(prefix)))
         keep_only(self.folder, [row["step"]])
         return True
 

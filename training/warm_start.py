@@ -3,10 +3,13 @@
 import collections
 
 from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
+from model.metadata import read_metadata
 from model.weight_files import read_weights
 from model.weights import assign, set_variables, weight_shapes
 from runtime.session import tf
-from utils import UserError
+from utils import UserError, relative_to_here
+
+FEW = 2000  # pictures: fewer seldom teach a network that starts at random
 
 
 def warm_start(session, init_from, freeze_until=0):
@@ -78,3 +81,25 @@ def weights_to_start_from(path, freeze_until=0):
         rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
         message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
     return weights, message
+
+
+def hint(settings, pictures):
+    """Advice for a training that starts now, in one line, or None.
+
+    Parameters
+    ----------
+    settings : Settings
+    pictures : int
+        How many the training has.
+    """
+    if not settings.init_from:
+        if pictures >= FEW:
+            return None
+        return ("hint: {:,} pictures are few for random start weights; --init-from released starts "
+                "from the released model".format(pictures))
+    trained = read_metadata(settings.init_from).get("image_size")
+    if trained in (None, settings.image_size):
+        return None
+    return ("hint: {0} was trained at {1} x {1}, this training is at {2} x {2}; --image-size {1} "
+            "keeps its size".format(
+                relative_to_here(settings.init_from), trained, settings.image_size))

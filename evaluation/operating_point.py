@@ -1,0 +1,117 @@
+"""Choose the threshold of a model on validation pictures, for a given rate of false positives.
+
+``train.py --at-fpr 0.01`` and ``extract_weights.py --at-fpr 0.01`` store the choice with the model.
+Test pictures have no part in it, so the rate measured on them is a fair one.
+
+There is one threshold for one look and for searches. The best of a search's many windows scores
+higher than one look, so a bias is subtracted from the log-odds of windows: it is chosen so that, by
+search too, no more than the given rate of the non-faces reach the threshold.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import logit
+
+from classify.search import WindowSearch
+from evaluation.figures import score_split, threshold_at
+from model.classifier import folded_classifier
+from pictures.decode import read_image
+from pictures.reader import read_ahead
+from runtime import distributed
+from utils import progress, warn
+
+MOST_SEARCHED = 1000  # non-faces: searching takes 20 times as long as one look
+LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
+
+
+def choose_operating_point(weights, image_size, split, rate, batch_size=16, precision="float32"):
+    """Choose the threshold and the bias of searches. Ranks share the pictures.
+
+    Parameters
+    ----------
+    weights : mapping of str to numpy.ndarray
+    image_size : int
+    split : pictures.lists.Split
+        Validation pictures.
+    rate : float
+        The largest share of the non-faces, 0..0.5, that may be called a face.
+    batch_size : int
+    precision : str
+        See :func:`runtime.session.new_session`.
+
+    Returns
+    -------
+    dict
+        ``threshold`` and ``search_bias``, as in :mod:`model.metadata`. Empty if no threshold keeps
+        the rate; a warning says so.
+
+    Raises
+    ------
+    UserError
+        If no picture of a class decodes.
+    """
+    classifier = folded_classifier(weights, image_size, precision=precision)
+    with classifier.session:
+        scores = score_split(classifier, split, batch_size, "choosing the threshold")
+    point = threshold_at(scores.labels, scores.face_probabilities, rate)
+    non_faces = int(np.sum(scores.labels))
+    if distributed.rank() == 0:
+        _warn_of_few(non_faces, rate)
+    if point["threshold"] is None:
+        if distributed.rank() == 0:
+            warn("--at-fpr {:g}: no threshold keeps this rate, since non-faces have the highest "
+                 "scores of all validation pictures; none is stored".format(rate))
+        return {}
+    search = WindowSearch(weights, image_size, precision=precision)
+    with search.session:
+        bias = bias_of_search(_best_windows(search, split.negatives), point["threshold"], rate)
+    if distributed.rank() == 0:
+        print("threshold {threshold:g}: finds {recall:.4f} of the validation faces at a "
+              "false-positive rate of {false_positive_rate:.4f}; search bias {bias:.2f}".format(
+                  bias=bias, **point), flush=True)
+    return {"threshold": point["threshold"], "search_bias": bias}
+
+
+def _warn_of_few(non_faces, rate):
+    if non_faces * rate < 1:
+        needed = "; it needs at least {:,}".format(math.ceil(1 / rate)) if rate else ""
+        warn("--at-fpr {:g}: {:,} validation non-faces are too few for this rate{}; the threshold "
+             "is one that none of them reaches".format(rate, non_faces, needed))
+
+
+def bias_of_search(log_odds, threshold, rate):
+    """The bias with which at most a given share of searched non-faces reaches the threshold.
+
+    Parameters
+    ----------
+    log_odds : sequence of float
+        Of each non-face's best window, without a bias.
+    threshold : float
+        0..1.
+    rate : float
+        0..0.5.
+
+    Returns
+    -------
+    float
+        With two decimals, -50..50. 0 if there are no non-faces.
+    """
+    if not len(log_odds):
+        return 0.0
+    highest = np.sort(log_odds)[::-1][int(rate * len(log_odds))]  # the first one to stay below
+    wanted = np.clip(logit(threshold), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100, -50, 50))
+
+
+def _best_windows(search, paths):
+    """The log-odds of each picture's best window; pictures that do not decode are left out."""
+    paths = paths[::math.ceil(len(paths) / MOST_SEARCHED)]
+    mine = paths[distributed.rank()::distributed.size()]
+    found = []
+    with progress(total=len(mine), desc="searching", unit="image", leave=False) as bar:
+        for _, image, _ in read_ahead(mine, read_image):
+            if image is not None:
+                found.append(max(float(each.max()) for _, each in search.windows(image)))
+            bar.update()
+    return [value for share in distributed.gather(found) for value in share]

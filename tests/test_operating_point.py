@@ -1,0 +1,88 @@
+"""The stored threshold: chosen on validation pictures, for one look and for searches alike."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import extract_weights
+from classify.search import WindowSearch
+from evaluation.figures import score_split, threshold_at
+from evaluation.operating_point import bias_of_search, choose_operating_point
+from model.metadata import read_metadata
+from pictures.decode import read_image
+from pictures.lists import Split, load_split
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("threshold", [0.03, 0.5, 0.9])
+def test_the_bias_keeps_the_rate_and_a_smaller_one_does_not(rate, threshold):
+    log_odds = np.random.RandomState(0).normal(0, 3, 250)
+    bias = bias_of_search(log_odds, threshold, rate)
+    assert (expit(log_odds - bias) >= threshold).mean() <= rate
+    assert (expit(log_odds - bias + 0.02) >= threshold).mean() > rate
+    assert bias == round(bias, 2)
+
+
+def test_the_bias_at_the_ends():
+    assert bias_of_search([], 0.5, 0.1) == 0
+    assert -50 <= bias_of_search([-1e9], 1.0, 0.0) <= bias_of_search([1e9], 0.0, 0.0) <= 50
+
+
+def test_one_look_and_searches_keep_the_rate(tiny_model, classifier, sample_dir, capsys):
+    split = load_split(sample_dir, "test")
+    point = choose_operating_point(tiny_model.weights, 32, split, 0.3)
+    scores = score_split(classifier, split)
+    expected = threshold_at(scores.labels, scores.face_probabilities, 0.3)
+    assert point["threshold"] == pytest.approx(expected["threshold"], abs=1e-4)
+    search = WindowSearch(tiny_model.weights, 32, bias=point["search_bias"])
+    found = [search(read_image(path)).probability for path in split.negatives]
+    assert (np.array(found) >= point["threshold"]).mean() <= 0.3
+    captured = capsys.readouterr()
+    assert "false-positive rate of" in captured.out and captured.err == ""
+
+
+def test_too_few_non_faces_are_said(tiny_model, sample_dir, capsys):
+    split = load_split(sample_dir, "val")
+    choose_operating_point(tiny_model.weights, 32, split, 0.01)
+    said = capsys.readouterr().err.splitlines()[0]
+    assert "10 validation non-faces are too few for this rate; it needs at least 100" in said
+
+
+def test_a_rate_that_no_threshold_keeps(tiny_model, sample_dir, capsys):
+    """The classes are swapped in the lists of a model that tells them apart a little."""
+    split = load_split(sample_dir, "val")
+    scores = score_split_of(tiny_model, split)
+    faces = sorted(split.paths, key=scores.get)
+    swapped = Split(tuple(faces[:10]), tuple(faces[10:]))
+    assert choose_operating_point(tiny_model.weights, 32, swapped, 0.0) == {}
+    assert "no threshold keeps this rate" in capsys.readouterr().err
+
+
+def score_split_of(tiny_model, split):
+    from model.classifier import classifier_from_weights
+
+    scores = score_split(classifier_from_weights(tiny_model.weights, 32), split)
+    return dict(zip(scores.paths, scores.face_probabilities))
+
+
+def test_extracting_stores_the_threshold_and_others_use_it(
+        run_script, tiny_model, sample_dir, tmp_path):
+    import inference
+    import test as test_script
+
+    options = ("--model-dir", tmp_path, "--data-dir", sample_dir)
+    outcome = run_script(
+        extract_weights, *options + ("--weights", tiny_model.pb, "--at-fpr", "0.2"))
+    assert outcome.code == 0, outcome.err
+    path = str(tmp_path / "darknet19_weights.npz")
+    stored = read_metadata(path)
+    assert set(stored) == {"image_size", "class_names", "step", "threshold", "search_bias"}
+    picture = load_split(sample_dir, "test").faces[0]
+    outcome = run_script(inference, *options + (picture, "--search", "off"))
+    assert "threshold {:g} (stored with the model)".format(stored["threshold"]) in outcome.err
+    outcome = run_script(test_script, *options + ("--weights", path))
+    assert outcome.code == 0 and "threshold {:.4g}".format(stored["threshold"]) in outcome.out
+    again = tmp_path / "again"
+    outcome = run_script(extract_weights, "--weights", path, "--model-dir", again, "--data-dir",
+                         again)
+    assert outcome.code == 0 and read_metadata(str(again / "darknet19_weights.npz")) == stored
