@@ -21,6 +21,7 @@ from model.metadata import read_metadata
 from model.npz import write_npz
 from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli
 
 
@@ -45,6 +46,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("close other programs")
 def main():
     args = _parser().parse_args()
     source = args.source or os.path.join(args.model_dir, "darknet19_frozen.pb")

@@ -19,6 +19,7 @@ from model.weight_files import read_frozen
 from pictures.lists import add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH
 from runtime import distributed
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, cli, number_type
 
 
@@ -48,6 +49,7 @@ def _parser():
 
 @cli
 @distributed.job
+@explain_memory_errors("use a smaller --batch-size, or a smaller --search")
 def main():
     args = _parser().parse_args()
     splits = load_sources(args.data_dir, args.sources, "test")
