@@ -22,10 +22,12 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-# Threads of libraries would make a fork unsafe.
+# TensorFlow's idle threads are no danger to a fork; those of the others are not started.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 sys.path[:0] = [path for path in (HERE, ROOT) if path not in sys.path]
 

@@ -190,7 +190,8 @@ def _make_lists(folder):
         os.makedirs(pictures)
         for name in names:
             open(os.path.join(pictures, name), "w").close()
-    for text in (BOXES, "\ufeff" + BOXES.replace("149 0 0 0 0 0 0", "149 mask").replace("\n", "\r\n")):
+    labelled = BOXES.replace("149 0 0 0 0 0 0", "149 with_mask").replace("\n", "\r\n")
+    for text in (BOXES, "\ufeff" + labelled):
         made = _write(folder, "boxes", "boxes.txt", text)
         open(os.path.join(os.path.dirname(made), "c.jpg"), "w").close()
 
