@@ -2,6 +2,7 @@
 # make test   set up and run the tests
 # make lint   set up and check the style
 # make bench  measure beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow; BENCH="--help"
+# make fuzz   attack every reader with 300 damaged files of each kind; FUZZ="--help"
 # make clean  remove what these made
 #
 # make distributed       add MPI and Horovod to the environment, for training on several machines
@@ -42,7 +43,7 @@ STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 DISTRIBUTED := $(VENV)/installed-distributed
 
 
-.PHONY: demo test lint bench clean setup distributed test-distributed
+.PHONY: demo test lint bench fuzz clean setup distributed test-distributed
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -56,6 +57,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(BENCH)
+
+fuzz: $(STAMP)
+	$(PYTHON) tests/fuzz.py $(FUZZ)
 
 setup: $(STAMP)
 
@@ -86,5 +90,5 @@ $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 
 clean:
 	rm -rf .venv-tf1 .venv-tf2 $(VENV) data/sample saved_models/sample logs/sample
-	rm -rf benchmarks/.venv-* benchmarks/out
+	rm -rf benchmarks/.venv-* benchmarks/out fuzz-failures
 	rm -rf .pytest_cache .ruff_cache __pycache__ tests/__pycache__

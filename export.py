@@ -43,7 +43,7 @@ from model.weight_files import read_weights
 from pictures.lists import add_data_arguments
 from pictures.reader import LARGEST_SIZE, read_batches
 from runtime.files import write_json
-from runtime.session import is_mkl_build, tf
+from runtime.session import explain_memory_errors, is_mkl_build, tf
 from utils import HelpFormatter, UserError, cli, number_type, relative_to_here
 
 EXPORTS = {
@@ -162,6 +162,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("use a smaller --image-size or fewer --images")
 def main():
     parser = _parser()
     args = parser.parse_args()

@@ -26,6 +26,7 @@ from model.npz import write_npz
 from model.released import DEFAULT_SIZE, add_weights_argument, locate
 from model.weight_files import read_weights
 from pictures.lists import CELEBA, add_data_arguments, add_rate_argument, load_sources
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli
 
 
@@ -50,6 +51,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("close other programs")
 def main():
     args = _parser().parse_args()
     source = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")

@@ -45,6 +45,7 @@ from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 from pictures.samples import photographs
 from pictures.sheets import picture_name
 from runtime import distributed
+from runtime.session import explain_memory_errors
 from utils import (
     HelpFormatter,
     UserError,
@@ -271,6 +272,7 @@ def _check_outputs(parser, args):
 
 @cli
 @distributed.job
+@explain_memory_errors("use a smaller --search, --batch-size or --image-size")
 def main():
     args = _parse_arguments()
     if args.images and not args.photographs and distributed.rank() == 0:

@@ -18,8 +18,17 @@ from pictures.boxes import find_photographs
 from pictures.classes import NON_FACE
 from pictures.crops import STORED_SIDE
 from pictures.decode import BadImage, read_image, resize
-from pictures.lists import CELEBA, load_source, relative_to_data, save_list, source_list
+from pictures.lists import (
+    CELEBA,
+    load_source,
+    new_source_name,
+    relative_to_data,
+    save_list,
+    source_list,
+    source_name,
+)
 from pictures.sheets import save_picture
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")
@@ -68,8 +77,10 @@ def _parser():
         description="Mine hard negatives: face-free windows that a trained model takes for a face.",
         formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
-    parser.add_argument("--name", default="mined", help="of the source that is made")
+    parser.add_argument("--name", default="mined", type=new_source_name,
+                        help="of the source that is made")
     parser.add_argument("--sources", nargs="*", default=[CELEBA], metavar="NAME",
+                        type=source_name,
                         help="look through the non-faces of these sources")
     parser.add_argument("--wider-dir", metavar="DIR",
                         help="and through WIDER FACE's training photographs")
@@ -84,6 +95,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("use smaller --zooms or a smaller --image-size")
 def main():
     options = _parser().parse_args()
     search = open_search(options)

@@ -16,7 +16,6 @@ picture, and those whose class it doubts are named: move what is in the wrong fo
 import argparse
 import collections
 import os
-import re
 
 import numpy as np
 
@@ -24,7 +23,14 @@ from negatives.checks import near_duplicate_groups, perceptual_hash
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import BadImage, PassedOver, pixel_digest, read_image
 from pictures.folders import OPTIONS, add_folder_arguments, find_files
-from pictures.lists import CELEBA, SPLITS, relative_to_data, save_list, source_list
+from pictures.lists import (
+    CELEBA,
+    SPLITS,
+    new_source_name,
+    relative_to_data,
+    save_list,
+    source_list,
+)
 from pictures.reader import map_in_threads, read_batches
 from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
 from utils import (
@@ -243,26 +249,23 @@ def draw_doubts(path, doubts):
 
 def check_classes(splits, review):
     """Compare the classes with what the released model sees."""
-    classifier = released_classifier()
+    from runtime.session import explain_memory_errors  # TensorFlow takes seconds to import
+
     doubts = []
-    for label in splits:
-        paths = [path for split in SPLITS for path in splits[label][split]]
-        found = find_doubts(classifier, paths, label)
-        report_doubts(found, len(paths), label)
-        doubts += found
+    with explain_memory_errors("close other programs, or skip the check with --no-check"):
+        classifier = released_classifier()
+        for label in splits:
+            doubts += _check_class(classifier, splits[label], label)
     if review:
         draw_doubts(review, doubts)
 
 
-def source_name(text):
-    """An argparse ``type``: the name of a source, which becomes part of file names."""
-    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", text):
-        raise argparse.ArgumentTypeError(
-            "{!r}: a name has letters, digits, - and _, and at most 64 of them".format(text))
-    if text == CELEBA:
-        raise argparse.ArgumentTypeError(
-            "{}: stands for the six lists without a name; choose another".format(text))
-    return text
+def _check_class(classifier, splits, label):
+    """Warn of the doubts about one class, and return them."""
+    paths = [path for split in SPLITS for path in splits[split]]
+    doubts = find_doubts(classifier, paths, label)
+    report_doubts(doubts, len(paths), label)
+    return doubts
 
 
 def _parse():
@@ -271,7 +274,7 @@ def _parse():
         formatter_class=HelpFormatter)
     add_folder_arguments(parser)
     parser.add_argument("--data-dir", default="data", help="where the file lists go")
-    parser.add_argument("--name", type=source_name,
+    parser.add_argument("--name", type=new_source_name,
                         help="write the lists of a further source of this name, for train.py "
                              "--sources; one class alone will do")
     share = number_type(float, 0.001, 0.9)

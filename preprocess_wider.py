@@ -24,7 +24,7 @@ from pictures.boxes import BoxFiles, find_photographs
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.crops import STORED_SIDE, face_crops, face_free_windows
 from pictures.decode import BadImage, read_image, resize
-from pictures.lists import SPLITS, relative_to_data, save_list, source_list
+from pictures.lists import SPLITS, new_source_name, relative_to_data, save_list, source_list
 from pictures.sheets import save_picture
 from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
 
@@ -50,7 +50,6 @@ def cut(photograph, folder, options):
               if face.is_valid and min(face.width, face.height) >= options.min_face]
     found = (face_crops(image.shape, usable, rng, options.crops_per_face, options.most_crops),
              face_free_windows(image.shape, photograph.boxes, rng, options.windows))
-    stem = os.path.splitext(photograph.name)[0].replace(os.sep, "-").replace("/", "-")
     written = []
     for kind, squares in zip(FOLDERS, found):
         paths = []
@@ -58,7 +57,7 @@ def cut(photograph, folder, options):
             crop = image[top:top + side, left:left + side]
             small = min(side, STORED_SIDE)
             path = os.path.join(folder, photograph.split, kind, "{}-{:02d}.jpg".format(
-                stem, number))
+                photograph.stem, number))
             save_picture(path, resize(crop, small, small))
             paths.append(path)
         written.append(paths)
@@ -122,8 +121,9 @@ def _parser():
         formatter_class=HelpFormatter)
     count = number_type(int, 0, 1000)
     parser.add_argument("--data-dir", default="data", help="where the crops and lists go")
-    parser.add_argument("--name", default="wider", help="of the source: the crops' folder and "
-                                                        "the beginning of the lists' names")
+    parser.add_argument("--name", default="wider", type=new_source_name,
+                        help="of the source: the crops' folder and the beginning of the lists' "
+                             "names")
     parser.add_argument("--wider-dir", metavar="DIR",
                         help="WIDER FACE as distributed (default: wider_face in the data folder)")
     for split, official in (("train", "training and validation"), ("test", "test")):

@@ -26,6 +26,7 @@ from pictures.folders import add_folder_arguments, find_files
 from pictures.lists import Split, add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH
 from runtime import distributed
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type
 
 FOLDERS = "folders"  # the name of the source that --faces and --non-faces make
@@ -111,6 +112,7 @@ def _parse():
 
 @cli
 @distributed.job
+@explain_memory_errors("use a smaller --batch-size, or a smaller --search")
 def main():
     args = _parse()
     path = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")

@@ -38,7 +38,8 @@ def cli(main):
     """Decorate a script's ``main``: a failure becomes one line on stderr and an exit code.
 
     :class:`UserError` exits with its own code, an operating-system error (disk full, permission
-    denied) with 2, Ctrl-C with 130 and a closed output pipe with 141, as a shell reports them.
+    denied) with 2, a lack of memory with 1, Ctrl-C with 130 and a closed output pipe with 141, as
+    a shell reports them.
     Characters that standard output's encoding lacks are written as escapes. A closed standard
     stream (``>&-``) is replaced by the null device.
     """
@@ -55,6 +56,9 @@ def cli(main):
         except UserError as error:
             print_error(error)
             sys.exit(error.exit_code)
+        except MemoryError:
+            print_error("out of memory; close other programs, or use smaller pictures and batches")
+            sys.exit(1)
         except KeyboardInterrupt:
             print_error("interrupted")
             sys.exit(130)

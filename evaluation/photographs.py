@@ -18,8 +18,9 @@ from classify.search import add_search_arguments, open_search
 from evaluation.figures import interval
 from pictures.boxes import find_photographs
 from pictures.decode import BadImage, read_image
-from pictures.lists import CELEBA, load_source
+from pictures.lists import CELEBA, load_source, source_name
 from runtime.files import write_json
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, progress, warn
 
 # The ends of the groups: the width of the widest face as a share of the photograph's.
@@ -141,6 +142,7 @@ def _parser():
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
     parser.add_argument("--wider-dir", metavar="DIR", help="WIDER FACE as distributed")
     parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
+                        type=source_name,
                         help="lists whose non-faces set the threshold and whose faces are "
                              "measured too")
     parser.add_argument("--split", choices=("val", "test"), default="test")
@@ -150,6 +152,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("use smaller --zooms or a smaller --image-size")
 def main():
     options = _parser().parse_args()
     search = open_search(options)

@@ -30,13 +30,15 @@ class _Damaged(Exception):
     """The index is not what TensorFlow writes; the message says where."""
 
 
-def check_index(prefix):
+def check_index(prefix, remedy="use another or train again"):
     """Make sure that TensorFlow can read a checkpoint without ending the process.
 
     Parameters
     ----------
     prefix : str
         The path without ``.index``.
+    remedy : str
+        What to do about a bad one, for the error line.
 
     Returns
     -------
@@ -57,8 +59,7 @@ def check_index(prefix):
             return _check_entries(prefix, _read_table(stream.read(MAX_BYTES)))
     except Exception as error:  # protobuf's decode errors, for one, have no public base
         cause = error if isinstance(error, (_Damaged, UserError)) else "damaged"
-        raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
-            prefix, cause))
+        raise UserError("{}: not a whole checkpoint ({}); {}".format(prefix, cause, remedy))
 
 
 def _check_entries(prefix, table):

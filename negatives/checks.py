@@ -81,8 +81,7 @@ def decode_download(body, max_pixels, min_side):
         Not an image, damaged, too small or too large.
     """
     try:
-        with Image.open(io.BytesIO(body), formats=decode.FORMATS) as image:
-            width, height = image.size
+        width, height = decode.read_size(body)
     except Image.DecompressionBombError:
         raise Unfit("too many pixels", "more than {:,}".format(max_pixels)) from None
     except Exception:  # Pillow's parsers raise nearly anything on what is not an image

@@ -11,9 +11,12 @@ import fnmatch
 import hashlib
 import os
 
-from utils import UserError, printable
+from utils import UserError, open_regular, printable
 
+MAX_BYTES = 1 << 28  # of a box file; WIDER FACE's has 4.5 MB
 MOST_FACES = 10000  # in one photograph; the most in WIDER FACE are 1,968
+LARGEST = 1 << 20  # pixels: no photograph has a coordinate beyond it
+LONGEST_STEM = 150  # bytes of a name, which leaves room for a number and an extension
 INVALID = 7  # the place of "invalid" in WIDER FACE's lines
 
 
@@ -34,8 +37,11 @@ BoxFiles = collections.namedtuple(
 BoxFiles.__doc__ = """Photographs' folders and the files with their boxes; None is WIDER FACE's."""
 
 
-class Photograph(collections.namedtuple("Photograph", "path name boxes split")):
-    """A photograph, its faces and the split that it belongs to."""
+class Photograph(collections.namedtuple("Photograph", "path name boxes split stem")):
+    """A photograph, its faces and the split that it belongs to.
+
+    ``stem`` begins the names of the files made from it; no other photograph of the split has it.
+    """
 
     @property
     def seed(self):
@@ -82,11 +88,24 @@ def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
             split = _split_of(photograph, part, val_size, train_only)
             if split:
                 photographs.append(Photograph(
-                    os.path.join(images, photograph), photograph, faces, split))
+                    os.path.join(images, photograph), photograph, faces, split,
+                    _stem(photograph)))
     if not any(os.path.exists(each.path) for each in photographs):
         raise UserError("{}: no such photograph, nor any other that the boxes name; check "
                         "--wider-dir or --train-images".format(photographs[0].path))
-    return photographs
+    uses = collections.Counter((each.split, each.stem) for each in photographs)
+    return [each if uses[each.split, each.stem] == 1
+            else each._replace(stem=_with_hash(each.stem, each.name)) for each in photographs]
+
+
+def _stem(name):
+    """A photograph's name without folders and extension, short enough for a file system."""
+    stem = os.path.splitext(name)[0].replace(os.sep, "-").replace("/", "-")
+    return stem if len(os.fsencode(stem)) <= LONGEST_STEM else _with_hash(stem[:30], name)
+
+
+def _with_hash(stem, name):
+    return "{}-{:08x}".format(stem, _hash(name))
 
 
 def _split_of(name, part, val_size, train_only):
@@ -113,33 +132,56 @@ def read_boxes(path):
     Raises
     ------
     UserError
-        Missing, empty or damaged, naming the line.
+        Missing, empty or damaged, naming the line; also for a photograph that is named twice, or
+        whose name leads out of its folder.
     """
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            lines = [line.strip() for line in stream]
-    except FileNotFoundError:
-        raise UserError("{}: no such file; name the boxes by --wider-dir or --train-boxes and "
-                        "--test-boxes".format(path))
-    except UnicodeDecodeError:
-        raise UserError("{}: not a text file; download it again".format(path))
-    photographs, number = [], 0
+    lines = _read_lines(path)
+    photographs, names, number = [], set(), 0
     while number < len(lines):
         if not lines[number]:
             number += 1
             continue
+        _check_name(path, number, lines[number], names)
+        names.add(os.path.normpath(lines[number]))
         number = _read_photograph(path, lines, number, photographs)
     if not photographs:
         raise UserError("{}: empty; download it again".format(path))
     return photographs
 
 
+def _read_lines(path):
+    """The lines of a text file, without blanks around them."""
+    try:
+        with open_regular(path, "r", encoding="utf-8-sig") as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+                raise UserError("{}: larger than {:,} bytes; name a file of boxes".format(
+                    path, MAX_BYTES))
+            return [line.strip() for line in stream]
+    except FileNotFoundError:
+        raise UserError("{}: no such file; name the boxes by --wider-dir or --train-boxes and "
+                        "--test-boxes".format(path))
+    except UnicodeDecodeError:
+        raise UserError("{}: not a text file; download it again".format(path))
+
+
+def _check_name(path, number, name, names):
+    """Check that a photograph's name is one within its folder, and new."""
+    plain = os.path.normpath(name)
+    if "\0" in name or os.path.isabs(name) or plain.split(os.sep)[0] in (os.pardir, os.curdir):
+        raise UserError("{}:{}: '{}' is not a file's name within the photographs' folder; "
+                        "download the file again".format(path, number + 1, printable(name[:60])))
+    if plain in names:
+        raise UserError("{}:{}: '{}' is named twice; put all its faces under one name".format(
+            path, number + 1, printable(name[:60])))
+
+
 def _read_photograph(path, lines, number, photographs):
     """Read one photograph's lines from ``number`` on; return the number after them."""
     name, count = lines[number], lines[number + 1] if number + 1 < len(lines) else ""
-    if not count.isdecimal() or int(count) > MOST_FACES:
+    if not count.isdecimal() or len(count) > 9 or int(count) > MOST_FACES:
         raise UserError("{}:{}: {!r} is not the number of faces in {}; download the file "
-                        "again".format(path, number + 2, printable(count[:40]), printable(name)))
+                        "again".format(path, number + 2, printable(count[:40]),
+                                       printable(name[:60])))
     faces, start = [], number + 2
     for index in range(start, start + int(count)):
         face = _parse_face(lines[index]) if index < len(lines) else None
@@ -149,7 +191,7 @@ def _read_photograph(path, lines, number, photographs):
         if face.width > 0 and face.height > 0:
             faces.append(face)
     end = start + int(count)
-    if count == "0" and end < len(lines) and _parse_face(lines[end]):
+    if int(count) == 0 and end < len(lines) and _parse_face(lines[end]):
         end += 1  # the line of zeros
     photographs.append((name, faces))
     return end
@@ -161,6 +203,8 @@ def _parse_face(line):
     try:
         left, top, width, height = (int(round(float(field))) for field in fields[:4])
     except (ValueError, OverflowError):
+        return None
+    if max(map(abs, (left, top, width, height))) > LARGEST:
         return None
     is_valid = len(fields) < 10 or fields[INVALID] != "1"
     return Face(left, top, width, height, is_valid)

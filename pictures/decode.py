@@ -98,7 +98,7 @@ def read_image(source, max_pixels=MAX_PIXELS, least_size=None):
         Missing, empty, truncated, oversized, not a regular file or not an image.
     """
     with _causes(max_pixels), _open(source) as stream:
-        return _decode_or_repair(stream, max_pixels, least_size)
+        return _or_repaired(stream, _decode, max_pixels, least_size)
 
 
 def read_pillow(image, max_pixels=MAX_PIXELS):
@@ -123,9 +123,8 @@ def check_header(content, max_pixels):
     BadImage
         Empty, not an image, or with more pixels.
     """
-    with _causes(max_pixels), _open(content) as stream, Image.open(
-            stream, formats=FORMATS) as image:
-        _check_size(image.size, min(max_pixels, MAX_PIXELS))
+    with _causes(max_pixels):
+        _check_size(read_size(content), min(max_pixels, MAX_PIXELS))
 
 
 @contextlib.contextmanager
@@ -163,17 +162,40 @@ def _open(source):
         yield stream
 
 
-def _decode_or_repair(stream, max_pixels, least_size):
-    """Decode; if that fails, try again without the remarks that may stand in a PNG's way."""
+def read_size(source):
+    """The width and height in an image's header, of the pixels as stored.
+
+    Parameters
+    ----------
+    source : str or bytes
+        See :func:`read_image`.
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow's parsers raise on a file that is not an image.
+    """
+    with _open(source) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _or_repaired(stream, _size)
+
+
+def _size(stream):
+    with Image.open(stream, formats=FORMATS) as image:
+        return image.size
+
+
+def _or_repaired(stream, read, *arguments):
+    """Call ``read``; if it fails, try again without the remarks that may stand in a PNG's way."""
     try:
-        return _decode(stream, max_pixels, least_size)
+        return read(stream, *arguments)
     except BadImage:
         raise
     except Exception:
         pixels_only = png.without_remarks(stream)
         if pixels_only is None:
             raise
-        return _decode(pixels_only, max_pixels, least_size)
+        return read(pixels_only, *arguments)
 
 
 def _decode(stream, max_pixels, least_size):

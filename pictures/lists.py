@@ -4,11 +4,13 @@ A list is a pickled list of file names, absolute or relative to the data folder.
 its faces and its non-faces. No picture is in two lists, neither by name nor by content.
 """
 
+import argparse
 import codecs
 import collections
 import contextlib
 import os
 import pickle
+import re
 
 import numpy as np
 
@@ -261,6 +263,22 @@ def resolve(name, data_dir):
     return os.path.join(data_dir, name)  # an absolute name wins over data_dir
 
 
+def source_name(text):
+    """An argparse ``type``: the name of a source, which is part of its lists' file names."""
+    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", text):
+        raise argparse.ArgumentTypeError(
+            "{!r}: a name has letters, digits, - and _, and at most 64 of them".format(text))
+    return text
+
+
+def new_source_name(text):
+    """An argparse ``type``: the name of a source that is to be made."""
+    if text == CELEBA:
+        raise argparse.ArgumentTypeError(
+            "{}: stands for the six lists without a name; choose another".format(text))
+    return source_name(text)
+
+
 def source_list(name, label, split):
     """The file name of a source's list.
 
@@ -279,7 +297,7 @@ def source_list(name, label, split):
 
 def add_source_arguments(parser):
     """Add the option of every script that measures on the test lists of sources."""
-    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
+    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME", type=source_name,
                         help="measure on the test lists of these sources, each in a row of its own")
 
 

@@ -119,7 +119,7 @@ def _computes_bfloat16(cpuinfo="/proc/cpuinfo"):
 
 @contextlib.contextmanager
 def explain_memory_errors(remedy):
-    """Turn the out-of-memory errors of a block into one line.
+    """Turn the out-of-memory errors of a block, or of a decorated function, into one line.
 
     Parameters
     ----------

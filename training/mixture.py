@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from pictures.lists import CELEBA, Split, load_source
+from pictures.lists import CELEBA, Split, load_source, source_name
 
 Source = collections.namedtuple("Source", "name face_weight other_weight")
 Source.__doc__ = """A source and its weights, as ``train.py --sources`` takes them.
@@ -26,8 +26,7 @@ ONE_SOURCE = (Source(CELEBA, None, None),)  # the original's lists
 def parse_source(text):
     """An argparse ``type``: ``NAME``, ``NAME=WEIGHT`` or ``NAME=FACE_WEIGHT:OTHER_WEIGHT``."""
     name, equals, weights = text.partition("=")
-    if not name or "/" in name or name.startswith("."):
-        raise argparse.ArgumentTypeError("{!r}: not a source's name".format(text))
+    source_name(name)
     if not equals:
         return Source(name, None, None)
     faces, colon, others = weights.partition(":")

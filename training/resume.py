@@ -4,12 +4,13 @@ import collections
 import hashlib
 import os
 
+from model.checkpoint_index import check_index
 from model.checkpoints import cause, newest_checkpoint, other_files
 from model.literal_names import literal
 from pictures.lists import relative_to_data
 from runtime import distributed
 from runtime.files import write_json
-from runtime.session import tf
+from runtime.session import CHECKPOINT_ERRORS, tf
 from training.history import read_history, write_history
 from training.mixture import describe
 from training.schedule import START, EpochSchedule, Segment
@@ -152,13 +153,14 @@ def start_or_resume(session, saver, settings, plan):
 
 
 def _restore(session, saver, checkpoint):
-    """Restore a checkpoint; its step."""
+    """Restore a checkpoint and return its step."""
+    remedy = "remove its files to use the one before, or " + AGAIN
+    check_index(checkpoint, remedy)
     try:
         with literal(checkpoint) as name:
             saver.restore(session, name)
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError("{}: does not restore ({}); remove its files to use the one before, or {}"
-                        .format(checkpoint, cause(error), AGAIN))
+    except CHECKPOINT_ERRORS as error:
+        raise UserError("{}: does not restore ({}); {}".format(checkpoint, cause(error), remedy))
     step = int(session.run(tf.train.get_global_step(session.graph)))
     if step != _step_in_name(checkpoint):
         raise UserError("{}: holds step {}, not that of its name; rename or remove its files"

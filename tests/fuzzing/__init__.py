@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads a file: mutations, sample files, readers, child processes."""
