@@ -127,13 +127,7 @@ def _random_trunk(images, seed):
     comparison with trained weights would be unfair.
     """
     rng = np.random.RandomState(seed)
-    weights = {}
-    for name, shape in weight_shapes().items():
-        fan_in = np.prod(shape[:-1])
-        weights[name] = {
-            "kernel": lambda: rng.randn(*shape) * np.sqrt(2 / fan_in),  # noqa: B023
-            "gamma": lambda: np.ones(shape), "variance": lambda: np.ones(shape),  # noqa: B023
-        }.get(name.split("/")[1], lambda: np.zeros(shape))().astype(np.float32)  # noqa: B023
+    weights = {name: _initial(name, shape, rng) for name, shape in weight_shapes().items()}
     graph = tf.Graph()
     with graph.as_default(), new_session(graph) as session:
         # With momentum 0 an update copies the batch's statistics.
@@ -146,3 +140,10 @@ def _random_trunk(images, seed):
                     "conv_{}/moving_{}:0".format(k, part))
     return {name: array for name, array in weights.items()
             if not name.startswith(darknet19.CLASSIFIER + "/")}
+
+
+def _initial(name, shape, rng):
+    part = name.split("/")[1]
+    if part == "kernel":
+        return (rng.randn(*shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+    return np.full(shape, part in ("gamma", "variance"), np.float32)
