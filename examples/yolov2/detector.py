@@ -20,10 +20,10 @@ DEFAULT_SIZE = 320
 # A graph is a program, so only what the detector needs is run.
 OPERATIONS = {
     "Add", "AddV2", "BatchMatMulV2", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D", "Exp",
-    "ExpandDims", "Fill", "FusedBatchNorm", "FusedBatchNormV3", "GatherV2", "Identity", "LeakyRelu",
-    "MaxPool", "Maximum", "Minimum", "Mul", "NonMaxSuppressionV3", "Pack", "Placeholder",
-    "PlaceholderWithDefault", "Range", "RealDiv", "Reshape", "Shape", "Sigmoid", "SpaceToDepth",
-    "StridedSlice", "Sub", "Tile",
+    "ExpandDims", "Fill", "FusedBatchNorm", "FusedBatchNormV3", "GatherV2", "Identity",
+    "LeakyRelu", "Less", "MaxPool", "Maximum", "Minimum", "Mul", "NonMaxSuppressionV3", "Pack",
+    "Placeholder", "PlaceholderWithDefault", "Range", "RealDiv", "Reshape", "Shape", "Sigmoid",
+    "Size", "SpaceToDepth", "StridedSlice", "Sub", "Tile",
 }
 
 
