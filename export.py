@@ -1,7 +1,6 @@
 """Export the network to the engines that others use, each export checked before it is in place.
 
     python export.py all           # everything below, then the table
-    python export.py yolov2        # exports/conv_weights.pickle and bn_weights.pickle
     python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
     python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
@@ -36,7 +35,6 @@ from exporters.darknet import export_darknet, run_opencv
 from exporters.onnx import export_onnx, run_onnx
 from exporters.onnx_int8 import export_int8
 from exporters.savedmodel import export_savedmodel
-from exporters.yolov2 import export_yolov2
 from model.metadata import read_metadata
 from model.released import add_weights_argument, choose_model
 from model.weight_files import read_weights
@@ -47,7 +45,6 @@ from runtime.session import explain_memory_errors, is_mkl_build, tf
 from utils import HelpFormatter, UserError, cli, number_type, relative_to_here
 
 EXPORTS = {
-    "yolov2": (export_yolov2, "the two pickles of the YOLOv2 face detector"),
     "darknet": (export_darknet, "darknet's .cfg, .weights and .names"),
     "onnx": (export_onnx, "an ONNX model of any batch and size"),
     "savedmodel": (export_savedmodel, "a SavedModel for TensorFlow Serving"),

@@ -4,7 +4,6 @@ import collections
 import copy
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,11 +20,10 @@ import export
 import exporters.darknet
 import exporters.onnx
 import exporters.savedmodel
-import exporters.yolov2
 import train
 from exporters import compare
 from model import classifier as graphs
-from model import darknet_cfg, darknet_weights, frozen, handoff
+from model import darknet_cfg, darknet_weights, frozen
 from model.metadata import read_metadata
 from model.npz import write_npz
 from model.released import choose_model
@@ -42,16 +40,6 @@ from utils import UserError
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_backbone():
-    """The hand-off is compared at 64 x 64 here: 416 x 416 takes 40 times as long."""
-    yolov2 = exporters.yolov2
-    size, pictures = yolov2.SIZE, yolov2.PICTURES
-    yolov2.SIZE, yolov2.PICTURES = 64, 2
-    yield
-    yolov2.SIZE, yolov2.PICTURES = size, pictures
 
 
 def run(module, *arguments):
@@ -128,9 +116,8 @@ def pictures(sample_dir):
 
 def test_all_writes_everything(exported):
     assert sorted(os.listdir(exported)) == [
-        "bn_weights.pickle", "compare.json", "conv_weights.pickle", "darknet19_face.cfg",
-        "darknet19_face.names", "darknet19_face.onnx", "darknet19_face.weights",
-        "darknet19_face_savedmodel"]
+        "compare.json", "darknet19_face.cfg", "darknet19_face.names",
+        "darknet19_face.onnx", "darknet19_face.weights", "darknet19_face_savedmodel"]
     with open(os.path.join(exported, "darknet19_face.names")) as stream:
         assert stream.read() == "FACE\nNON_FACE\n"
 
@@ -146,12 +133,6 @@ def test_the_table(exported):
     assert rows[0]["from"].endswith("darknet19_frozen.pb")
     text = compare.format_table(rows, 8).splitlines()
     assert len(text) == 7 and "8 of 8" in text[3] and "OpenCV" in text[3]
-
-
-def test_pickles(exported, model):
-    with open(os.path.join(exported, "conv_weights.pickle"), "rb") as stream:
-        kernels = pickle.load(stream)
-    np.testing.assert_array_equal(kernels["conv_18"], model.weights["conv_18/kernel"])
 
 
 def test_onnx_any_batch_and_size(exported, model, pictures):
@@ -238,7 +219,6 @@ def test_checkpoint_to_frozen_to_onnx(model, exported, pictures):
 @pytest.mark.parametrize("command, engine, old", [
     ("darknet", "run_opencv", "darknet19_face.weights"),
     ("onnx", "run_onnx", "darknet19_face.onnx"),
-    ("yolov2", "compare_backbones", "conv_weights.pickle"),
     ("savedmodel", "run_on_files", "darknet19_face_savedmodel/1/saved_model.pb"),
 ])
 def test_an_engine_that_disagrees_stops_the_file(reference, exported, tmp_path, monkeypatch,
@@ -251,8 +231,8 @@ def test_an_engine_that_disagrees_stops_the_file(reference, exported, tmp_path, 
     monkeypatch.setattr(savedmodel, "run_on_tensors", lambda *_: reference.expected)
     (tmp_path / old).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / old).write_text("older")
-    wrong = np.nan if engine == "compare_backbones" else reference.expected + 0.002
-    monkeypatch.setattr(getattr(exporters, command), engine, lambda *_: wrong)
+    monkeypatch.setattr(getattr(exporters, command), engine,
+                        lambda *_: reference.expected + 0.002)
     with pytest.raises(UserError, match="not written.*differs by") as caught:
         export.EXPORTS[command][0](reference, str(tmp_path))
     assert caught.value.exit_code == 1
@@ -372,7 +352,7 @@ def test_saturated_probabilities_hide_nothing(reference, nudge, passes):
         sure.check("x.onnx", "ONNX Runtime", probabilities, 1e-5)
 
 
-@pytest.mark.parametrize("command", ["darknet", "onnx", "yolov2", "savedmodel"])
+@pytest.mark.parametrize("command", ["darknet", "onnx", "savedmodel"])
 def test_an_export_of_other_weights_stops(reference, tmp_path, monkeypatch, command):
     """Not the engine is wrong here but the file: its classes are exchanged, its stem is scaled."""
     wrong = dict(reference.weights)
@@ -381,7 +361,7 @@ def test_an_export_of_other_weights_stops(reference, tmp_path, monkeypatch, comm
     wrong["conv_0/gamma"] = wrong["conv_0/gamma"] * np.float32(1.01)
     for module, name, place in (
             (darknet_weights, "write_network", 2), (exporters.onnx, "to_onnx", 0),
-            (exporters.savedmodel, "write_saved_model", 0), (handoff, "write_handoff", 0)):
+            (exporters.savedmodel, "write_saved_model", 0)):
         monkeypatch.setattr(module, name, with_weights(getattr(module, name), place, wrong))
     with pytest.raises(UserError, match="not written: .* differs by") as caught:
         export.EXPORTS[command][0](reference, str(tmp_path))
@@ -408,9 +388,9 @@ def test_sigterm_tidies_up(tmp_path, monkeypatch):
 
 def test_help_says_each_default_once(capsys):
     with pytest.raises(SystemExit):
-        export._parser().parse_args(["yolov2", "--help"])
+        export._parser().parse_args(["onnx", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "The two pickles of the YOLOv2 face detector." in text
+    assert "An ONNX model of any batch and size." in text
     assert "(default: None)" not in text and "faces (default: 100)" in text
 
 

@@ -1,0 +1,1 @@
+"""What the weights are for: complete programs that start from them."""

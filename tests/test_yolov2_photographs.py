@@ -1,0 +1,87 @@
+"""The YOLOv2 example's reading of boxes: WIDER FACE, Pascal VOC, the rule on small faces."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples.yolov2.photographs import Photograph, prune, read_photographs, read_voc, read_wider
+from utils import UserError
+
+VOC = """<annotation><filename>one.jpg</filename>
+<object><name>face</name><difficult>{}</difficult>
+<bndbox><xmin>20</xmin><ymin>10</ymin><xmax>60</xmax><ymax>50</ymax></bndbox></object>
+<object><name>face</name>
+<bndbox><xmin>-5</xmin><ymin>0</ymin><xmax>20</xmax><ymax>120</ymax></bndbox></object>
+</annotation>"""
+
+
+@pytest.fixture
+def wider(tmp_path):
+    """WIDER FACE with a large face, an invalid one, a small one, and a missing photograph."""
+    images = tmp_path / "WIDER_train" / "images" / "0--Parade"
+    images.mkdir(parents=True)
+    for name in ("large.jpg", "mixed.jpg", "empty.jpg", "turned.jpg"):
+        image, exif = Image.new("RGB", (200, 100), "grey"), Image.Exif()
+        if name == "turned.jpg":
+            exif[0x0112] = 6
+        image.save(str(images / name), exif=exif)
+    (tmp_path / "wider_face_split").mkdir()
+    (tmp_path / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text("\n".join([
+        "0--Parade/large.jpg", "2", "20 10 40 50 0 0 0 0 0 0", "0 0 20 20 0 0 0 1 0 0",
+        "0--Parade/mixed.jpg", "2", "20 10 40 50 0 0 0 0 0 0", "0 0 9 9 0 0 0 0 0 0",
+        "0--Parade/empty.jpg", "0", "0 0 0 0 0 0 0 0 0 0",
+        "0--Parade/turned.jpg", "1", "10 20 50 100 0 0 0 0 0 0",
+        "0--Parade/none.jpg", "1", "20 10 40 50 0 0 0 0 0 0"]) + "\n")
+    return tmp_path
+
+
+def test_wider_by_the_rule(wider, capsys):
+    large, turned = read_wider(str(wider), "train")
+    np.testing.assert_allclose(large.boxes, [[0.1, 0.1, 0.3, 0.6]])
+    np.testing.assert_allclose(large.ignored, [[0, 0, 0.1, 0.2]])
+    np.testing.assert_allclose(turned.boxes, [[0.1, 0.1, 0.6, 0.6]])  # shown upright: 100 x 200
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "none.jpg: No such file or directory; skipped" in error
+
+
+def test_wider_with_small_faces(wider):
+    large, mixed, _ = read_wider(str(wider), "train", "large")
+    assert len(mixed.boxes) == 1 and len(mixed.ignored) == 1 and len(large.ignored) == 1
+    everything = read_wider(str(wider), "train", "all")
+    assert [len(each.boxes) for each in everything] == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("count, size, kept", [(10, 0.1, True), (11, 0.1, False), (1, 0.09, False),
+                                               (0, 0.1, False)])
+def test_the_rule(count, size, kept):
+    boxes = np.tile(np.float32([0, 0, size + 1e-4, size + 1e-4]), (count, 1))
+    photograph = Photograph("x.jpg", boxes, boxes[:0])
+    assert (prune(photograph, "pruned") == photograph if kept
+            else prune(photograph, "pruned") is None)
+
+
+def test_voc_folder(tmp_path):
+    Image.new("RGB", (200, 100)).save(str(tmp_path / "one.jpg"))
+    (tmp_path / "one.xml").write_text(VOC.format(1))
+    photograph, = read_photographs(str(tmp_path), str(tmp_path))
+    np.testing.assert_allclose(photograph.boxes, [[0, 0, 0.1, 1]])  # clipped to the picture
+    np.testing.assert_allclose(photograph.ignored, [[0.1, 0.1, 0.3, 0.5]])
+
+
+@pytest.mark.parametrize("content", [
+    "", "text", "<annotation/>", VOC.format(0).replace("20", "nan"), VOC.format(0)[:200],
+    VOC.format(0).replace("<xmin>20</xmin>", ""),
+    '<!DOCTYPE a [<!ENTITY b "bb">]>' + VOC.format(0),
+])
+def test_bad_voc(tmp_path, content):
+    (tmp_path / "one.xml").write_text(content)
+    with pytest.raises(UserError, match="one.xml: not a Pascal VOC file"):
+        read_voc(str(tmp_path / "one.xml"))
+
+
+def test_nothing_left(wider, tmp_path):
+    with pytest.raises(UserError, match="none of its 5 photographs is in"):
+        read_photographs(str(tmp_path / "elsewhere"), str(
+            wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"))
+    with pytest.raises(UserError, match="no .xml file"):
+        read_photographs(str(wider), str(wider / "wider_face_split"))

@@ -1,0 +1,181 @@
+"""The YOLOv2 example as a whole: it learns made pictures, resumes, freezes and detects."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from darknet19 import build
+from examples.yolov2 import detect, network
+from examples.yolov2.data import DetectionBatches
+from examples.yolov2.detector import Detector
+from examples.yolov2.evaluate import average_precision, detect_all
+from examples.yolov2.photographs import read_photographs
+from examples.yolov2.train import Options, Trainer, train
+from model import handoff
+from model.weights import assign
+from runtime.session import tf
+from utils import UserError
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Eight pictures of noise with a disc each, the face, and their box file."""
+    folder, rng, lines = tmp_path_factory.mktemp("made"), np.random.RandomState(0), []
+    for number in range(8):
+        image = Image.fromarray(rng.randint(0, 90, (96, 96, 3)).astype(np.uint8))
+        width, height = rng.randint(30, 60, 2)
+        left, top = rng.randint(0, 96 - width), rng.randint(0, 96 - height)
+        ImageDraw.Draw(image).ellipse([left, top, left + width, top + height], fill=(240, 200, 170))
+        image.save(str(folder / "{}.png".format(number)))
+        lines += ["{}.png".format(number), "1", "{} {} {} {}".format(left, top, width, height)]
+    (folder / "boxes.txt").write_text("\n".join(lines))
+    photographs = read_photographs(str(folder), str(folder / "boxes.txt"))
+    return str(folder), {"train": photographs, "val": photographs}
+
+
+def options(folder, weights, **changes):
+    return Options(
+        weights=weights, run_dir=os.path.join(folder, "run"), workers=0, sizes=(96,), val_size=96,
+        model=os.path.join(folder, "detector.pb"), steps=STEPS, freeze_steps=STEPS - 2,
+        validate_every=STEPS, batch_size=8, augment=False, max_lr=1e-3)._replace(**changes)
+
+
+@pytest.fixture(scope="module")
+def trained(made, tiny_model, tmp_path_factory):
+    settings = options(str(tmp_path_factory.mktemp("trained")), tiny_model.npz)
+    return settings, train(settings, made[1])
+
+
+def test_learns_made_pictures(trained):
+    _, rows = trained
+    assert [row["step"] for row in rows] == [STEPS]
+    assert rows[-1]["ap50"] > 0.9 and rows[-1]["ap40"] > 0.9
+
+
+def test_the_frozen_graph_detects_the_same(trained, made):
+    settings, rows = trained
+    with Detector(settings.model, 96) as detector:
+        precision = average_precision(*detect_all(detector, made[1]["val"]))
+    assert precision == pytest.approx([rows[-1]["ap40"], rows[-1]["ap50"]], abs=1e-3)
+
+
+def test_resumes_where_it_ended(trained, made, capsys):
+    settings, rows = trained
+    assert train(settings, made[1]) == rows
+    assert "resuming at step 60 of 60" in capsys.readouterr().out
+    with pytest.raises(UserError, match="made with max-lr 0.001, not 0.01"):
+        Trainer(settings._replace(max_lr=1e-2), made[1])
+
+
+def test_detect_writes_pictures_and_json(trained, made, run_script, tmp_path, video):
+    settings, _ = trained
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+    outcome = run_script(detect, made[0] + "/0.png", str(tmp_path / "bad.jpg"), video, "--model",
+                         settings.model, "--image-size", "96", "--out", str(tmp_path / "found"))
+    assert outcome.code == 0 and "skipped 1 bad ones" in outcome.out, outcome.err
+    assert "bad.jpg: not an image in a known format; skipped" in outcome.err
+    with open(str(tmp_path / "found" / "0.png.json")) as stream:
+        record = json.load(stream)
+    assert record["width"] == record["height"] == 96 and record["faces"][0]["score"] > 0.4
+    assert len(record["faces"][0]["box"]) == 4
+    assert Image.open(str(tmp_path / "found" / "0.png")).size == (96, 96)
+    assert len([name for name in os.listdir(str(tmp_path / "found")) if "film" in name]) == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"bad", None])
+def test_detect_refuses_other_graphs(run_script, made, tmp_path, tiny_model, content):
+    path = tiny_model.npz if content is None else str(tmp_path / "bad.pb")
+    if content is not None:
+        (tmp_path / "bad.pb").write_bytes(content)
+    outcome = run_script(detect, made[0], "--model", path, "--out", str(tmp_path / "found"))
+    assert outcome.code == 2 and outcome.err.count("\n") == 1 and "Traceback" not in outcome.err
+    assert not os.path.exists(str(tmp_path / "found"))
+
+
+def test_detect_refuses_other_operations(run_script, made, tmp_path):
+    with tf.Graph().as_default() as graph:
+        tf.io.write_file("x", "y")
+    (tmp_path / "write.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    outcome = run_script(detect, made[0], "--model", str(tmp_path / "write.pb"))
+    assert outcome.code == 2 and "it has WriteFile" in outcome.err
+
+
+def pickles(weights, folder):
+    handoff.write_handoff(weights, *(os.path.join(folder, name) for name in handoff.FILES))
+
+
+def test_both_files_give_one_trunk(tiny_model, tmp_path):
+    pickles(tiny_model.weights, str(tmp_path))
+    ours, theirs = network.read_trunk(tiny_model.npz), network.read_trunk(str(tmp_path))
+    assert set(ours) == set(theirs) and len(ours) == 5 * 18
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_trunk_equals_the_public_detectors(tiny_model, tmp_path):
+    """Layers 0 to 17 from the pickles, as the public detector builds them, at two sizes."""
+    pickles(tiny_model.weights, str(tmp_path))
+    weights = network.read_trunk(str(tmp_path))
+    for size in (64, 96):
+        pictures = np.random.RandomState(size).rand(2, size, size, 3).astype(np.float32)
+        with tf.Graph().as_default(), tf.Session() as session:
+            ours = network.build_trunk(tf.constant(pictures))
+            session.run(tf.global_variables_initializer())
+            assign(session, weights)
+            ours, theirs = session.run([ours, public_backbone(tf.constant(pictures), weights)])
+        assert ours[0].shape == (2, size // 16, size // 16, 512)
+        assert ours[1].shape == (2, size // 32, size // 32, 1024)
+        for one, other in zip(ours, theirs):
+            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max(), rtol=0)
+
+
+def public_backbone(net, weights):
+    """Convolution, batch norm with epsilon 1e-5, leaky ReLU 0.1; max-pools of kind VALID."""
+    kept = []
+    for k in range(18):
+        part = {name: weights["conv_{}/{}".format(k, name)]
+                for name in ("kernel", "mean", "variance", "beta", "gamma")}
+        net = tf.nn.leaky_relu(tf.nn.batch_normalization(
+            tf.nn.conv2d(net, part["kernel"], 1, "SAME"), part["mean"], part["variance"],
+            part["beta"], part["gamma"], 1e-5), 0.1)
+        if k in (12, 17):
+            kept.append(net)
+        if k in (0, 1, 4, 7, 12):
+            net = tf.nn.max_pool(net, 2, 2, "VALID")
+    return kept
+
+
+def test_a_random_trunk_is_normalised():
+    pictures = np.random.RandomState(0).randint(0, 255, (4, 64, 64, 3)).astype(np.uint8)
+    weights = network.read_trunk(network.RANDOM, pictures, seed=3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        _, ends = build(tf.constant(pictures / np.float32(255)))
+        session.run(tf.global_variables_initializer())
+        assign(session, weights)
+        deep = session.run(ends["conv_11"])
+    # Batch norm makes unit variance; after a leaky ReLU the mean square is near 0.5.
+    assert 0.4 < np.square(deep).mean() < 0.6
+    other = network.read_trunk(network.RANDOM, pictures, seed=4)
+    assert not np.array_equal(other["conv_3/kernel"], weights["conv_3/kernel"])
+
+
+def test_the_trunk_is_trained_only_once_freed(made, tiny_model, tmp_path):
+    trainer = Trainer(options(str(tmp_path), tiny_model.npz, steps=2, freeze_steps=1,
+                              validate_every=9), made[1])
+    with trainer.session as session:
+        trunk, head = (next(each for each in session.graph.get_collection(
+            tf.GraphKeys.TRAINABLE_VARIABLES) if each.op.name == name)
+            for name in ("conv_5/kernel", "head/conv_1/kernel"))
+        moving = session.graph.get_tensor_by_name("head/conv_1/moving_mean:0")
+        images, truth, _ = DetectionBatches(made[1]["train"], 4, (96,), augment=False).batch(0)
+        values = [session.run([trunk, head, moving])]
+        for step in (1, 2):
+            trainer._step(step, images, truth)
+            values.append(session.run([trunk, head, moving]))
+    same = [[np.array_equal(*pair) for pair in zip(*states)] for states in zip(values, values[1:])]
+    assert same == [[True, False, False], [False, False, False]]
