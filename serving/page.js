@@ -53,7 +53,7 @@ function classify(card) {
     try {
       card.answer = await ask(card.file, find("maps").checked);
     } catch (error) {
-      card.answer = {error: "the server does not answer; is serve.py running?"};
+      card.answer = {error: "no answer: is serve.py running, and is the picture below its limit?"};
     }
     draw(card);
     summarise();

@@ -1,16 +1,19 @@
 """serve.py over real HTTP: its answers, its limits, strangers, load, and how it ends."""
 
 import base64
+import importlib.util
 import io
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 import requests
-from conftest import make_odd_files
+from conftest import ROOT, make_odd_files
 from PIL import Image
 from serving_process import served
 
@@ -98,7 +101,6 @@ def test_the_page_and_its_health(server):
 
 
 @pytest.mark.parametrize("status, request_", [
-    (413, {"data": b"x" * 2000001}), (413, {"data": b"x" * 9000000}),
     (413, {"files": [("p", encoded(0))] * (QUEUE + 1)}),
     (415, {"data": b"x", "headers": {"Content-Type": "text/html"}}),
     (415, {"json": {"picture": "a.jpg"}, "data": None}),
@@ -121,6 +123,18 @@ def test_what_is_refused_has_one_line_of_json(server, status, request_):
     assert set(answer.json()) == {"error"} and message and "\n" not in message
     assert "Access-Control-Allow-Origin" not in answer.headers
     assert "Traceback" not in server.read_errors()
+
+
+@pytest.mark.parametrize("length, status", [(2000002, b"413"), (10 ** 12, b"413")])
+def test_long_requests_are_refused_before_they_are_sent(server, length, status):
+    host, port = server.url[len("http://"):].split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall("POST /classify HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n"
+                           .format(host, length).encode())
+        answer = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 " + status) and b"application/json" in answer
+    assert answer.endswith(b'{"error": "a request of more than 2,000,000 bytes; send smaller or '
+                           b'fewer pictures"}\n')
 
 
 def test_the_own_page_may_ask(server):
@@ -208,3 +222,18 @@ def test_strangers_are_warned_of(tiny_model, tmp_path):
             assert requests.get(url, headers={"Host": host}).status_code == status
     assert serve.is_loopback("127.0.0.1") and serve.is_loopback("::1")
     assert not serve.is_loopback("0.0.0.0") and not serve.is_loopback("faces.example")
+
+
+def test_the_benchmark_measures_and_loses_nothing(server, monkeypatch):
+    folder = os.path.join(ROOT, "benchmarks")
+    monkeypatch.setattr(sys, "path", sys.path + [folder])
+    spec = importlib.util.spec_from_file_location(  # the package serving has the same name
+        "serving_benchmark", os.path.join(folder, "serving.py"))
+    serving_benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(serving_benchmark)
+    row = serving_benchmark.measure(server.url, [encoded(1), encoded(2)], clients=3, per_client=2)
+    assert (row["clients"], row["requests"], row["failures"]) == (3, 6, 0)
+    assert 0 < row["p50"] <= row["p90"] <= row["p99"] and row["per_second"] > 0
+    lines = serving_benchmark.format_rows([row]).splitlines()
+    assert len(lines) == 2 and lines[1].split()[:2] == ["3", "6"]
+    assert serving_benchmark.measure(server.url, [b"bad"], 1, 1)["failures"] == 1
