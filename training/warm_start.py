@@ -76,7 +76,8 @@ def weights_to_start_from(path, freeze_until=0):
     if loaded < freeze_until:
         raise UserError("{}: conv_{} is missing, so --freeze-until is at most {} with it".format(
             path, loaded, loaded))
-    message = "starting from conv_0 to conv_{} of {}".format(loaded - 1, path)
+    message = "starting from conv_0 to conv_{} of {}".format(
+        loaded - 1, relative_to_here(path))
     if loaded < NUM_CONVOLUTIONS:
         rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
         message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
