@@ -6,17 +6,11 @@ import os
 from classify.heatmaps import FaceMapper
 from classify.search import WindowSearch
 from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
-from evaluation.figures import (
-    figures_of,
-    format_table,
-    format_threshold,
-    score_split,
-    threshold_at,
-)
+from evaluation.figures import figures_of, format_table, score_split, threshold_at
 from evaluation.provenance import find_provenance
 from evaluation.report import check_report_folder, write_report
 from evaluation.robustness import format_robustness, measure_disturbed
-from model.released import threshold_of
+from model.released import describe_threshold, threshold_of
 from runtime import distributed
 from runtime.files import write_json
 from runtime.session import PRECISIONS
@@ -112,6 +106,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
                           "a file of figures")
         if options.report:
             check_report_folder(options.report)
+    in_use = describe_threshold(model, options.threshold)
     options = options._replace(threshold=threshold_of(model, options.threshold))
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
@@ -128,7 +123,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
             scores.labels, scores.face_probabilities, options.false_positive_rate)
     name = relative_to_here(model)
     print("{}, {} faces and {} non-faces, threshold {}".format(
-        name, *map(len, split), format_threshold(options.threshold)))
+        name, *map(len, split), in_use))
     print(format_table(figures), flush=True)
     if len(splits) > 1:
         figures["by_source"] = figures_by_source(scores, splits, options.threshold)

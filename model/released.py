@@ -125,14 +125,16 @@ def describe_model(path, image_size, threshold=None):
     threshold : float, optional
         What the user asked for; absent, the one stored with the model or 0.5 is used.
     """
-    text = "model: {0}{1}, input {2} x {2}, threshold ".format(
-        relative_to_here(path), " (the released one)" if path == RELEASED else "", image_size)
-    if threshold is not None:
-        return text + "{:g}".format(threshold)
-    stored = read_metadata(path).get("threshold")
-    if stored is None:
-        return text + "{:g}".format(DEFAULT_THRESHOLD)
-    return text + "{:g} (stored with the model)".format(stored)
+    return "model: {0}{1}, input {2} x {2}, threshold {3}".format(
+        relative_to_here(path), " (the released one)" if path == RELEASED else "", image_size,
+        describe_threshold(path, threshold))
+
+
+def describe_threshold(path, threshold=None):
+    """The threshold in use as text, and whether it is the one stored with the model."""
+    is_stored = threshold is None and "threshold" in read_metadata(path)
+    return "{}{}".format(
+        threshold_of(path, threshold), " (stored with the model)" if is_stored else "")
 
 
 def threshold_of(path, threshold=None):

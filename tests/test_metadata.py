@@ -10,6 +10,7 @@ from exporters.savedmodel import write_saved_model
 from model import darknet_weights
 from model.metadata import check_metadata, read_metadata
 from model.npz import write_npz
+from model.weight_files import read_weights
 from utils import UserError
 
 SOME = {"image_size": 64, "class_names": ["FACE", "NON_FACE"], "step": 3, "threshold": 0.25}
@@ -37,6 +38,17 @@ def test_every_form_tells_its_size(tiny_model, tmp_path):
     for name in ("model", "model/1", "model/1/saved_model.pb"):
         assert read_metadata(str(tmp_path / name)) == {
             "image_size": 64, "class_names": ["FACE", "NON_FACE"]}
+
+
+def test_exports_keep_what_the_weights_say(tiny_model, tmp_path):
+    folder = str(tmp_path / "1")
+    write_saved_model(tiny_model.weights, 96, folder, dict(SOME, search_bias=1.5))
+    assert read_metadata(folder) == dict(SOME, search_bias=1.5, image_size=96)
+    cfg, weights = str(tmp_path / "face.cfg"), str(tmp_path / "face.weights")
+    darknet_weights.write_network(cfg, weights, tiny_model.weights, 96, ["# threshold 0.25"])
+    with open(cfg) as stream:
+        assert "# threshold 0.25\n" in stream.readlines()
+    assert len(read_weights(weights)) == 92
 
 
 def test_files_of_older_versions(tiny_model, tmp_path):

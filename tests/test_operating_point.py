@@ -79,9 +79,10 @@ def test_extracting_stores_the_threshold_and_others_use_it(
     assert set(stored) == {"image_size", "class_names", "step", "threshold", "search_bias"}
     picture = load_split(sample_dir, "test").faces[0]
     outcome = run_script(inference, *options + (picture, "--search", "off"))
-    assert "threshold {:g} (stored with the model)".format(stored["threshold"]) in outcome.err
+    assert "threshold {} (stored with the model)".format(stored["threshold"]) in outcome.err
     outcome = run_script(test_script, *options + ("--weights", path))
-    assert outcome.code == 0 and "threshold {:.4g}".format(stored["threshold"]) in outcome.out
+    assert outcome.code == 0 and "threshold {} (stored with the model)".format(
+        stored["threshold"]) in outcome.out
     again = tmp_path / "again"
     outcome = run_script(extract_weights, "--weights", path, "--model-dir", again, "--data-dir",
                          again)

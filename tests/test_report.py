@@ -21,6 +21,7 @@ from evaluation.provenance import find_provenance
 from model import frozen
 from pictures.lists import load_split
 from training.history import COLUMNS, write_history
+from utils import read_json
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -228,6 +229,24 @@ def test_training_curve_of_the_model(tmp_path, sample_dir):
     assert not find_provenance(model, sample_dir, str(tmp_path / "none")).history
     (tmp_path / "history.csv").write_text("damaged")
     assert not find_provenance(model, str(tmp_path), str(tmp_path)).history
+
+
+def test_what_train_py_noted_beside_the_graph(tmp_path, sample_dir):
+    """The numbers of pictures of the training, and where its history lies."""
+    model = train_record(str(tmp_path))
+    record = read_json(str(tmp_path / "model.json"))
+    (tmp_path / "logs").mkdir()
+    os.rename(str(tmp_path / "history.csv"), str(tmp_path / "logs" / "history.csv"))
+    noted = dict(record, log_dir="logs", pictures={"train": [7, 8], "val": [1, 2]})
+    (tmp_path / "model.json").write_text(json.dumps(noted))
+    found = find_provenance(model, sample_dir, tested=(3, 4))
+    assert found.pictures == [("train", 7, 8), ("val", 1, 2), ("test", 3, 4)]
+    assert found.epoch == 3 and len(found.history) == 4
+    assert find_provenance(str(tmp_path / "no.pb"), tested=(3, 4)).pictures == [("test", 3, 4)]
+    for spoilt in ({"pictures": {"train": 5, "val": ["a", "b"]}}, {"pictures": [1]},
+                   {"log_dir": 5}, {"log_dir": "a\0b"}):
+        (tmp_path / "model.json").write_text(json.dumps(dict(noted, **spoilt)))
+        assert find_provenance(model, None, tested=(3, 4)).pictures[-1] == ("test", 3, 4)
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.json"])

@@ -12,7 +12,7 @@ from pictures.lists import load_split
 from training.loader import TrainingBatches
 from training.resume import plan_run, remove_old_run
 from training.settings import Settings
-from training.warm_start import weights_to_start_from
+from training.warm_start import hint, inherited_point, weights_to_start_from
 from utils import UserError
 
 ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
@@ -122,6 +122,25 @@ def test_own_weights_whole(tiny_model):
     for path in (tiny_model.npz, tiny_model.pb):
         loaded, message = weights_to_start_from(path, 18)
         assert len(loaded) == 92 and message == "starting from conv_0 to conv_18 of " + path
+
+
+def test_what_is_kept_of_the_operating_point(tiny_model, tmp_path):
+    path = str(tmp_path / "w.npz")
+    write_npz(path, tiny_model.weights, metadata={
+        "image_size": 64, "threshold": 0.25, "search_bias": 1.5})
+    assert inherited_point(path, 0) == {"threshold": 0.25, "search_bias": 1.5}
+    assert inherited_point(path, 3) == {"search_bias": 1.5}
+    assert inherited_point(tiny_model.pb, 0) == inherited_point(None, 0) == {}
+
+
+def test_hints(tiny_model):
+    start = Settings(image_size=32)
+    assert "480 pictures are few" in hint(start, 480) and "--init-from released" in hint(start, 480)
+    assert hint(start, 5000) is None
+    start = start._replace(init_from=tiny_model.pb)
+    assert hint(start, 480) is None
+    text = hint(start._replace(image_size=96), 480)
+    assert "trained at 32 x 32, this training is at 96 x 96; --image-size 32" in text
 
 
 def test_another_network(tiny_model, tmp_path):

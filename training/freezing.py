@@ -9,6 +9,7 @@ from model.frozen import freeze, stored_point
 from runtime.files import remove_leftovers
 from training.history import summarise
 from training.validation import first_images
+from training.warm_start import inherited_point
 
 
 def freeze_best(settings, validator, split, details=None):
@@ -31,9 +32,10 @@ def freeze_best(settings, validator, split, details=None):
         "step": int(record["step"]), "epoch": int(record["epoch"]),
         "validation": {name: value for name, value in record.items()
                        if name.startswith(("val_", "disturbed_"))}}
-    kept = stored_point(path, metadata)
+    metadata.update(dict(inherited_point(settings.init_from, record["epoch"]),
+                         **dict(stored_point(path, metadata), **(details or {}))))
     remove_leftovers(path)
-    difference = freeze(classifier, path, images, dict(metadata, **dict(kept, **(details or {}))))
+    difference = freeze(classifier, path, images, metadata)
     print("wrote {} (step {}, largest difference from the checkpoint {:.1g})".format(
         path, int(record["step"]), difference))
     summarise(settings, record)

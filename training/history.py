@@ -178,11 +178,11 @@ def report_epoch(settings, rows, is_best):
     plot_history(os.path.join(settings.log_dir, "history.png"), rows)
     text = ("epoch {epoch}/{epochs}: {trained}validation loss {val_loss:.4f}, accuracy "
             "{val_accuracy:.4f}; disturbed loss {disturbed_loss:.4f}, accuracy "
-            "{disturbed_accuracy:.4f}; ")
-    trained, end = "the start weights before training: ", "the next rows compare with this one"
+            "{disturbed_accuracy:.4f}")
+    trained, end = "the start weights before training: ", ""
     if rows[-1]["epoch"]:
         trained = "loss {train_loss:.4f}, accuracy {train_accuracy:.4f}; ".format(**rows[-1])
-        end = "{images_per_second:.1f} images/s{mark}".format(
+        end = "; {images_per_second:.1f} images/s{mark}".format(
             mark=" (best)" if is_best else "", **rows[-1])
     print(text.format(epochs=settings.epochs, trained=trained, **rows[-1]) + end, flush=True)
 

@@ -76,7 +76,8 @@ def weights_to_start_from(path, freeze_until=0):
     if loaded < freeze_until:
         raise UserError("{}: conv_{} is missing, so --freeze-until is at most {} with it".format(
             path, loaded, loaded))
-    message = "starting from conv_0 to conv_{} of {}".format(loaded - 1, path)
+    message = "starting from conv_0 to conv_{} of {}".format(
+        loaded - 1, relative_to_here(path))
     if loaded < NUM_CONVOLUTIONS:
         rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
         message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
@@ -103,3 +104,24 @@ def hint(settings, pictures):
     return ("hint: {0} was trained at {1} x {1}, this training is at {2} x {2}; --image-size {1} "
             "keeps its size".format(
                 relative_to_here(settings.init_from), trained, settings.image_size))
+
+
+def inherited_point(init_from, epoch):
+    """What a model keeps of the operating point of its start weights.
+
+    Parameters
+    ----------
+    init_from : str or None
+        The start weights.
+    epoch : int
+        The epoch that is kept; 0 are the start weights themselves.
+
+    Returns
+    -------
+    dict
+        ``search_bias``, a better guess than 0 until --at-fpr chooses one, and for epoch 0 also
+        ``threshold``; each if the start weights have it.
+    """
+    known = read_metadata(init_from) if init_from else {}
+    names = ("search_bias",) if epoch else ("search_bias", "threshold")
+    return {name: known[name] for name in names if name in known}
