@@ -17,9 +17,12 @@ from exporters.compare import (
 from model.classifier import OUTPUTS, classifier_from_weights, with_constants
 from pictures.reader import read_batches
 from runtime.files import staged, write_atomically
-from utils import UserError
+from utils import UserError, regular_size
 
 OPSET = 13
+# All that the exported model is made of.
+OPERATIONS = {"Conv", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Softmax", "Squeeze",
+              "Transpose"}
 
 
 def export_onnx(reference, out):
@@ -91,9 +94,16 @@ def to_onnx(weights, image_size):
 
 
 def run_onnx(folder, reference, images=None):
-    """Probabilities from ONNX Runtime, on the reference's pictures or on others."""
+    """Probabilities from ONNX Runtime, on the reference's pictures or on others.
+
+    Raises
+    ------
+    UserError
+        For a file that :func:`export_onnx` has not written.
+    """
     runtime = import_package("onnxruntime")
     path = existing(folder, NAME + ".onnx", "onnx")
+    _check_own(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -103,9 +113,38 @@ def run_onnx(folder, reference, images=None):
             path, error))
 
     def predict(images):
-        return session.run(["probabilities"], {"input": images / np.float32(255)})[0]
+        try:
+            answers, = session.run(["probabilities"], {"input": images / np.float32(255)})
+        except Exception as error:
+            raise UserError("{}: ONNX Runtime does not run it ({}); run export.py onnx".format(
+                path, error))
+        if np.shape(answers) != (len(images), darknet19.NUM_CLASSES):
+            raise UserError("{}: its answers have the shape {}; run export.py onnx".format(
+                path, np.shape(answers)))
+        return answers
 
     return run_batches(predict, reference.images if images is None else images, "ONNX Runtime")
+
+
+def _check_own(path):
+    """Check that a model has no operations but ours, and all of its weights in its own file.
+
+    A model is a program: it could loop for ever, ask for any amount of memory, or read other files.
+    """
+    onnx = import_package("onnx")
+    regular_size(path, "run export.py onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's decode errors have no common public base
+        raise UserError("{}: not a whole ONNX model ({}); run export.py onnx".format(path, error))
+    foreign = sorted({node.op_type for node in model.graph.node} - OPERATIONS)
+    if model.functions or any(node.domain for node in model.graph.node):
+        foreign.append("functions of its own")
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        foreign.append("weights in other files")
+    if foreign:
+        raise UserError("{}: not an ONNX model of this project (it has {}); run export.py onnx"
+                        .format(path, ", ".join(foreign)))
 
 
 def _difference_at_another_size(folder, reference):
