@@ -19,10 +19,13 @@ from model.metadata import read_metadata
 from model.released import RELEASED
 from pictures.reader import read_batches
 from runtime.files import staged, write_atomically
-from utils import UserError
+from utils import UserError, regular_size
 
 OPSET = 13
 LICENSE = "for non-commercial research only; see saved_models/MODEL_CARD.md"  # the released model
+# All that the exported models are made of, the int8 one too.
+OPERATIONS = {"Conv", "DequantizeLinear", "GlobalAveragePool", "LeakyRelu", "MaxPool",
+              "QuantizeLinear", "Softmax", "Squeeze", "Transpose"}
 
 
 def export_onnx(reference, out):
@@ -119,9 +122,10 @@ def open_onnx(path):
     Raises
     ------
     UserError
-        When ONNX Runtime does not read the file.
+        For a file that this project has not written, or that ONNX Runtime does not read or run.
     """
     runtime = import_package("onnxruntime")
+    _check_own(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -129,7 +133,40 @@ def open_onnx(path):
     except Exception as error:  # its exceptions have no common public base
         raise UserError("{}: ONNX Runtime does not read it ({}); run export.py onnx".format(
             path, error))
-    return lambda images: session.run(["probabilities"], {"input": images / np.float32(255)})[0]
+
+    def predict(images):
+        try:
+            answers, = session.run(["probabilities"], {"input": images / np.float32(255)})
+        except Exception as error:
+            raise UserError("{}: ONNX Runtime does not run it ({}); run export.py onnx".format(
+                path, error))
+        if np.shape(answers) != (len(images), darknet19.NUM_CLASSES):
+            raise UserError("{}: its answers have the shape {}; run export.py onnx".format(
+                path, np.shape(answers)))
+        return answers
+
+    return predict
+
+
+def _check_own(path):
+    """Check that a model has no operations but ours, and all of its weights in its own file.
+
+    A model is a program: it could loop for ever, ask for any amount of memory, or read other files.
+    """
+    onnx = import_package("onnx")
+    regular_size(path, "run export.py onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's decode errors have no common public base
+        raise UserError("{}: not a whole ONNX model ({}); run export.py onnx".format(path, error))
+    foreign = sorted({node.op_type for node in model.graph.node} - OPERATIONS)
+    if model.functions or any(node.domain for node in model.graph.node):
+        foreign.append("functions of its own")
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        foreign.append("weights in other files")
+    if foreign:
+        raise UserError("{}: not an ONNX model of this project (it has {}); run export.py onnx"
+                        .format(path, ", ".join(foreign)))
 
 
 def _difference_at_another_size(folder, reference):

@@ -108,18 +108,19 @@ class Journal:
         elif kind == "page":
             candidates = [Candidate(*map(str, item)) for item in row["candidates"]]
             following = row["next"] if row["next"] is None else dict(row["next"])
-            self.pages[row["source"], row["query"]].append(ResultPage(candidates, following))
+            key = _text(row["source"]), _text(row["query"])
+            self.pages[key].append(ResultPage(candidates, following))
         elif kind == "fetched":
             candidate = Candidate(*map(str, row["candidate"]))
             self.fetched[candidate.url] = Fetched(
                 _hex(row["digest"]), _unpack(row["hash"]), candidate, str(row["time"]))
             self.failures.pop(candidate.url, None)
         elif kind == "failed":
-            self.failures[row["url"]] = Failure(
-                str(row["query"]), str(row["cause"]), str(row["detail"]), bool(row["final"]))
+            self.failures[_text(row["url"])] = Failure(
+                _text(row["query"]), str(row["cause"]), str(row["detail"]), bool(row["final"]))
         elif kind == "verdict":
             fetched = self.fetched[row["url"]]
-            self.verdicts[row["query"], row["url"]] = Verdict(
+            self.verdicts[_text(row["query"]), row["url"]] = Verdict(
                 str(row["cause"]), str(row["detail"]))
             if row["cause"] == KEPT:
                 self.seen.add(fetched.digest, fetched.hash)
@@ -135,6 +136,13 @@ def pack(bits):
 def _unpack(text):
     """The inverse of :func:`pack`."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(_hex(text)), np.uint8)).astype(bool)
+
+
+def _text(value):
+    """Check that a value is a string: it becomes a folder's name, or is sorted among strings."""
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
 
 
 def _hex(text):

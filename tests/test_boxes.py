@@ -75,3 +75,27 @@ def test_a_photograph_keeps_its_split(tmp_path):
     assert splits(fewer) == {name: whole[name] for name in names[::2]}
     assert set(splits(path, "1*.jpg")[name] for name in names
                if name.split("/")[1].startswith("1")) == {"train"}
+
+
+@pytest.mark.parametrize("content, cause", [
+    (b"../a.jpg\n0\n", ":1: '../a.jpg' is not a file's name within"),
+    (b"b/../../a.jpg\n0\n", ":1:"), (b"/etc/a.jpg\n0\n", ":1:"), (b"a\0.jpg\n0\n", ":1:"),
+    (b"a.jpg\n0\nb/../a.jpg\n0\n", ":3: .* is named twice"),
+    (b"a.jpg\n" + b"9" * 5000 + b"\n", "number of faces"),
+    (b"a.jpg\n1\n1e30 2 3 4\n", ":3:"), (b"a.jpg\n1\n1 2 1e18 4\n", ":3:")])
+def test_hostile_names_and_numbers_are_one_line(tmp_path, content, cause):
+    path = tmp_path / "boxes.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=cause):
+        read_boxes(str(path))
+
+
+def test_each_photograph_s_crops_have_names_of_their_own(tmp_path):
+    """Names that differ in a separator or an extension alone, and one as long as a name can be."""
+    names = ["a/b.jpg", "a-b.jpg", "a-b.png", "c" * 251 + ".jpg", "d.jpg"]
+    (tmp_path / "d.jpg").write_bytes(b"")
+    path = tmp_path / "boxes.txt"
+    path.write_text("".join(name + "\n0\n" for name in names))
+    found = find_photographs("", 0, BoxFiles(str(tmp_path), str(path), str(tmp_path), str(path)))
+    stems = [each.stem for each in found if each.split == "train"]
+    assert len(set(stems)) == len(names) and max(map(len, stems)) < 200 and stems[-1] == "d"

@@ -97,3 +97,13 @@ def test_face_check_prints_names_on_one_line(run_script, tmp_path):
     code, out, _ = run_script(checks, tmp_path)
     assert code == 0
     assert out.splitlines()[0] == str(tmp_path / "a\\x1b[31m\\nb.png")
+
+
+def test_a_download_with_bad_remarks_is_read():
+    """A PNG whose remark has a wrong checksum: its pixels are whole."""
+    image = texture(0)
+    body = encode(image, "PNG")
+    remark = b"\0\0\0\4tEXta\0bc" + b"\0\0\0\0"
+    damaged = body[:33] + remark + body[33:]
+    assert np.array_equal(checks.decode_download(damaged, 10 ** 7, 1),
+                          checks.decode_download(body, 10 ** 7, 1))

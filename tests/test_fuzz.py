@@ -7,7 +7,7 @@ import sys
 
 from conftest import ROOT
 
-MUTATIONS = 4
+MUTATIONS = 2
 
 
 def fuzz(*arguments):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from training import history
+from training.settings import Settings
 from training.summaries import batch_summary
 from utils import UserError
 
@@ -134,3 +135,11 @@ def test_the_batch_for_tensorboard_is_a_picture():
     sheet = Image.open(io.BytesIO(value.image.encoded_image_string))
     assert sheet.size == (value.image.width, value.image.height)
     assert value.tag == "augmented_batch"
+
+
+def test_a_history_without_rows_costs_the_chart_alone(tmp_path, capsys):
+    path = tmp_path / "history.csv"
+    history.write_history(str(path), [])
+    history.summarise(Settings(log_dir=str(tmp_path)), {"epoch": 1})
+    assert "has no rows" in capsys.readouterr().err
+    assert not (tmp_path / "training_summary.png").exists()

@@ -250,6 +250,17 @@ def test_a_damaged_checkpoint_is_one_line(run_script, few, trained):
     assert len(outcome.err.splitlines()) == 1 and prefix in outcome.err
 
 
+def test_a_crafted_index_is_refused_before_tensorflow_reads_it(run_script, few, trained):
+    prefix = find_checkpoint(os.path.join(trained, "model", "checkpoints"))
+    with open(prefix + ".index", "r+b") as stream:
+        stream.seek(20)
+        stream.write(b"\xff" * 8)
+    outcome = run_here(run_script, few, trained, "--epochs", "3")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
+    assert prefix + ": not a whole checkpoint" in outcome.err and "--restart" in outcome.err
+
+
 def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script, few, trained):
     """Whether the newest was removed, as that message advises, or TensorFlow's note is damaged."""
     folder = os.path.join(trained, "model", "checkpoints")

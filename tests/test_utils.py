@@ -156,6 +156,7 @@ def test_names_under_the_data_folder_are_relative(tmp_path):
     (UserError("failed", exit_code=1), 1),
     (PermissionError(13, "Permission denied", "file"), 2),
     (OSError(28, "No space left on device"), 2),
+    (MemoryError(), 1),
     (KeyboardInterrupt(), 130),
 ])
 def test_failures_are_one_line_and_an_exit_code(capsys, error, code):

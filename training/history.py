@@ -206,8 +206,13 @@ def summarise(settings, best):
         The row of the epoch that was frozen.
     """
     path = os.path.join(settings.log_dir, "training_summary.png")
+    history = os.path.join(settings.log_dir, "history.csv")
+    rows = read_history(history)
+    if not rows:
+        warn("{}: has no rows; {} is not drawn".format(history, path))
+        return
     plot_training_summary(
-        path, read_history(os.path.join(settings.log_dir, "history.csv")), best,
+        path, rows, best,
         dict({name: getattr(settings, name) for name in RUN_SETTINGS},
              sources=describe(settings.sources)))
     print("wrote {}".format(path))

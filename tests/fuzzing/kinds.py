@@ -148,7 +148,9 @@ def read_model_json(path):
 
 
 def read_curves(path):
-    plot_history(path + ".png", read_history(path))
+    rows = read_history(path)
+    if rows:
+        plot_history(path + ".png", rows)
 
 
 def read_journal(path):

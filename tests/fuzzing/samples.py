@@ -120,7 +120,6 @@ def _make_pictures(folder):
         for picture, options in samples:
             picture.save(_new(folder, kind, "picture." + extension), **options)
     _write(folder, "ppm", "picture.ppm", "P3 3 2 255\n# c\n" + "1 2 3\n" * 6)
-    _write(folder, "ppm", "picture.ppm", b"Pf\n3 2\n-1.0\n" + struct.pack("<6f", *range(6)))
     _write(folder, "bmp", "picture.bmp", _run_length_bmp())
 
 
