@@ -16,6 +16,7 @@ from scipy.special import logit
 from classify.search import WindowSearch
 from evaluation.figures import score_split, threshold_at
 from model.classifier import folded_classifier
+from model.metadata import LARGEST_BIAS
 from pictures.decode import read_image
 from pictures.reader import read_ahead
 from runtime import distributed
@@ -95,13 +96,14 @@ def bias_of_search(log_odds, threshold, rate):
     Returns
     -------
     float
-        With two decimals, -50..50. 0 if there are no non-faces.
+        With two decimals. 0 if there are no non-faces.
     """
     if not len(log_odds):
         return 0.0
     highest = np.sort(log_odds)[::-1][int(rate * len(log_odds))]  # the first one to stay below
     wanted = np.clip(logit(threshold), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
-    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100, -50, 50))
+    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100,
+                         -LARGEST_BIAS, LARGEST_BIAS))
 
 
 def _best_windows(search, paths):

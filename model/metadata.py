@@ -23,6 +23,7 @@ from utils import UserError, read_json
 IN_SAVED_MODEL = os.path.join("assets.extra", "metadata.json")
 
 MAX_CLASS_NAMES, MAX_CLASS_NAME = 1000, 100
+LARGEST_BIAS = 1000.0  # log-odds; a trained network gives some tens
 
 
 def read_metadata(path, cfg=None):
@@ -76,7 +77,7 @@ def check_metadata(content, source):
     """
     checks = {"image_size": _is_image_size, "class_names": _are_class_names, "step": _is_step,
               "threshold": lambda value: _is_number(value) and 0 <= value <= 1,
-              "search_bias": lambda value: _is_number(value) and -50 <= value <= 50}
+              "search_bias": lambda value: _is_number(value) and abs(value) <= LARGEST_BIAS}
     for name, is_sane in checks.items():
         if name in content and not is_sane(content[name]):
             raise UserError("{}: no usable {}: {}; {}".format(
