@@ -160,7 +160,8 @@ def _make_checkpoints(folder, weights):
         images = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
         darknet19.build(images)
         step = tf.train.get_or_create_global_step()
-        session.run([tf.global_variables_initializer(), step.assign(STEP)])
+        session.run(tf.global_variables_initializer())
+        session.run(step.assign(STEP))
         assign(session, weights)
         saver = tf.train.Saver()
         for kind in ("checkpoint-index", "checkpoint-data", "checkpoint-state", "settings-json"):
