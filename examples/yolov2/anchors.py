@@ -1,7 +1,7 @@
 """Anchor sizes by k-means on the faces' sizes, with 1 - IoU as the distance.
 
     python -m examples.yolov2.anchors --wider-dir wider                   # the table
-    python -m examples.yolov2.anchors --wider-dir wider --draw anchors.jpg
+    python -m examples.yolov2.anchors --wider-dir wider --draw anchors.png
 
 Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, section 2, "Dimension
 clusters". Euclidean distance would favour large boxes; 1 - IoU treats all sizes alike.
