@@ -8,12 +8,13 @@ see the pixels and decide the answer.
 import contextlib
 import logging
 import os
+import shutil
 
 import numpy as np
 
 from exporters.compare import BATCH, NAME, existing, import_package, run_batches
 from exporters.onnx import open_onnx
-from runtime.files import staged
+from runtime.files import staged, temporary_folder
 from utils import UserError
 
 INT8_NAME = NAME + "_int8.onnx"
@@ -44,11 +45,12 @@ def export_int8(reference, calibration, out):
     UserError
         With exit code 1 if too many classes change. Nothing is written then.
     """
+    out = os.path.abspath(out)
     source = existing(out, NAME + ".onnx", "onnx")
     with staged(out) as folder:
         path = os.path.join(folder, INT8_NAME)
-        with _quiet():
-            _quantise(source, path, calibration)
+        with temporary_folder(out, "int8") as work, _quietly_in(work):
+            _quantise(shutil.copy(source, work), path, calibration)
         _describe(path, len(calibration))
         predict = open_onnx(path)
         probabilities = run_batches(predict, reference.images, "ONNX Runtime, int8")
@@ -61,7 +63,7 @@ def export_int8(reference, calibration, out):
         size, full = os.path.getsize(path), os.path.getsize(source)
     print("wrote {}: {:.1f} MB instead of {:.1f}, {:.1%} of {} pictures keep their class, "
           "probabilities move by at most {:.2g}".format(
-              os.path.join(out, INT8_NAME), size / 1e6, full / 1e6, 1 - changed,
+              os.path.relpath(os.path.join(out, INT8_NAME)), size / 1e6, full / 1e6, 1 - changed,
               len(differences), differences.max()))
     return float(differences.max())
 
@@ -99,13 +101,15 @@ def _describe(path, pictures):
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Hold back ONNX Runtime's advice on preprocessing, which does not apply to this graph."""
-    logger = logging.getLogger()
+def _quietly_in(folder):
+    """Work in a folder: ONNX Runtime 1.10 leaves files there. Hold back its advice."""
+    logger, before = logging.getLogger(), os.getcwd()
     level = logger.level
     logger.setLevel(logging.ERROR)
+    os.chdir(folder)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
     finally:
+        os.chdir(before)
         logger.setLevel(level)
