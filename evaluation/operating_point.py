@@ -4,8 +4,8 @@
 Test pictures have no part in it, so the rate measured on them is a fair one.
 
 There is one threshold for one look and for searches. The best of a search's many windows scores
-higher than one look, so a bias is subtracted from the log-odds of windows: it is chosen so that, by
-search too, no more than the given rate of the non-faces reach the threshold.
+higher than one look, so a bias is subtracted from the log-odds of windows: the smallest one with
+which, by search too, no more than the given rate of the non-faces reach the threshold.
 """
 
 import math
@@ -82,7 +82,7 @@ def _warn_of_few(non_faces, rate):
 
 
 def bias_of_search(log_odds, threshold, rate):
-    """The bias with which at most a given share of searched non-faces reaches the threshold.
+    """The smallest bias with which at most a share of searched non-faces reaches the threshold.
 
     Parameters
     ----------
@@ -96,14 +96,13 @@ def bias_of_search(log_odds, threshold, rate):
     Returns
     -------
     float
-        With two decimals. 0 if there are no non-faces.
+        At least 0, with two decimals: searches keep a rate that they keep anyway.
     """
     if not len(log_odds):
         return 0.0
     highest = np.sort(log_odds)[::-1][int(rate * len(log_odds))]  # the first one to stay below
     wanted = np.clip(logit(threshold), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
-    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100,
-                         -LARGEST_BIAS, LARGEST_BIAS))
+    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100, 0, LARGEST_BIAS))
 
 
 def _best_windows(search, paths):
