@@ -227,7 +227,7 @@ def test_an_engine_that_disagrees_stops_the_file(reference, exported, tmp_path, 
     converted = onnx.load(os.path.join(exported, "darknet19_face.onnx"))
     savedmodel = exporters.savedmodel
     monkeypatch.setattr(exporters.onnx, "to_onnx", lambda *_: converted)
-    monkeypatch.setattr(savedmodel, "write_saved_model", lambda *arguments: os.mkdir(arguments[-1]))
+    monkeypatch.setattr(savedmodel, "write_saved_model", lambda *arguments: os.mkdir(arguments[2]))
     monkeypatch.setattr(savedmodel, "run_on_tensors", lambda *_: reference.expected)
     (tmp_path / old).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / old).write_text("older")
