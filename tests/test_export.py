@@ -324,7 +324,7 @@ def test_the_size_that_the_source_tells(model, exported, tmp_path):
 
 def test_a_full_disk_is_one_line(reference, tmp_path, monkeypatch):
     """The real error: /dev/full in the place of a file."""
-    def write(_, __, folder):
+    def write(weights, image_size, folder, metadata):
         os.makedirs(os.path.join(folder, "variables"))
         with tf.Graph().as_default(), tf.Session() as session:
             session.run(tf.io.write_file("/dev/full", "content"))
