@@ -17,6 +17,7 @@ from classify.search import WindowSearch
 from evaluation.figures import score_split, threshold_at
 from model.classifier import folded_classifier
 from model.metadata import LARGEST_BIAS
+from pictures.classes import FACE
 from pictures.decode import read_image
 from pictures.reader import read_ahead
 from runtime import distributed
@@ -45,7 +46,7 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
     -------
     dict
         ``threshold`` and ``search_bias``, as in :mod:`model.metadata`. Empty if no threshold keeps
-        the rate; a warning says so.
+        the rate and finds a face; a warning says so.
 
     Raises
     ------
@@ -55,14 +56,14 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
     classifier = folded_classifier(weights, image_size, precision=precision)
     with classifier.session:
         scores = score_split(classifier, split, batch_size, "choosing the threshold")
-    point = threshold_at(scores.labels, scores.face_probabilities, rate)
+    point = best_threshold(scores.labels, scores.face_probabilities, rate)
     non_faces = int(np.sum(scores.labels))
     if distributed.rank() == 0:
         _warn_of_few(non_faces, rate)
     if point["threshold"] is None:
         if distributed.rank() == 0:
-            warn("--at-fpr {:g}: no threshold keeps this rate, since non-faces have the highest "
-                 "scores of all validation pictures; none is stored".format(rate))
+            warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
+                 "have the highest scores of all validation pictures; none is stored".format(rate))
         return {}
     search = WindowSearch(weights, image_size, precision=precision)
     with search.session:
@@ -72,6 +73,33 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
               "false-positive rate of {false_positive_rate:.4f}; search bias {bias:.2f}".format(
                   bias=bias, **point), flush=True)
     return {"threshold": point["threshold"], "search_bias": bias}
+
+
+def best_threshold(labels, face_probabilities, rate):
+    """The threshold that finds most faces at a given rate of false positives.
+
+    Of those that find equally many, the one with the fewest false positives is taken: a model that
+    makes no mistakes gets a threshold between its classes, however large the rate.
+
+    Parameters
+    ----------
+    labels : array of int, [n]
+    face_probabilities : array of float, [n]
+    rate : float
+
+    Returns
+    -------
+    dict
+        As :func:`evaluation.figures.threshold_at`; the threshold is None if it would find no face.
+    """
+    point = threshold_at(labels, face_probabilities, rate)
+    is_face = np.asarray(labels) == FACE
+    face_probabilities = np.asarray(face_probabilities)
+    if not point["recall"]:
+        return dict(point, threshold=None)
+    lowest = min(value for value in face_probabilities[is_face] if value >= point["threshold"])
+    needed = float((face_probabilities[~is_face] >= lowest).mean())
+    return dict(threshold_at(labels, face_probabilities, needed), target=rate)
 
 
 def _warn_of_few(non_faces, rate):

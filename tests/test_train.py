@@ -15,7 +15,8 @@ from conftest import ROOT
 from PIL import Image
 
 import train
-from evaluation.figures import measure, score_split, threshold_at
+from evaluation.figures import measure, score_split
+from evaluation.operating_point import best_threshold
 from model.checkpoints import find_checkpoint
 from model.classifier import classifier_from_weights
 from model.literal_names import literal
@@ -158,7 +159,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tm
     """Row 0 is the file's own validation; killed in epoch 1, the run ends with the same bits."""
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     options = ("--epochs", "2", "--save-every", "3", "--init-from", tiny_model.npz, "--patience",
-               "2", "--at-fpr", "0.25")
+               "2", "--at-fpr", "0.5")
     said = finish(few, whole, *options).stdout
     assert "the start weights before training: validation loss" in said and "hint" not in said
     assert end_after(few, killed, 3, signal.SIGKILL, *options)[0] == -signal.SIGKILL
@@ -179,7 +180,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tm
     assert record["log_dir"] == os.path.join("..", "logs")
     best = read_frozen(os.path.join(whole, "model", "darknet19_frozen.pb"))
     scores = score_split(classifier_from_weights(best, 32), load_split(few, "val"))
-    point = threshold_at(scores.labels, scores.face_probabilities, 0.25)
+    point = best_threshold(scores.labels, scores.face_probabilities, 0.5)
     assert record.get("threshold") == pytest.approx(point["threshold"], abs=1e-4)
 
 
