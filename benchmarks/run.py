@@ -210,11 +210,11 @@ def ratios(batch_size):
         ("training", "stock", "plain-stock"),
         ("training from files", "tf2", "plain-tf2"), ("training from files", "mkl", "plain-mkl"),
         (many, "tf2", "pytorch"), (many, "tf2-bfloat16", "pytorch-bfloat16"),
-        (many, "tf2", "onnxruntime"), (many, "tf2-bfloat16", "onnxruntime-int8"),
-        (many, "mkl", "onnxruntime"),
+        (many, "tf2", "onnxruntime"), (many, "tf2-bfloat16", "onnxruntime"),
+        (many, "tf2-bfloat16", "onnxruntime-int8"), (many, "mkl", "onnxruntime"),
         (single, "tf2", "pytorch"), (single, "tf2-bfloat16", "pytorch-bfloat16"),
-        (single, "tf2", "onnxruntime"), (single, "tf2-bfloat16", "onnxruntime-int8"),
-        (single, "mkl", "onnxruntime"))
+        (single, "tf2", "onnxruntime"), (single, "tf2-bfloat16", "onnxruntime"),
+        (single, "tf2-bfloat16", "onnxruntime-int8"), (single, "mkl", "onnxruntime"))
     names = SHORT_TITLES
     rows = [("{}, {}, against {}".format(task, names[above], names[below]),
              (task, above), (task, below)) for task, above, below in pairs]
