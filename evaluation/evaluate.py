@@ -102,10 +102,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
         If no picture of a class decodes, or if a file of another kind would be replaced.
     """
     if distributed.rank() == 0:
-        check_replaceable(metrics_path, lambda path: starts_with(path, METRICS_START),
-                          "a file of figures")
-        if options.report:
-            check_report_folder(options.report)
+        _check_outputs(metrics_path, options.report)
     in_use = describe_threshold(model, options.threshold)
     options = options._replace(threshold=threshold_of(model, options.threshold))
     split = union(splits)
@@ -140,6 +137,14 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
         write_report(options.report, name, scores, figures, mapper, find_provenance(
             model, options.data_dir, options.log_dir, tuple(map(len, split))))
         print("wrote {}".format(os.path.join(options.report, "index.html")))
+
+
+def _check_outputs(metrics_path, report):
+    """Check that no file of another kind would be replaced."""
+    check_replaceable(metrics_path, lambda path: starts_with(path, METRICS_START),
+                      "a file of figures")
+    if report:
+        check_report_folder(report)
 
 
 def _figures_of_search(searched, splits, options):
