@@ -1,8 +1,7 @@
 """Pictures from files: find them, decode them to upright RGB arrays, resize them.
 
-The one place where the project decodes image files, so that training, testing and inference see
-the same pixels. A file that does not decode raises :class:`BadImage`, which callers report, count
-and skip.
+The one place where the project decodes image files, so that all of it sees the same pixels. A file
+that does not decode raises :class:`BadImage`, which callers report, count and skip.
 """
 
 import collections
