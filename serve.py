@@ -19,7 +19,7 @@ import signal
 
 from classify.api import load
 from classify.search import CHOICES
-from model.released import RELEASED
+from model.released import describe_model
 from pictures.decode import MAX_PIXELS
 from pictures.reader import LARGEST_SIZE
 from runtime.session import PRECISIONS
@@ -113,9 +113,7 @@ def main():
 
 
 def _announce(model, host, port):
-    print("model: {0}{1}, input {2} x {2}, threshold {3:g}".format(
-        model.path, " (the released one)" if model.path == RELEASED else "", model.image_size,
-        model.threshold))
+    print(describe_model(model.path, model.image_size, model.threshold))
     if not is_loopback(host):
         warn("--host {}: everyone who reaches this computer can use this server; it has no "
              "password and no encryption".format(host))
