@@ -20,7 +20,10 @@ from imgaug.augmentables.bbs import BoundingBox, BoundingBoxesOnImage  # noqa: E
 MOST_BOXES = 50  # of a picture that the loss looks at; the largest are taken
 SAME_SIZE = 10  # steps between changes of the input size, as in the paper
 VISIBLE = 0.4  # a face of which less is left in the picture is ignored
-MIN_SIDE = 0.02  # a face narrower than this share of the picture is ignored
+MIN_SIDE = 0.06  # a face narrower than this share of the picture is ignored: the grid is too coarse
+# Ranges of the zoom, one is drawn, and how far the picture moves at each, as shares of its sides:
+# so that what is zoomed in on can be anywhere in it.
+ZOOMS = ((0.6, 1.2), 0.2), ((1.2, 1.8), 0.35), ((1.8, 2.6), 0.6)
 LONGEST = 768  # pixels: larger photographs are scaled down before they are augmented
 
 # faces, ignored : float32, [batch, MOST_BOXES, 4]; rows of zeros fill up.
@@ -108,8 +111,10 @@ def build_augmenter(size):
     return iaa.Sequential([
         iaa.Fliplr(0.5),
         # Zooms in mostly: most faces in photographs are small.
-        iaa.Affine(scale=(0.6, 1.8), translate_percent={"x": (-0.25, 0.25), "y": (-0.25, 0.25)},
-                   rotate=(-8, 8), cval=(0, 255), backend="cv2"),
+        iaa.OneOf([iaa.Affine(scale=scale, translate_percent={"x": (-move, move),
+                                                              "y": (-move, move)},
+                              rotate=(-8, 8), cval=(0, 255), backend="cv2")
+                   for scale, move in ZOOMS]),
         iaa.Resize({"height": size, "width": size}, interpolation="linear"),
         iaa.Multiply((0.6, 1.4), per_channel=0.2),
         iaa.Sometimes(0.3, iaa.LinearContrast((0.6, 1.5))),

@@ -24,7 +24,7 @@ from examples.yolov2.boxes import NUMBERS, detections, encode
 from examples.yolov2.detector import DEFAULT, freeze, saved_variables
 from examples.yolov2.evaluate import average_precision, detect_all
 from examples.yolov2.loss import yolo_loss
-from examples.yolov2.photographs import KEEP, read_photographs, read_wider
+from examples.yolov2.photographs import KEEP, prune, read_photographs, read_wider
 from model.checkpoints import keep_only, newest_checkpoint, save_checkpoint
 from model.weights import assign
 from pictures.decode import read_image, resize
@@ -107,7 +107,7 @@ class Trainer:
 
     def __init__(self, options, photographs):
         self.options, self.photographs = options, photographs
-        self.anchors = find_anchors(face_sizes(photographs["train"]), COUNT)
+        self.anchors = _anchors(photographs["train"])
         self._checkpoints = os.path.join(options.run_dir, "checkpoints")
         self._history = os.path.join(options.run_dir, "history.csv")
         graph = tf.Graph()
@@ -238,6 +238,12 @@ class Trainer:
         keep_only(self._checkpoints, [step])
         history.write_history(self._history, self.rows)
         return checkpoint
+
+
+def _anchors(photographs):
+    """Anchors of the faces that the rule counts. The others are many and tiny."""
+    large = [each for each in (prune(each, "large") for each in photographs) if each]
+    return find_anchors(face_sizes(large or photographs), COUNT)
 
 
 def train(options, photographs):
