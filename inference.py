@@ -39,11 +39,12 @@ from model import released
 from model.classifier import folded_classifier
 from model.weight_files import read_weights
 from pictures.classes import CLASS_NAMES
-from pictures.decode import BadImage, PassedOver
+from pictures.decode import BadImage
 from pictures.lists import add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
 from pictures.samples import photographs
 from pictures.sheets import picture_name
+from pictures.walk import PassedOver
 from runtime import distributed
 from runtime.session import explain_memory_errors
 from utils import (

@@ -16,10 +16,11 @@ import csv
 import itertools
 import os
 
-from pictures.decode import BadImage, PassedOver, find_images, pixel_digest, read_image
+from pictures.decode import BadImage, pixel_digest, read_image
 from pictures.lists import SPLITS, save_lists
 from pictures.reader import map_in_threads
 from pictures.samples import SAMPLE_COUNTS, build_sample
+from pictures.walk import PassedOver, find_images
 from utils import UserError, cli, number_type, open_regular, printable, progress, warn
 
 # Where copies of CelebA have their images and their partition, below its folder.

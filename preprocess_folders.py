@@ -21,7 +21,7 @@ import numpy as np
 
 from negatives.checks import near_duplicate_groups, perceptual_hash
 from pictures.classes import FACE, NON_FACE
-from pictures.decode import BadImage, PassedOver, pixel_digest, read_image
+from pictures.decode import BadImage, pixel_digest, read_image
 from pictures.folders import OPTIONS, add_folder_arguments, find_files
 from pictures.lists import (
     CELEBA,
@@ -33,6 +33,7 @@ from pictures.lists import (
 )
 from pictures.reader import map_in_threads, read_batches
 from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
+from pictures.walk import PassedOver
 from utils import (
     HelpFormatter,
     UserError,

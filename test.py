@@ -21,10 +21,10 @@ from model.classifier import folded_classifier
 from model.released import add_weights_argument, choose_model, locate
 from model.weight_files import is_frozen_graph, read_weights
 from pictures.classes import FACE, NON_FACE
-from pictures.decode import PassedOver
 from pictures.folders import add_folder_arguments, find_files
 from pictures.lists import Split, add_data_arguments, add_source_arguments, load_sources
 from pictures.reader import LARGEST_BATCH
+from pictures.walk import PassedOver
 from runtime import distributed
 from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type

@@ -11,8 +11,9 @@ import sys
 
 from classify.inputs import InputImage, digest
 from classify.videos import video_frames
-from pictures.decode import VIDEO_EXTENSIONS, BadImage, find_images
+from pictures.decode import VIDEO_EXTENSIONS, BadImage
 from pictures.lists import read_names
+from pictures.walk import find_images
 from utils import UserError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
@@ -72,7 +73,7 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
     exclude : collection of str
         Real paths of files and folders to leave out of folders, patterns and lists.
     report : callable of (str, str), optional
-        Called for what is passed over in folders: see :func:`pictures.decode.find_images`.
+        Called for what is passed over in folders: see :func:`pictures.walk.find_images`.
 
     Yields
     ------

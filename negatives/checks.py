@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pictures import decode
 from pictures.lists import load_list, resolve
+from pictures.walk import find_images
 from utils import HelpFormatter, UserError, cli, printable, progress, warn
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
@@ -256,7 +257,7 @@ def expand_name(name, data_dir):
         No such file, or a damaged list.
     """
     if os.path.isdir(name):
-        return list(decode.find_images(name))
+        return list(find_images(name))
     if name.endswith(".pickle"):
         return [resolve(item, data_dir) for item in load_list(name)]
     if not os.path.exists(name):

@@ -6,6 +6,7 @@ from negatives.checks import FaceDetector, perceptual_hash
 from negatives.reports import Rejection
 from negatives.store import NegativeSample
 from pictures import decode
+from pictures.walk import PassedOver, find_images
 from utils import UserError, progress, warn
 
 
@@ -64,8 +65,8 @@ def read_folder(folder, keep_faces=False):
 
 def _choose_files(folder):
     """The picture files in a folder's categories, and rejections of those in no category."""
-    passed_over = decode.PassedOver()
-    paths = list(decode.find_images(folder, report=passed_over.add))
+    passed_over = PassedOver()
+    paths = list(find_images(folder, report=passed_over.add))
     if passed_over:
         warn("{}: passed over {}".format(folder, passed_over))
     inside = [path for path in paths if _category(path, folder)]

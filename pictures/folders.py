@@ -4,7 +4,8 @@ import collections
 import os
 
 from pictures.classes import FACE, NON_FACE
-from pictures.decode import EXTENSIONS, PassedOver, find_images
+from pictures.decode import EXTENSIONS
+from pictures.walk import PassedOver, find_images
 from utils import UserError
 
 OPTIONS = {FACE: "--faces", NON_FACE: "--non-faces"}

@@ -12,11 +12,11 @@ from pictures.decode import (
     EXTENSIONS,
     VIDEO_EXTENSIONS,
     BadImage,
-    PassedOver,
-    find_images,
     read_image,
     resize,
+    upright_size,
 )
+from pictures.walk import PassedOver, find_images
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)
@@ -267,6 +267,24 @@ def test_orientation_in_other_formats(picture, kind, tolerance, orientation):
     exif[0x0112] = orientation
     content = encode(Image.fromarray(picture), kind, exif=exif, quality=95)
     close(read_image(content), ORIENTATIONS[orientation](picture), tolerance)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "TIFF", "GIF"])
+@pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
+def test_the_upright_size_is_that_of_the_decoded_picture(picture, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(picture), kind, **({} if kind == "GIF" else {"exif": exif}))
+    assert upright_size(content) == read_image(content).shape[1::-1]
+
+
+def test_no_upright_size(tmp_path):
+    os.mkfifo(str(tmp_path / "pipe.jpg"))
+    for source, cause in ((str(tmp_path / "pipe.jpg"), "not a regular file"), (b"", "empty file"),
+                          (b"text", "not an image"), (b"%!PS-Adobe-3.0\n%%BoundingBox: 0 0 9 9\n",
+                                                     "not an image in a known format")):
+        with pytest.raises(BadImage, match=cause):
+            upright_size(source)
 
 
 def test_every_extension_of_the_formats_is_listed():

@@ -1,5 +1,7 @@
 """The YOLOv2 example's reading of boxes: WIDER FACE, Pascal VOC, the rule on small faces."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,32 @@ VOC = """<annotation><filename>one.jpg</filename>
 <object><name>face</name>
 <bndbox><xmin>-5</xmin><ymin>0</ymin><xmax>20</xmax><ymax>120</ymax></bndbox></object>
 </annotation>"""
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.tif", "turned.png"])
+def test_boxes_are_shares_of_the_upright_photograph(tmp_path, name):
+    """200 x 100 as stored, shown as 100 x 200; newer versions of Pillow turn a TIFF themselves."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (200, 100), "grey").save(str(tmp_path / name), exif=exif)
+    (tmp_path / "boxes.txt").write_text("{}\n1\n10 20 50 100\n".format(name))
+    photograph, = read_photographs(str(tmp_path), str(tmp_path / "boxes.txt"))
+    np.testing.assert_allclose(photograph.boxes, [[0.1, 0.1, 0.6, 0.6]])
+
+
+def test_what_is_no_photograph_is_skipped(tmp_path, capsys):
+    Image.new("RGB", (200, 100)).save(str(tmp_path / "good.png"))
+    (tmp_path / "page.jpg").write_text("<html>")
+    (tmp_path / "half.tif").write_bytes(b"II*\0\x08\0\0\0\x01\0")
+    os.mkfifo(str(tmp_path / "pipe.jpg"))
+    names = ["page.jpg", "half.tif", "pipe.jpg", "good.png"]
+    (tmp_path / "boxes.txt").write_text("".join(
+        "{}\n1\n10 20 50 60\n".format(name) for name in names))
+    photograph, = read_photographs(str(tmp_path), str(tmp_path / "boxes.txt"))
+    assert photograph.path.endswith("good.png")
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(
+        name in line and line.endswith("skipped") for name, line in zip(names, errors))
 
 
 @pytest.fixture
@@ -41,7 +69,7 @@ def test_wider_by_the_rule(wider, capsys):
     np.testing.assert_allclose(large.ignored, [[0, 0, 0.1, 0.2]])
     np.testing.assert_allclose(turned.boxes, [[0.1, 0.1, 0.6, 0.6]])  # shown upright: 100 x 200
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "none.jpg: No such file or directory; skipped" in error
+    assert error.count("\n") == 1 and "none.jpg: no such file; skipped" in error
 
 
 def test_wider_with_small_faces(wider):

@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 from classify.finding import check_names, find_inputs
 from examples.yolov2.boxes import NMS_IOU
 from examples.yolov2.detector import DEFAULT, DEFAULT_SIZE, Detector
-from pictures.decode import EXTENSIONS, BadImage, PassedOver
+from pictures.decode import EXTENSIONS, BadImage
 from pictures.sheets import GREEN, font, mark_drawing, save_picture
+from pictures.walk import PassedOver
 from runtime.files import write_json
 from runtime.session import PRECISIONS
 from utils import HelpFormatter, UserError, cli, number_type, printable, warn

@@ -10,15 +10,14 @@ import os
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
-from PIL import Image
 
 from pictures.boxes import read_boxes
+from pictures.decode import BadImage, upright_size
 from utils import UserError, open_regular, warn
 
 MAX_FACES = 10
 MIN_AREA = 0.01  # of the picture's
 MAX_XML_BYTES = 1 << 20
-ORIENTATION_TAG, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is shown turned by 90 degrees
 KEEP = ("pruned", "large", "all")
 
 # path : str
@@ -76,8 +75,8 @@ def read_photographs(images, boxes, keep="pruned"):
         path = os.path.join(images, name)
         try:
             photographs.append(_photograph(path, faces))
-        except (OSError, Image.DecompressionBombError) as error:
-            warn("{}: {}; skipped".format(path, getattr(error, "strerror", None) or error))
+        except BadImage as error:
+            warn("{}: {}; skipped".format(path, error))
     kept = [each for each in (prune(each, keep) for each in photographs) if each]
     if not kept:
         raise UserError("{}: none of its {:,} photographs is in {} with the faces that the rule "
@@ -87,10 +86,7 @@ def read_photographs(images, boxes, keep="pruned"):
 
 def _photograph(path, faces):
     """A photograph whose boxes are clipped to the picture and given as shares of its sides."""
-    with Image.open(path) as image:  # reads the header only
-        width, height = image.size
-        if image.getexif().get(ORIENTATION_TAG) in TURNED:
-            width, height = height, width
+    width, height = upright_size(path)
     boxes = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     boxes = np.clip(boxes / np.float32([width, height, width, height]), 0, 1)
     valid = np.array([is_valid for _, is_valid in faces], bool) & (area(boxes) > 0)
