@@ -18,7 +18,6 @@ found and survive Ctrl-C. The exit code is 0 if any picture was classified, 1 if
 import argparse
 import collections
 import contextlib
-import errno
 import functools
 import os
 import sys
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from classify.api import load
 from classify.finding import check_names, find_inputs
 from classify.inputs import digest
-from classify.outputs import OutputOptions, open_outputs
+from classify.outputs import ONE_PICTURE_ERRORS, OutputOptions, open_outputs
 from classify.predict import predict_on_all_ranks
 from classify.search import CHOICES, search_bias, zooms_of
 from classify.tables import check_table, keep_whole_rows
@@ -56,10 +55,6 @@ from utils import (
     progress,
     warn,
 )
-
-# Errors that concern one picture: its name is too long for a copy or a heat map, its file is gone,
-# or a folder and a file of the same name are in each other's way. Others end the run.
-ONE_PICTURE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 InputOptions = collections.namedtuple(
     "InputOptions", "names frames_per_second camera", defaults=((), 1.0, None))
@@ -269,6 +264,9 @@ def _check_outputs(parser, args):
         parser.error("--csv, --json and --montage need different files")
     if set(outputs) & {os.path.realpath(name) for name in args.images if name != "-"}:
         parser.error("a file that --csv, --json or --montage would write is among the pictures")
+    for option, folder in (("--heatmap", args.heatmap), ("--sort-into", args.sort_into)):
+        if folder and os.path.lexists(folder) and not os.path.isdir(folder):
+            parser.error("{} {}: not a folder; name another".format(option, folder))
 
 
 @cli

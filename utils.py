@@ -102,6 +102,8 @@ def _discard_output():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+MESSAGE_END = 5000  # characters at both ends of a message that are shown; a path may have 4,096
+
 # Letters and marks that show as nothing though Unicode does not class them as invisible.
 BLANK_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
@@ -129,7 +131,10 @@ def warn(message):
 
 
 def _one_line(message):
-    return printable(str(message).strip(" \n"))
+    line = printable(str(message).strip(" \n"))
+    if len(line) > 2 * MESSAGE_END:  # a name out of a hostile file
+        line = "{} ... {}".format(line[:MESSAGE_END], line[-MESSAGE_END:])
+    return line
 
 
 def progress(iterable=None, **options):
@@ -282,6 +287,22 @@ def starts_with(path, text):
     with open(path, "rb") as stream:
         found = stream.read(len(text.encode())).rstrip(b"\0")
     return text.encode().startswith(found)
+
+
+def is_json_with(path, keys):
+    """Whether a file is a JSON object that has all of these keys."""
+    try:
+        return set(keys) <= set(read_json(path))
+    except UserError:
+        return False
+
+
+def check_json(path, keys, what):
+    """Check that writing a JSON object replaces at most one with the same keys.
+
+    See :func:`check_replaceable`; a start of the text alone would take many files for ours.
+    """
+    check_replaceable(path, lambda _: is_json_with(path, keys), what)
 
 
 def sha256(path):

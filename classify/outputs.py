@@ -5,6 +5,7 @@ after each batch, and ``close()``. See :mod:`classify.tables` for the CSV and JS
 """
 
 import collections
+import errno
 import filecmp
 import io
 import os
@@ -29,6 +30,10 @@ from pictures.sheets import (
 )
 from runtime.files import temporary_path, write_atomically
 from utils import UserError, printable
+
+# Errors that concern one picture: its name is too long for a copy or a heat map, its file is gone,
+# or a folder and a file of the same name are in each other's way. Others end the run.
+ONE_PICTURE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 TILE = 160  # height and width of a picture in the montage, in pixels
 

@@ -8,7 +8,9 @@ import glob
 import os
 import re
 
-from runtime.session import tf
+from model.checkpoint_index import check_index
+from model.literal_names import literal
+from runtime.session import CHECKPOINT_ERRORS, tf
 from utils import UserError, regular_size
 
 # The files of a checkpoint as TensorFlow names them, and while it writes them. The index is written
@@ -57,6 +59,31 @@ def save_checkpoint(saver, session, folder, step):
         raise UserError("{}: the checkpoint of step {} can't be written ({}); those before are "
                         "whole: check the permissions and the free disk space".format(
                             folder, int(step), cause(error)), exit_code=1)
+
+
+def restore_checkpoint(saver, session, checkpoint, remedy):
+    """Restore a checkpoint; a damaged one is refused before it can end the process.
+
+    Parameters
+    ----------
+    saver : tf.train.Saver
+    session : tf.Session
+    checkpoint : str
+        Its prefix; any characters may be in it.
+    remedy : str
+        What to do about one that does not restore, for the error line.
+
+    Raises
+    ------
+    UserError
+        Missing, damaged, or of another graph.
+    """
+    check_index(checkpoint, remedy)
+    try:
+        with literal(checkpoint) as name:
+            saver.restore(session, name)
+    except CHECKPOINT_ERRORS as error:
+        raise UserError("{}: does not restore ({}); {}".format(checkpoint, cause(error), remedy))
 
 
 def newest_steps(folder, count):

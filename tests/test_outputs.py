@@ -187,6 +187,14 @@ def test_results_never_become_pictures(infer, pictures, monkeypatch, option):
     assert listed[0] == 6 and listed[2] == listed[3]
 
 
+@pytest.mark.parametrize("option", ["--heatmap", "--sort-into"])
+def test_a_file_is_no_folder_for_results(infer, pictures, tmp_path, option):
+    (tmp_path / "photo.png").write_bytes(b"content")
+    outcome = infer(option, tmp_path / "photo.png", pictures)
+    assert outcome.code == 2 and "photo.png: not a folder; name another" in outcome.err
+    assert not outcome.out and (tmp_path / "photo.png").read_bytes() == b"content"
+
+
 def test_one_picture_in_the_way_does_not_end_the_run(infer, pictures, tmp_path):
     """Names too long for a map; a file where a folder belongs; a folder where a file belongs."""
     folder = tmp_path / "input"

@@ -320,7 +320,7 @@ def test_a_second_training_in_the_folder_changes_nothing(run_script, few, traine
     with locked(Settings(model_dir=os.path.join(trained, "model"), log_dir=trained)):
         outcome = run_here(run_script, few, trained, "--restart", "--epochs", "1")
     assert outcome.code == 2
-    assert len(outcome.err.splitlines()) == 1 and "another train.py" in outcome.err
+    assert len(outcome.err.splitlines()) == 1 and "another training" in outcome.err
     assert sorted(os.walk(trained)) == before
 
 

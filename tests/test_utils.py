@@ -221,6 +221,15 @@ def test_invisible_characters_are_shown(name, shown):
     assert printable(name) == shown
 
 
+def test_a_message_of_any_length_stays_readable(capsys):
+    path, remedy = "/" + 4095 * "a", "make it again"
+    warn("{}: no such file; {}".format(path, remedy))
+    assert capsys.readouterr().err == "warning: {}: no such file; {}\n".format(path, remedy)
+    warn("{}: no such file; {}".format(10 ** 6 * "b", remedy))
+    line = capsys.readouterr().err
+    assert len(line) < 11000 and line.endswith("no such file; make it again\n") and " ... " in line
+
+
 def test_line_breaks_in_names_are_shown_in_messages(capsys):
     warn("a.jpg\n: no such file")
     warn("a\u3000b")

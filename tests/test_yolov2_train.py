@@ -1,7 +1,9 @@
 """The YOLOv2 example as a whole: it learns made pictures, resumes, freezes and detects."""
 
+import glob
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -40,7 +42,8 @@ def made(tmp_path_factory):
 
 def options(folder, weights, **changes):
     return Options(
-        weights=weights, run_dir=os.path.join(folder, "run"), workers=0, sizes=(96,), val_size=96,
+        weights=weights, workers=0, sizes=(96,), val_size=96,
+        run_dir=os.path.join(folder, "run [1] *?\\ {x}"),  # TensorFlow takes it for a pattern
         model=os.path.join(folder, "detector.pb"), steps=STEPS, freeze_steps=STEPS - 2,
         validate_every=STEPS, batch_size=8, augment=False, max_lr=1e-3)._replace(**changes)
 
@@ -70,6 +73,16 @@ def test_resumes_where_it_ended(trained, made, capsys):
     assert "resuming at step 60 of 60" in capsys.readouterr().out
     with pytest.raises(UserError, match="made with max-lr 0.001, not 0.01"):
         Trainer(settings._replace(max_lr=1e-2), made[1])
+
+
+def test_a_damaged_checkpoint_is_refused(trained, made, tmp_path):
+    settings, _ = trained
+    shutil.copytree(settings.run_dir, str(tmp_path / "run"))
+    index, = glob.glob(str(tmp_path / "run" / "checkpoints" / "*.index"))
+    with open(index, "r+b") as stream:
+        stream.truncate(os.path.getsize(index) - 7)
+    with pytest.raises(UserError, match="not a whole checkpoint.*begin again with --restart"):
+        train(settings._replace(run_dir=str(tmp_path / "run")), made[1])
 
 
 def test_detect_writes_pictures_and_json(trained, made, run_script, tmp_path, video):

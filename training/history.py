@@ -16,7 +16,7 @@ from pictures.sheets import CHART_STYLE, GREY, PAPER, hexadecimal
 from runtime.files import temporary_path, write_atomically
 from training.mixture import describe
 from training.settings import RUN_SETTINGS
-from utils import UserError, warn
+from utils import UserError, check_replaceable, open_regular, starts_with, warn
 
 COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
@@ -55,18 +55,26 @@ def read_history(path):
     UserError
         If it is not a history file.
     """
-    if not os.path.exists(path):
-        return []
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
+        with open_regular(path, "r", newline="", encoding="utf-8") as stream:
             rows = [_parse_row(row) for row in csv.DictReader(stream)]
         steps = [row["step"] for row in rows]
         if steps != sorted(set(steps)):
             raise ValueError("steps out of order")
         return rows
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError("{}: {}; move it away or choose another --log-dir".format(
+            path, error.strerror))
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError("{}: not a training history; move it away or choose another "
                         "--log-dir".format(path))
+
+
+def check_history(path):
+    """Check that writing the history does not replace another file; raises UserError."""
+    check_replaceable(path, lambda _: starts_with(path, ",".join(COLUMNS)), "a training history")
 
 
 def _parse_row(cells):

@@ -13,25 +13,36 @@ NAME = ".train.lock"
 
 @contextlib.contextmanager
 def locked(settings):
-    """Hold the folders of a training for the block, if no other process does. Rank 0 holds them.
+    """Hold the folders of train.py for the block: see :func:`locked_folders`. Rank 0 holds them.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+    options = {"--log-dir": settings.log_dir}
+    if not settings.lr_range_test:
+        options["--model-dir"] = settings.model_dir
+    with locked_folders({} if distributed.rank() else options):
+        yield
+
+
+@contextlib.contextmanager
+def locked_folders(options):
+    """Hold the folders of a training for the block, if no other process does.
 
     The operating system ends a lock with the process that holds it, however that ends. Folders
     that do not exist are made, and removed again if they stay empty.
 
     Parameters
     ----------
-    settings : Settings
+    options : dict of str to str
+        The folders, by the options that name them.
 
     Raises
     ------
     UserError
         When another process holds one of them.
     """
-    options = {"--log-dir": settings.log_dir}
-    if not settings.lr_range_test:
-        options["--model-dir"] = settings.model_dir
-    if distributed.rank():
-        options = {}
     by_path = {os.path.realpath(folder): (option, folder) for option, folder in options.items()}
     with contextlib.ExitStack() as stack:
         for path in sorted(by_path):
@@ -66,7 +77,7 @@ def _open_locked(name, option, folder):
             stream.seek(0)
             holder = stream.read(200).strip()
             stream.close()
-            raise UserError("{}: another train.py is using this folder{}; wait until it has ended "
+            raise UserError("{}: another training is using this folder{}; wait until it has ended "
                             "or choose another {}".format(
                                 folder, " ({})".format(holder) if holder else "", option))
         except OSError as error:  # some network file systems have no locks

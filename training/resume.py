@@ -4,19 +4,17 @@ import collections
 import hashlib
 import os
 
-from model.checkpoint_index import check_index
-from model.checkpoints import cause, newest_checkpoint, other_files
-from model.literal_names import literal
+from model.checkpoints import newest_checkpoint, other_files, restore_checkpoint
 from pictures.lists import relative_to_data
 from runtime import distributed
 from runtime.files import write_json
-from runtime.session import CHECKPOINT_ERRORS, tf
-from training.history import read_history, write_history
+from runtime.session import tf
+from training.history import check_history, read_history, write_history
 from training.mixture import describe
 from training.schedule import START, EpochSchedule, Segment
 from training.settings import RUN_SETTINGS
 from training.warm_start import warm_start
-from utils import UserError, read_json
+from utils import UserError, is_json_with, read_json
 
 RECORD = "settings.json"
 AGAIN = "begin again with --restart"
@@ -54,6 +52,10 @@ def plan_run(settings, splits):
 
 def _plan(settings, splits):
     folder = checkpoint_folder(settings)
+    check_history(os.path.join(settings.log_dir, "history.csv"))
+    if is_json_with(os.path.join(settings.model_dir, RECORD), ["anchors"]):
+        raise UserError("{}: a detector is trained there; choose another --model-dir".format(
+            settings.model_dir))
     checkpoint = None if settings.restart else newest_checkpoint(folder)
     length, half = max(map(len, splits["train"])), settings.batch_size // 2
     record = {name: getattr(settings, name) for name in RUN_SETTINGS}
@@ -154,13 +156,8 @@ def start_or_resume(session, saver, settings, plan):
 
 def _restore(session, saver, checkpoint):
     """Restore a checkpoint and return its step."""
-    remedy = "remove its files to use the one before, or " + AGAIN
-    check_index(checkpoint, remedy)
-    try:
-        with literal(checkpoint) as name:
-            saver.restore(session, name)
-    except CHECKPOINT_ERRORS as error:
-        raise UserError("{}: does not restore ({}); {}".format(checkpoint, cause(error), remedy))
+    restore_checkpoint(
+        saver, session, checkpoint, "remove its files to use the one before, or " + AGAIN)
     step = int(session.run(tf.train.get_global_step(session.graph)))
     if step != _step_in_name(checkpoint):
         raise UserError("{}: holds step {}, not that of its name; rename or remove its files"

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from examples.yolov2.photographs import KEEP, read_wider
-from pictures.decode import read_image, resize
+from pictures.decode import BadImage, read_image, resize
 from pictures.sheets import BLUE, GREEN, contact_sheet, picture_name, save_picture
-from utils import HelpFormatter, UserError, cli, number_type
+from utils import HelpFormatter, UserError, cli, number_type, warn
 
 COUNT = 5  # as in the paper
 
@@ -108,7 +108,11 @@ def draw_anchors(photographs, anchors, size=224):
     """
     tiles = []
     for each in photographs:
-        tile = Image.fromarray(resize(read_image(each.path), size, size))
+        try:
+            tile = Image.fromarray(resize(read_image(each.path), size, size))
+        except BadImage as error:
+            warn("{}: {}; skipped".format(each.path, error))
+            continue
         draw = ImageDraw.Draw(tile)
         nearest = anchors[size_iou(each.boxes[:, 2:] - each.boxes[:, :2], anchors).argmax(1)]
         centers = (each.boxes[:, :2] + each.boxes[:, 2:]) / 2
@@ -117,6 +121,9 @@ def draw_anchors(photographs, anchors, size=224):
             for box in boxes:
                 draw.rectangle([float(corner) for corner in box * size], outline=colour, width=2)
         tiles.append(np.asarray(tile))
+    if not tiles:
+        raise UserError("none of the {} photographs to draw decodes; check the disk".format(
+            len(photographs)))
     return contact_sheet(tiles, columns=4, tile=size,
                          title="Faces (green) and the nearest of the anchors (blue)")
 

@@ -10,19 +10,20 @@ moving statistics of training photographs.
 
 import argparse
 import os
-import tempfile
 
 from examples.yolov2 import history
 from examples.yolov2.network import RANDOM
 from examples.yolov2.photographs import KEEP, read_wider
 from examples.yolov2.train import Options, train
 from pictures.sheets import BLUE, RED, hexadecimal, picture_name
-from runtime.files import write_json
-from runtime.session import PRECISIONS
-from utils import HelpFormatter, cli, number_type
+from runtime.files import temporary_folder, write_json
+from runtime.session import PRECISIONS, explain_memory_errors
+from utils import HelpFormatter, check_replaceable, cli, number_type, starts_with
+
+JSON_START = '[\n  {\n    "weights": '  # how the numbers' file starts
 
 
-def compare(options, seeds, photographs, weights):
+def compare(options, seeds, photographs, weights, folder):
     """Train with each seed on each kind of weights.
 
     Parameters
@@ -33,6 +34,8 @@ def compare(options, seeds, photographs, weights):
     photographs : dict of str to list of Photograph
     weights : dict of str to str
         What to train from, by label.
+    folder : str
+        For temporary files, 300 MB.
 
     Returns
     -------
@@ -43,15 +46,16 @@ def compare(options, seeds, photographs, weights):
     for seed in seeds:
         for label, source in weights.items():
             print("{}, seed {}".format(label, seed), flush=True)
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary_folder(folder, "yolov2-compare") as run_dir:
                 rows = train(options._replace(
-                    weights=source, seed=seed, run_dir=folder,
-                    model=os.path.join(folder, "detector.pb")), photographs)
+                    weights=source, seed=seed, run_dir=run_dir,
+                    model=os.path.join(run_dir, "detector.pb")), photographs)
             results.append((label, seed, rows))
     return results
 
 
 @cli
+@explain_memory_errors("use a smaller --batch-size or a smaller --size")
 def main():
     default = Options()
     parser = argparse.ArgumentParser(
@@ -79,6 +83,9 @@ def main():
     args = parser.parse_args()
     if args.size % 32:
         parser.error("--size is a multiple of 32")
+    path = os.path.splitext(args.plot)[0] + ".json"
+    check_replaceable(path, lambda name: starts_with(name, JSON_START),
+                      "a comparison of this program")
     photographs = {"train": read_wider(args.wider_dir, "train", args.keep),
                    "val": read_wider(args.wider_dir, "val")}
     options = default._replace(
@@ -86,13 +93,13 @@ def main():
         freeze_steps=args.steps if args.freeze_steps is None else args.freeze_steps,
         validate_every=args.validate_every, precision=args.precision)
     results = compare(options, args.seeds, photographs,
-                      {"these weights": args.weights, "random weights": RANDOM})
+                      {"these weights": args.weights, "random weights": RANDOM},
+                      os.path.dirname(os.path.abspath(args.plot)))
     colours = {"these weights": hexadecimal(BLUE), "random weights": hexadecimal(RED)}
     history.plot_precision(
         args.plot, [(label, colours[label], rows) for label, _, rows in results],
         "Validation, {} photographs, seeds {}".format(
             len(photographs["val"]), ", ".join(map(str, args.seeds))))
-    path = os.path.splitext(args.plot)[0] + ".json"
     write_json(path, [dict(weights=label, seed=seed, history=rows)
                       for label, seed, rows in results])
     for label, seed, rows in results:

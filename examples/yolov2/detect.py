@@ -14,14 +14,24 @@ import os
 from PIL import Image, ImageDraw
 
 from classify.finding import check_names, find_inputs
+from classify.outputs import ONE_PICTURE_ERRORS
 from examples.yolov2.boxes import NMS_IOU
 from examples.yolov2.detector import DEFAULT, DEFAULT_SIZE, Detector
 from pictures.decode import EXTENSIONS, BadImage
-from pictures.sheets import GREEN, font, mark_drawing, save_picture
+from pictures.sheets import GREEN, check_drawing, font, mark_drawing, save_picture
 from pictures.walk import PassedOver
 from runtime.files import write_json
-from runtime.session import PRECISIONS
-from utils import HelpFormatter, UserError, cli, number_type, printable, warn
+from runtime.session import PRECISIONS, explain_memory_errors
+from utils import (
+    HelpFormatter,
+    UserError,
+    check_replaceable,
+    cli,
+    is_json_with,
+    number_type,
+    printable,
+    warn,
+)
 
 
 def describe(name, shape, boxes, scores):
@@ -81,17 +91,34 @@ def detect_faces(detect, images, out):
             bad += 1
             continue
         record = describe(each.name, pixels.shape, *detect(pixels))
-        path = os.path.join(out, each.place)
-        if not path.lower().endswith((".jpg", ".jpeg", ".png", ".webp")):
-            path += ".png"
-        save_picture(path, mark_drawing(draw(pixels, record["faces"])))
-        write_json(path + ".json", record)
+        try:
+            _write(os.path.join(out, each.place), pixels, record)
+        except OSError as error:
+            if error.errno not in ONE_PICTURE_ERRORS:
+                raise
+            warn("{}: {}: {}; skipped".format(
+                printable(each.name), error.filename or "results", error.strerror))
+            bad += 1
+            continue
         pictures, faces = pictures + 1, faces + len(record["faces"])
         print("{:3d} faces  {}".format(len(record["faces"]), printable(each.name)))
     return pictures, faces, bad
 
 
+def _write(path, pixels, record):
+    """Write a picture with its faces, and their JSON; neither replaces anything else."""
+    if not path.lower().endswith((".jpg", ".jpeg", ".png")):
+        path += ".png"
+    if not os.path.isdir(path):  # a folder is in the way of this picture alone
+        check_drawing(path)
+        check_replaceable(path + ".json", lambda name: is_json_with(name, ["name", "faces"]),
+                          "a result of this program")
+    save_picture(path, mark_drawing(draw(pixels, record["faces"])))
+    write_json(path + ".json", record)
+
+
 @cli
+@explain_memory_errors("use a smaller --image-size")
 def main():
     parser = argparse.ArgumentParser(
         description="Find faces in pictures and videos.", formatter_class=HelpFormatter)

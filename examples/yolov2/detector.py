@@ -9,6 +9,7 @@ import numpy as np
 
 from examples.yolov2.boxes import MIN_SCORE, NMS_IOU, detections
 from examples.yolov2.network import build_head, build_trunk
+from model.checkpoints import cause, restore_checkpoint
 from model.graph_files import read_graph_def
 from pictures.decode import resize
 from runtime.files import write_atomically
@@ -17,6 +18,7 @@ from utils import UserError
 
 DEFAULT = "saved_models/yolov2_face.pb"
 DEFAULT_SIZE = 320
+MAX_ELEMENTS = 10 ** 8  # of all constants together, and of any tensor; the network has half of it
 # A graph is a program, so only what the detector needs is run.
 OPERATIONS = {
     "Add", "AddV2", "BatchMatMulV2", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D", "Exp",
@@ -51,11 +53,21 @@ def freeze(checkpoint, anchors, path):
     with graph.as_default(), new_session(graph) as session:
         build_detector(anchors)
         # The classifier's last layer is built with the trunk, but no result depends on it.
-        tf.train.Saver(saved_variables()).restore(session, checkpoint)
+        restore_checkpoint(tf.train.Saver(saved_variables()), session, checkpoint,
+                           "train again")
         frozen = tf.graph_util.convert_variables_to_constants(
             session, graph.as_graph_def(), ["boxes", "scores"])
     with write_atomically(path) as stream:
         stream.write(frozen.SerializeToString(deterministic=True))
+
+
+def is_detector(path):
+    """Whether a file is a frozen graph of a detector, by the names of its results."""
+    try:
+        names = {node.name for node in read_graph_def(path).node}
+    except UserError:
+        return False
+    return {"input", "min_score", "nms_iou", "boxes", "scores"} <= names
 
 
 def saved_variables():
@@ -88,17 +100,19 @@ class Detector:
         graph_def = read_graph_def(path)
         graph = tf.Graph()
         try:
-            _check(graph_def)
+            _check_graph(graph_def)
             with graph.as_default():
                 tf.import_graph_def(graph_def, name="")
             self._results = [graph.get_tensor_by_name(name) for name in ("boxes:0", "scores:0")]
             self._feeds = [graph.get_tensor_by_name(name + ":0")
                            for name in ("input", "min_score", "nms_iou")]
-        except (ValueError, KeyError, TypeError) as error:
+            _check_tensors(graph, self._feeds, self._results)
+            self._session = new_session(graph, precision=precision)
+            _check_answers(self._session, self._feeds[0])
+        except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
             raise UserError("{}: not a graph of this detector ({}); run "
-                            "python -m examples.yolov2.train".format(path, error))
-        self._size, self._settings = image_size, (min_score, nms_iou)
-        self._path, self._session = path, new_session(graph, precision=precision)
+                            "python -m examples.yolov2.train".format(path, cause(error)))
+        self._path, self._size, self._settings = path, image_size, (min_score, nms_iou)
 
     def __call__(self, image):
         """Find the faces of a picture.
@@ -119,9 +133,11 @@ class Detector:
         try:
             return self._session.run(
                 self._results, dict(zip(self._feeds, (picture,) + self._settings)))
-        except tf.errors.InvalidArgumentError as error:
-            raise UserError("{}: a damaged graph ({})".format(
-                self._path, error.message.partition("\n")[0]))
+        except tf.errors.ResourceExhaustedError:
+            raise  # too little memory, which is not the graph's fault
+        except tf.errors.OpError as error:
+            raise UserError("{}: a damaged graph ({}); run python -m examples.yolov2.train".format(
+                self._path, cause(error)))
 
     def __enter__(self):
         return self
@@ -130,9 +146,46 @@ class Detector:
         self._session.close()
 
 
-def _check(graph_def):
+def _check_graph(graph_def):
+    """Check a graph before it is imported: its operations, and what its constants claim."""
     foreign = sorted({node.op for node in graph_def.node} - OPERATIONS)
     if foreign:
         raise ValueError("it has " + ", ".join(foreign))
-    if graph_def.library.function:
+    if graph_def.library.function or graph_def.library.gradient:
         raise ValueError("it has functions")
+    total = 0
+    for node in graph_def.node:
+        if node.device:
+            raise ValueError("{} is bound to a device".format(node.name))
+        if node.op == "Const":
+            tensor, count = node.attr["value"].tensor, 1
+            for dimension in tensor.tensor_shape.dim:
+                count *= dimension.size if dimension.size >= 0 else MAX_ELEMENTS + 1
+            total += count
+            if total > MAX_ELEMENTS:
+                raise ValueError("{} claims {:,} numbers".format(node.name, count))
+            array = tf.make_ndarray(tensor)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError("{} holds a number that is not finite".format(node.name))
+
+
+def _check_tensors(graph, feeds, results):
+    """Check the imported graph: its input and results, and that no tensor is enormous."""
+    wanted = [tf.TensorShape(shape) for shape in ([1, None, None, 3], [], [], [None, 4], [None])]
+    for tensor, shape in zip(feeds + results, wanted):
+        if tensor.dtype != tf.float32 or tensor.shape.as_list() != shape.as_list():
+            raise ValueError("{} is {} of {}".format(tensor.name, tensor.dtype.name, tensor.shape))
+    for operation in graph.get_operations():
+        for tensor in operation.outputs:
+            if tensor.shape.is_fully_defined() and tensor.shape.num_elements() > MAX_ELEMENTS:
+                raise ValueError("{} claims {:,} numbers".format(
+                    tensor.name, tensor.shape.num_elements()))
+
+
+def _check_answers(session, image_input):
+    """Run the layers on noise: finite weights of 1e38 give numbers that are not."""
+    noise = np.random.RandomState(0).rand(1, 64, 64, 3).astype(np.float32)
+    layers = [each.outputs[0] for each in session.graph.get_operations() if each.type == "BiasAdd"]
+    if not layers or not all(
+            np.isfinite(each).all() for each in session.run(layers, {image_input: noise})):
+        raise ValueError("its answers are not finite numbers")

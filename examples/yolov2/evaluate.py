@@ -18,6 +18,7 @@ import numpy as np
 from examples.yolov2.detector import DEFAULT, DEFAULT_SIZE, Detector
 from examples.yolov2.photographs import KEEP, read_wider
 from pictures.decode import BadImage, read_image
+from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 IOUS = 0.4, 0.5
@@ -114,6 +115,7 @@ def at_least(found, threshold):
 
 
 @cli
+@explain_memory_errors("use a smaller --image-size")
 def main():
     parser = argparse.ArgumentParser(
         description="Print a detector's average precision on WIDER FACE's validation photographs.",

@@ -1,18 +1,19 @@
 """What a training has measured: ``history.csv`` with a row per validation, and its chart."""
 
 import csv
-import os
+import math
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from pictures.sheets import CHART_STYLE, save_chart
 from runtime.files import write_atomically
-from utils import UserError
+from utils import UserError, check_replaceable, open_regular, starts_with
 
 # The loss and its parts are means since the row before; see loss.py. ap40, ap50: 0..1.
 COLUMNS = ("step", "learning_rate", "total", "place", "size", "object", "no_object", "iou",
            "ap40", "ap50", "images_per_second")
+LARGEST = 1e39  # beyond what a float32 can be
 
 
 def read_history(path, last_step):
@@ -27,16 +28,38 @@ def read_history(path, last_step):
     UserError
         If it is another file.
     """
-    if not os.path.exists(path):
-        return []
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = [{column: float(row[column]) for column in COLUMNS}
-                    for row in csv.DictReader(stream)]
+        with open_regular(path, "r", newline="", encoding="utf-8") as stream:
+            rows = [_parse_row(row) for row in csv.DictReader(stream)]
+        steps = [row["step"] for row in rows]
+        if steps != sorted(set(steps)):
+            raise ValueError("steps out of order")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError("{}: {}; move it away".format(path, error.strerror))
     except (KeyError, TypeError, ValueError, csv.Error):
-        raise UserError("{}: not a history of this training; move it away or use --restart".format(
-            path))
+        raise UserError("{}: not a history of this training; move it away, or choose another "
+                        "--run-dir".format(path))
     return [row for row in rows if row["step"] <= last_step]
+
+
+def _parse_row(cells):
+    """A row of numbers from a row of text; raises ValueError if one is out of range."""
+    row = {column: float(cells[column]) for column in COLUMNS}
+    for column, value in row.items():
+        unknown = column in ("ap40", "ap50") and math.isnan(value)  # there was no face
+        if not unknown and not 0 <= value <= (1 if column in ("ap40", "ap50", "iou") else LARGEST):
+            raise ValueError("{} is out of range".format(column))
+    if row["step"] != int(row["step"]):
+        raise ValueError("a part of a step")
+    return row
+
+
+def check_history(path):
+    """Check that writing the history does not replace another file; raises UserError."""
+    check_replaceable(path, lambda _: starts_with(path, ",".join(COLUMNS)),
+                      "a history of this training")
 
 
 def write_history(path, rows):

@@ -12,6 +12,7 @@ it at any moment: the same command resumes at the newest checkpoint.
 
 import argparse
 import collections
+import contextlib
 import os
 import time
 
@@ -21,22 +22,38 @@ from clr import cyclical_learning_rate
 from examples.yolov2 import data, history, network
 from examples.yolov2.anchors import COUNT, face_sizes, find_anchors
 from examples.yolov2.boxes import NUMBERS, detections, encode
-from examples.yolov2.detector import DEFAULT, freeze, saved_variables
+from examples.yolov2.detector import DEFAULT, freeze, is_detector, saved_variables
 from examples.yolov2.evaluate import average_precision, detect_all
 from examples.yolov2.loss import yolo_loss
 from examples.yolov2.photographs import KEEP, prune, read_photographs, read_wider
-from model.checkpoints import keep_only, newest_checkpoint, save_checkpoint
+from model.checkpoints import (
+    keep_only,
+    newest_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from model.weights import assign
-from pictures.decode import read_image, resize
+from pictures.decode import BadImage, read_image, resize
 from pictures.sheets import BLUE, hexadecimal
 from runtime.files import write_json
-from runtime.session import PRECISIONS, check_precision, new_session, tf
+from runtime.session import PRECISIONS, check_precision, explain_memory_errors, new_session, tf
+from training.lock import locked_folders
 from training.stop import StopSignal
 from training.summaries import EventLog
 from training.workers import BatchLoader
-from utils import HelpFormatter, UserError, cli, number_type, progress, read_json
+from utils import (
+    HelpFormatter,
+    UserError,
+    check_replaceable,
+    cli,
+    is_json_with,
+    number_type,
+    progress,
+    read_json,
+)
 
 WARM_UP = 0.04  # the cycle's lowest learning rate, as a share of the highest
+AGAIN = "begin again with --restart"
 CALIBRATION = 16, 224  # photographs and their size, for the batch norm of a random trunk
 
 Options = collections.namedtuple(
@@ -127,7 +144,7 @@ class Trainer:
                       photographs=len(self.photographs["train"]))
         checkpoint = None if options.restart else newest_checkpoint(self._checkpoints)
         if checkpoint:
-            stored = read_json(path, "begin again with --restart")
+            stored = read_json(path, AGAIN)
             for name, value in record.items():
                 if stored.get(name) != value:
                     raise UserError("{}: made with {} {}, not {}; use the same, another --run-dir, "
@@ -146,20 +163,22 @@ class Trainer:
         return history.read_history(self._history, step) if checkpoint else []
 
     def _restore(self, checkpoint):
-        try:
-            self.net.saver.restore(self.session, checkpoint)
-        except (tf.errors.OpError, ValueError) as error:
-            raise UserError("{}: does not restore ({}); begin again with --restart".format(
-                checkpoint, str(error).partition("\n")[0]))
+        restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
         return int(self.session.run(self.net.step))
 
     def _calibration_pictures(self):
         """The first training photographs, for a random trunk; None for any other."""
         if self.options.weights != network.RANDOM:
             return None
-        count, size = CALIBRATION
-        return np.stack([resize(read_image(each.path), size, size)
-                         for each in self.photographs["train"][:count]])
+        (count, size), images = CALIBRATION, []
+        for each in self.photographs["train"]:
+            if len(images) < count:
+                with contextlib.suppress(BadImage):  # reported when its batch is made
+                    images.append(resize(read_image(each.path), size, size))
+        if not images:
+            raise UserError("none of the {:,} training photographs decodes; check the disk".format(
+                len(self.photographs["train"])))
+        return np.stack(images)
 
     def run(self):
         """Train to the end, validating on the way.
@@ -246,12 +265,28 @@ def _anchors(photographs):
     return find_anchors(face_sizes(large or photographs), COUNT)
 
 
+def check_outputs(options):
+    """Check that a training replaces nothing but an earlier one; raises UserError."""
+    def inside(name):
+        return os.path.join(options.run_dir, name)
+
+    check_replaceable(options.model, is_detector, "a detector of this program")
+    check_replaceable(inside("settings.json"), lambda path: is_json_with(path, ["anchors"]),
+                      "a record of this training")
+    history.check_history(inside("history.csv"))
+    if os.path.exists(inside("checkpoints/settings.json")):
+        raise UserError("{}: a classifier is trained there; choose another --run-dir".format(
+            options.run_dir))
+
+
 def train(options, photographs):
     """Train a detector; see :class:`Trainer`. Returns the history, oldest row first."""
     check_precision(options.precision)
-    trainer = Trainer(options, photographs)
-    with trainer.session:
-        return trainer.run()
+    check_outputs(options)
+    with locked_folders({"--run-dir": options.run_dir}):
+        trainer = Trainer(options, photographs)
+        with trainer.session:
+            return trainer.run()
 
 
 def _parser():
@@ -292,6 +327,7 @@ def _parser():
 
 
 @cli
+@explain_memory_errors("use a smaller --batch-size, or smaller --sizes")
 def main():
     parser = _parser()
     args = vars(parser.parse_args())

@@ -1,0 +1,130 @@
+"""The YOLOv2 example's frozen graph is read as what a stranger may have made."""
+
+import os
+
+import numpy as np
+import pytest
+
+from examples.yolov2.detector import Detector, build_detector, is_detector
+from model.classifier import without_newer_attributes
+from runtime.session import tf
+from utils import UserError
+
+ANCHORS = [(0.1, 0.1), (0.2, 0.3)]
+
+
+@pytest.fixture(scope="module")
+def graph_def():
+    """A detector with random weights."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.set_random_seed(0)
+        build_detector(ANCHORS)
+        session.run(tf.global_variables_initializer())
+        return without_newer_attributes(tf.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), ["boxes", "scores"]))
+
+
+@pytest.fixture
+def write(graph_def, tmp_path):
+    """Write the graph after a change: ``write(change)`` returns its path."""
+
+    def written(change=lambda changed: None):
+        changed = tf.GraphDef()
+        changed.CopyFrom(graph_def)
+        change(changed)
+        path = str(tmp_path / "detector.pb")
+        with open(path, "wb") as stream:
+            stream.write(changed.SerializeToString())
+        return path
+
+    return written
+
+
+def node(graph_def, name):
+    return next(each for each in graph_def.node if each.name == name)
+
+
+def test_a_whole_graph_detects(write):
+    path = write()
+    assert is_detector(path)
+    with Detector(path, 64, min_score=0.0) as detect:
+        boxes, scores = detect(np.full((40, 50, 3), 90, np.uint8))
+    assert boxes.shape[1:] == (4,) and len(boxes) == len(scores) > 0
+
+
+def set_kernel(value):
+    def change(graph_def):
+        kernel = node(graph_def, "head/conv_1/kernel")
+        array = tf.make_ndarray(kernel.attr["value"].tensor).copy()
+        array.flat[7] = value
+        kernel.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+    return change
+
+
+def all_kernels_large(graph_def):
+    for each in graph_def.node:
+        if each.op == "Const" and each.name.endswith("/kernel"):
+            array = tf.make_ndarray(each.attr["value"].tensor)
+            each.attr["value"].tensor.CopyFrom(
+                tf.make_tensor_proto(np.full_like(array, 1e38)))
+
+
+def claim(graph_def):
+    tensor = node(graph_def, "head/conv_1/kernel").attr["value"].tensor
+    tensor.tensor_content, tensor.float_val[:] = b"", [1.0]
+    for dimension in tensor.tensor_shape.dim:
+        dimension.size = 1 << 15
+
+
+def fill(graph_def):
+    for name, value in (("many", np.int32([1 << 30])), ("one", np.float32(1))):
+        tensor = tf.make_tensor_proto(value)
+        graph_def.node.add(op="Const", name=name, attr={
+            "dtype": tf.AttrValue(type=tensor.dtype), "value": tf.AttrValue(tensor=tensor)})
+    graph_def.node.add(op="Fill", name="filled", input=["many", "one"], attr={
+        "T": tf.AttrValue(type=1), "index_type": tf.AttrValue(type=3)})
+
+
+def circle(graph_def):
+    for each in graph_def.node:
+        each.input[:] = ["scores" if name == "input" else name for name in each.input]
+
+
+def several_pictures(graph_def):
+    node(graph_def, "input").attr["shape"].shape.dim[0].size = 2
+
+
+def on_a_device(graph_def):
+    graph_def.node[3].device = "/device:GPU:7"
+
+
+def doubles(graph_def):
+    node(graph_def, "input").attr["dtype"].type = tf.float64.as_datatype_enum
+
+
+def no_results(graph_def):
+    node(graph_def, "boxes").name = "other"
+
+
+@pytest.mark.parametrize("change, cause", [
+    (set_kernel(np.nan), "head/conv_1/kernel holds a number that is not finite"),
+    (set_kernel(np.inf), "head/conv_1/kernel holds a number that is not finite"),
+    (all_kernels_large, "its answers are not finite numbers"),
+    (claim, "head/conv_1/kernel claims 1,152,921,504,606,846,976 numbers"),
+    (fill, "filled:0 claims 1,073,741,824 numbers"),
+    (circle, ""), (several_pictures, "input:0 is float32 of"),
+    (on_a_device, "is bound to a device"), (doubles, ""), (no_results, "boxes"),
+])
+def test_other_graphs_are_refused(write, change, cause):
+    path = write(change)
+    with pytest.raises(UserError) as caught:
+        Detector(path, 64)
+    assert cause in str(caught.value) and str(caught.value).startswith(path)
+
+
+def test_a_photograph_is_no_detector(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 and so on")
+    assert not is_detector(str(tmp_path / "photo.jpg"))
+    assert not is_detector(str(tmp_path))
+    assert not os.path.exists(str(tmp_path / "none.pb")) and not is_detector(
+        str(tmp_path / "none.pb"))
