@@ -42,7 +42,7 @@ from pictures.lists import add_data_arguments
 from pictures.reader import LARGEST_SIZE, read_batches
 from runtime.files import write_json
 from runtime.session import explain_memory_errors, is_mkl_build, tf
-from utils import HelpFormatter, UserError, cli, number_type, relative_to_here
+from utils import HelpFormatter, UserError, check_json, cli, number_type, relative_to_here
 
 EXPORTS = {
     "darknet": (export_darknet, "darknet's .cfg, .weights and .names"),
@@ -51,7 +51,7 @@ EXPORTS = {
 }
 
 
-def compare(reference, out, model_dir, json_path=None):
+def compare(reference, out, model_dir, json_path):
     """Run all engines on the same pictures; print a table and write it as JSON.
 
     Parameters
@@ -61,8 +61,8 @@ def compare(reference, out, model_dir, json_path=None):
         Folder of the exports.
     model_dir : str
         Folder of your own frozen graph.
-    json_path : str, optional
-        For the table; ``compare.json`` in ``out`` if absent.
+    json_path : str
+        For the table.
 
     Raises
     ------
@@ -86,7 +86,6 @@ def compare(reference, out, model_dir, json_path=None):
             ("encoded", "SavedModel, encoded files", saved_model, savedmodel.run_on_files)):
         rows.append(table_row(key, engine, path, run(path, reference), expected))
     print("\n" + format_table(rows, len(reference.paths)))
-    json_path = json_path or os.path.join(out, "compare.json")
     write_json(json_path, {"source": reference.source, "image_size": reference.image_size,
                            "images": len(reference.paths), "engines": rows})
     print("\nwrote {}".format(json_path))
@@ -167,6 +166,9 @@ def main():
         parser.error("--image-size is a multiple of {}".format(STRIDE))
     # End by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if args.command in ("all", "compare"):
+        args.json = args.json or os.path.join(args.out, "compare.json")
+        check_json(args.json, ["source", "engines"], "a table of this script")
     reference = _reference(args)
     for name, (export, _) in EXPORTS.items():
         if args.command in (name, "all"):

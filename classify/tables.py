@@ -8,6 +8,7 @@ that was cut off.
 import csv
 import json
 import os
+import re
 import sys
 
 from classify.inputs import digest
@@ -15,6 +16,7 @@ from runtime.files import write_atomically
 from utils import UserError, check_replaceable, starts_with
 
 COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
+MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
 ENCODING = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -117,8 +119,21 @@ def check_table(path, kind):
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # a pipe or device, such as /dev/stderr, loses nothing
-    start = ",".join(COLUMNS) if kind == "csv" else '{"file": '
-    check_replaceable(path, lambda _: starts_with(path, start), "a table of this script")
+    is_ours = _is_json_table if kind == "json" else (
+        lambda path: starts_with(path, ",".join(COLUMNS)))
+    check_replaceable(path, is_ours, "a table of this script")
+
+
+def _is_json_table(path):
+    """Whether the first line of a file is a row, or the beginning of one that was cut off."""
+    with open(path, **ENCODING) as stream:
+        line = stream.readline(MAX_LINE)
+    if line.endswith("\n"):
+        return _parse_row(line, "json") is not None
+    line = line.rstrip("\0")
+    name = re.match(r'\{"file": "(?:[^"\\]|\\.)*"?', line)
+    rest, following = line[name.end():] if name else line, ', "class": ' if name else '{"file": "'
+    return rest in ("", "\\") or rest.startswith(following) or following.startswith(rest)
 
 
 def _other_file(path, cause="not a table of this script"):

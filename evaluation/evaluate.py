@@ -14,7 +14,7 @@ from model.released import describe_threshold, threshold_of
 from runtime import distributed
 from runtime.files import write_json
 from runtime.session import PRECISIONS
-from utils import check_replaceable, number_type, relative_to_here, starts_with
+from utils import check_json, number_type, relative_to_here
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
@@ -46,8 +46,6 @@ precision : str
 search_bias : float
     Of searches; see :class:`classify.search.WindowSearch`.
 """
-
-METRICS_START = '{\n  "images": '  # how a JSON file of figures starts
 
 
 def add_evaluation_arguments(parser):
@@ -141,8 +139,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
 
 def _check_outputs(metrics_path, report):
     """Check that no file of another kind would be replaced."""
-    check_replaceable(metrics_path, lambda path: starts_with(path, METRICS_START),
-                      "a file of figures")
+    check_json(metrics_path, ["images", "accuracy", "threshold"], "a file of figures")
     if report:
         check_report_folder(report)
 

@@ -21,7 +21,7 @@ from pictures.decode import BadImage, read_image
 from pictures.lists import CELEBA, load_source, source_name
 from runtime.files import write_json
 from runtime.session import explain_memory_errors
-from utils import HelpFormatter, UserError, cli, progress, warn
+from utils import HelpFormatter, UserError, check_json, cli, progress, warn
 
 # The ends of the groups: the width of the widest face as a share of the photograph's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)
@@ -155,6 +155,8 @@ def _parser():
 @explain_memory_errors("use smaller --zooms or a smaller --image-size")
 def main():
     options = _parser().parse_args()
+    if options.json:
+        check_json(options.json, ["split", "rows"], "a file of figures")
     search = open_search(options)
     pictures = []
     for name in options.sources:
@@ -166,7 +168,11 @@ def main():
     if not any(not picture.is_face for picture in pictures):
         raise UserError("no face-free pictures in {}; name more --sources".format(
             ", ".join(options.sources)))
-    rows = summarise(score(search, pictures, wide), search.zooms)
+    scores = score(search, pictures, wide)
+    if not any(not picture.is_face for picture, _ in scores):
+        raise UserError("none of the face-free pictures of {} decodes; check the lists".format(
+            ", ".join(options.sources)))
+    rows = summarise(scores, search.zooms)
     print(format_rows(rows))
     if options.json:
         write_json(options.json, {"split": options.split, "rows": rows})

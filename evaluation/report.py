@@ -26,6 +26,7 @@ from pictures.sheets import scale_to
 from runtime.files import write_atomically, write_json
 from utils import (
     UserError,
+    check_json,
     check_replaceable,
     printable,
     progress,
@@ -38,8 +39,7 @@ MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12
 TILE = 176  # height and width of a picture in the report, in pixels
 
-# How the files of the report start, so that a later report knows that it may replace them.
-JSON_START = '{\n  "model": '
+# How the page starts, so that a later report knows that it may replace it.
 PAGE_START = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -65,9 +65,10 @@ def check_report_folder(folder):
     """
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise UserError("{}: not a folder; name another for the report".format(folder))
-    for name, start in (("index.html", PAGE_START), ("report.json", JSON_START)):
-        check_replaceable(os.path.join(folder, name), lambda path, start=start: starts_with(
-            path, start), "a report of this program")
+    check_replaceable(os.path.join(folder, "index.html"),
+                      lambda path: starts_with(path, PAGE_START), "a report of this program")
+    check_json(os.path.join(folder, "report.json"), ["model", "figures"],
+               "a report of this program")
 
 
 def write_report(folder, model, scores, figures, mapper=None, provenance=None):

@@ -301,7 +301,7 @@ def test_compare_finds_files_of_other_weights(exported, model, reference, tmp_pa
 
 def test_compare_without_the_exports(reference, tmp_path):
     with pytest.raises(UserError, match="no such file; run export.py darknet"):
-        export.compare(reference, str(tmp_path), str(tmp_path))
+        export.compare(reference, str(tmp_path), str(tmp_path), str(tmp_path / "compare.json"))
     with pytest.raises(UserError, match="no SavedModel there; run export.py savedmodel"):
         exporters.savedmodel.run_on_files(str(tmp_path), reference)
 
@@ -411,3 +411,10 @@ def test_bad_input_in_one_line(tmp_path):
     assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
     assert outcome.stderr.startswith("error: none.pb: No such file")
     assert os.listdir(str(tmp_path)) == []
+
+
+def test_the_table_replaces_tables_alone(run_script, tmp_path):
+    (tmp_path / "boxes.json").write_text('{"images": []}')
+    outcome = run_script(export, "compare", "--json", tmp_path / "boxes.json", "--out", tmp_path)
+    assert outcome.code == 2 and "boxes.json: not a table of this script" in outcome.err
+    assert (tmp_path / "boxes.json").read_text() == '{"images": []}'

@@ -2,7 +2,10 @@
 
 import pytest
 
+from evaluation import photographs
 from evaluation.photographs import Picture, format_rows, group_of, summarise
+from pictures.classes import FACE, NON_FACE
+from pictures.lists import load_split, save_list, source_list
 
 
 @pytest.mark.parametrize("share, group", [
@@ -28,3 +31,22 @@ def test_shares_at_a_rate_of_false_positives():
     assert rows[1]["groups"][0]["found"] == 1, "none of 200 may be above: 199 is the bound"
     text = format_rows(rows)
     assert "celeba" in text and "75.0 %" in text
+
+
+def test_another_file_is_kept(run_script, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    outcome = run_script(photographs, "--data-dir", tmp_path, "--json", tmp_path / "photo.jpg")
+    assert outcome.code == 2 and "photo.jpg: not a file of figures" in outcome.err
+    assert (tmp_path / "photo.jpg").read_bytes() == b"\xff\xd8\xff"
+
+
+def test_no_face_free_picture_decodes(run_script, sample_dir, tiny_model, tmp_path):
+    face = load_split(sample_dir, "test").faces[0]
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+    save_list(str(tmp_path / source_list("own", FACE, "test")), [face])
+    save_list(str(tmp_path / source_list("own", NON_FACE, "test")), ["bad.jpg"])
+    outcome = run_script(photographs, "--data-dir", tmp_path, "--sources", "own", "--weights",
+                         tiny_model.npz, "--image-size", 32, "--zooms", 1)
+    assert outcome.code == 2 and "bad.jpg: not an image in a known format" in outcome.err
+    assert outcome.err.splitlines()[-1] == (
+        "error: none of the face-free pictures of own decodes; check the lists")

@@ -271,6 +271,10 @@ def test_figures_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_p
     outcome = run_script(test_script, *arguments, photograph)
     assert outcome.code == 2 and "photo.png: not a file of figures" in outcome.err.splitlines()[-1]
     assert photograph.read_bytes() == before
+    boxes = tmp_path / "boxes.json"  # COCO's format, indented
+    boxes.write_text(json.dumps({"images": [], "annotations": []}, indent=2))
+    outcome = run_script(test_script, *arguments, boxes)
+    assert outcome.code == 2 and "boxes.json: not a file of figures" in outcome.err
     for _ in range(2):
         assert run_script(test_script, *arguments, tmp_path / "figures.json").code == 0
 

@@ -99,3 +99,29 @@ def test_a_pipe_is_not_resumed(infer, pictures, tmp_path):
     os.mkfifo(str(tmp_path / "out.csv"))
     outcome = infer(pictures, "--csv", tmp_path / "out.csv", "--resume")
     assert outcome.code == 2 and "out.csv: not a regular file" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", [
+    b'{"file": "a.jpg", "label": 1}\n', b'{"file": "a.jpg", "class": "FACE"}\n', b"{}\n",
+    b'{"file": "a.jpg", "label": 1}', b'{"file": 7', b'{"files": []}\n', b"\xff\xd8\xff",
+])
+def test_another_program_s_objects_are_kept(infer, pictures, tmp_path, content):
+    (tmp_path / "labels.jsonl").write_bytes(content)
+    outcome = infer(pictures, "--json", tmp_path / "labels.jsonl")
+    assert outcome.code == 2 and "labels.jsonl: not a table of this script" in outcome.err
+    assert (tmp_path / "labels.jsonl").read_bytes() == content
+
+
+def test_every_beginning_of_a_table_is_known(tmp_path):
+    path = str(tmp_path / "out.jsonl")
+    row = dict.fromkeys(tables.COLUMNS, 1)
+    row.update({"file": "a\"b\\\n\udc80.png", "class": "FACE"})
+    table = tables.Table(path, "json")
+    table.write(None, row)
+    table.close()
+    with open(path, "rb") as stream:
+        whole = stream.read()
+    for length in range(len(whole) + 1):
+        with open(path, "wb") as stream:
+            stream.write(whole[:length] + b"\0" * (length % 3 if length < len(whole) else 0))
+        tables.check_table(path, "json")
