@@ -22,9 +22,7 @@ from pictures.lists import (
     CELEBA,
     load_source,
     new_source_name,
-    relative_to_data,
-    save_list,
-    source_list,
+    save_source_list,
     source_name,
 )
 from pictures.sheets import save_picture
@@ -53,14 +51,21 @@ def mine(search, pictures, folder, options):
     -------
     dict of str to list of str
         The written crops by split.
+
+    Raises
+    ------
+    UserError
+        When none of the pictures decodes.
     """
     crops = {split: [] for split in SPLITS}
+    bad = 0
     for number, (split, path, faces) in enumerate(
             progress(pictures, desc="mining", unit="image")):
         try:
             image = read_image(path)
         except BadImage as error:
             warn("{}: {}; left out".format(path, error))
+            bad += 1
             continue
         for rank, (_, (left, top, side)) in enumerate(hard_windows(
                 search, image, faces, options.least_log_odds, options.most)):
@@ -69,6 +74,9 @@ def mine(search, pictures, folder, options):
             target = os.path.join(folder, split, "{:06d}-{}.jpg".format(number, rank))
             save_picture(target, crop)
             crops[split].append(target)
+    if bad == len(pictures):
+        raise UserError("none of the {:,} pictures decodes; the lists were left as they were: "
+                        "check the disk or make the lists again".format(bad))
     return crops
 
 
@@ -86,7 +94,8 @@ def _parser():
                         help="and through WIDER FACE's training photographs")
     parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,
                         help="as preprocess_wider.py was told")
-    parser.add_argument("--least-log-odds", type=float, default=-1.0, metavar="X",
+    parser.add_argument("--least-log-odds", type=number_type(float, -1e4, 1e4),
+                        default=-1.0, metavar="X",
                         help="log-odds of FACE from which on a window is hard")
     parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
                         help="windows from one picture, the hardest first")
@@ -97,16 +106,18 @@ def _parser():
 @cli
 @explain_memory_errors("use smaller --zooms or a smaller --image-size")
 def main():
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.name in options.sources:
+        parser.error("--name {}: is among --sources, whose lists would be replaced".format(
+            options.name))
     search = open_search(options)
     pictures = list(find_pictures(options))
     if not pictures:
         raise UserError("nothing to look through; name --sources or --wider-dir")
     crops = mine(search, pictures, os.path.join(options.data_dir, options.name), options)
     for split, paths in crops.items():
-        if paths:
-            save_list(os.path.join(options.data_dir, source_list(options.name, NON_FACE, split)),
-                      [relative_to_data(path, options.data_dir) for path in paths])
+        save_source_list(paths, options.data_dir, options.name, NON_FACE, split)
         print("{}: {:,} hard windows".format(split, len(paths)))
 
 

@@ -24,7 +24,7 @@ from pictures.boxes import BoxFiles, find_photographs
 from pictures.classes import CLASS_NAMES, FACE
 from pictures.crops import STORED_SIDE, face_crops, face_free_windows
 from pictures.decode import BadImage, read_image, resize
-from pictures.lists import SPLITS, new_source_name, relative_to_data, save_list, source_list
+from pictures.lists import SPLITS, new_source_name, save_source_list
 from pictures.sheets import save_picture
 from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
 
@@ -105,13 +105,12 @@ def cut_all(photographs, folder, options):
 
 
 def write_lists(crops, options):
-    """Write the lists of every split and class that has crops."""
+    """Write the lists of every split and class that has crops; remove older ones of the others."""
     if not crops["train", FACE]:
         raise UserError("no usable face among the training photographs; lower --min-face")
-    for (split, label), paths in crops.items():
-        if paths:
-            save_list(os.path.join(options.data_dir, source_list(options.name, label, split)),
-                      [relative_to_data(path, options.data_dir) for path in paths])
+    for split in SPLITS:
+        for label in range(len(CLASS_NAMES)):
+            save_source_list(crops[split, label], options.data_dir, options.name, label, split)
 
 
 def _parser():

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from negatives.client import MAX_URL, is_web_address, sanitize
 from negatives.guard import networks_of
-from utils import UserError
+from utils import UserError, open_regular
 
 Candidate = collections.namedtuple("Candidate", "url page creator licence")
 Candidate.__doc__ = """A search result: picture address, source page, creator and licence."""
@@ -22,6 +22,7 @@ Candidate.__doc__ = """A search result: picture address, source page, creator an
 ResultPage = collections.namedtuple("ResultPage", "candidates next")
 ResultPage.__doc__ = """Candidates by rank, and the parameters of the next page (None: no more)."""
 
+MAX_BYTES = 1 << 28  # of a file of addresses
 LONGEST_QUERY = 200  # characters; Wikimedia refuses those above 300
 
 
@@ -161,7 +162,10 @@ class UrlFile:
     def __init__(self, path, endpoint=None):
         self.endpoint = endpoint and _endpoint(endpoint, "/")
         try:
-            with open(path, encoding="utf-8-sig") as stream:
+            with open_regular(path, "r", encoding="utf-8-sig") as stream:
+                if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+                    raise UserError("{}: larger than {:,} bytes; give a text file with one "
+                                    "address per line".format(path, MAX_BYTES))
                 lines = [line.strip() for line in stream]
         except UnicodeDecodeError:
             raise UserError("{}: not UTF-8 text; give a text file with one address "

@@ -37,6 +37,7 @@ _MAKERS = (
 )
 
 MAX_LIST_BYTES = 256 * 1000 * 1000
+MAX_LINE_BYTES = 1 << 16  # of a text with a name per line; Linux takes 4,096 for a path
 
 
 class Split(collections.namedtuple("Split", "faces negatives")):
@@ -228,12 +229,29 @@ def save_lists(kept, data_dir, class_index=0, remedy="add pictures"):
                   [relative_to_data(path, data_dir) for path in kept[split]])
 
 
+def save_source_list(paths, data_dir, name, label, split):
+    """Write a list of a source anew: without paths, one of an earlier run is removed.
+
+    Parameters
+    ----------
+    paths : list of str
+    data_dir, name, label, split
+        See :func:`source_list`.
+    """
+    path = os.path.join(data_dir, source_list(name, label, split))
+    if paths:
+        save_list(path, [relative_to_data(each, data_dir) for each in paths])
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
 def read_names(stream):
     """Yield the file names in a text, one a line.
 
     Parameters
     ----------
-    stream : iterable of bytes
+    stream : binary file
         Lines in UTF-8, with or without a byte-order mark, that end in LF or CR LF. Blanks belong
         to the names. Empty lines are skipped.
 
@@ -241,8 +259,16 @@ def read_names(stream):
     ------
     str
         As :func:`os.fsdecode` makes it.
+
+    Raises
+    ------
+    UserError
+        A line that is too long for a name: a device may never end one.
     """
-    for number, line in enumerate(stream):
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES), b"")):
+        if len(line) == MAX_LINE_BYTES:
+            raise UserError("line {:,} of the list has {:,} bytes or more; list one name per "
+                            "line".format(number + 1, MAX_LINE_BYTES))
         if number == 0 and line.startswith(codecs.BOM_UTF8):
             line = line[len(codecs.BOM_UTF8):]
         name = os.fsdecode(line).rstrip("\r\n")

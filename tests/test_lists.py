@@ -27,6 +27,13 @@ def test_names_in_text(content):
         "a b.jpg", " ü.png ", "c.jpg"]
 
 
+def test_a_line_without_an_end_is_no_name():
+    assert list(read_names(io.BytesIO(b"a" * 5000 + b"\nb"))) == ["a" * 5000, "b"]
+    with open("/dev/zero", "rb") as stream:
+        with pytest.raises(UserError, match="line 1 of the list has 65,536 bytes or more"):
+            list(read_names(stream))
+
+
 def test_only_a_regular_file_is_a_list(tmp_path):
     pipe = str(tmp_path / "list.pickle")
     os.mkfifo(pipe)

@@ -57,6 +57,31 @@ def test_nothing_hard_writes_no_list(run_script, data):
     assert not (data / "mined_others_train.pickle").exists()
 
 
+def test_an_older_list_does_not_outlive_its_windows(run_script, data):
+    assert mine(run_script, data).code == 0
+    assert mine(run_script, data, "--least-log-odds", 1000).code == 0
+    assert not [name for name in os.listdir(str(data)) if name.startswith("mined_others")]
+
+
+def test_pictures_that_all_fail_cost_no_list(run_script, data):
+    assert mine(run_script, data).code == 0
+    for split in ("train", "val"):
+        for index in range(2):
+            (data / "{}{}.png".format(split, index)).write_bytes(b"bad")
+    outcome = mine(run_script, data)
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: none of the 4 pictures decodes")
+    assert load_list(str(data / "mined_others_train.pickle"))
+
+
+def test_a_source_is_not_mined_into_itself(run_script, data):
+    mine(run_script, data)
+    before = load_list(str(data / "mined_others_train.pickle"))
+    outcome = mine(run_script, data, "--sources", "mined")
+    assert outcome.code == 2 and "--name mined: is among --sources" in outcome.err
+    assert load_list(str(data / "mined_others_train.pickle")) == before
+
+
 def test_bad_pictures_and_bad_options(run_script, data):
     path = load_list(str(data / LISTS["train"][1]))[0]
     with open(path, "wb") as stream:

@@ -119,6 +119,20 @@ def test_addresses_from_a_file(server, run, tmp_path):
     assert server.hits == {"7.jpg": 1}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_a_regular_file_has_addresses(run_script, tmp_path, kind):
+    path = tmp_path / "addresses"
+    if kind == "pipe":
+        os.mkfifo(str(path))  # must not wait for a writer
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    code, _, err = run_script(gen_neg_samples, "--source", "urls", "--urls", path, "--data-dir",
+                              tmp_path, *FAST)
+    assert code == 2 and err.startswith("error: {}: ".format(path)) and err.count("\n") == 1
+
+
 def test_addresses_in_a_file_may_not_be_private(server, run_script, tmp_path):
     """Neither in another notation, nor by name; with --endpoint on that network they may."""
     fill(server, "-", range(4))
