@@ -12,7 +12,7 @@ from pictures.lists import LISTS, load_split
 from pictures.reader import read_batches
 from pictures.samples import photographs
 from runtime.files import temporary_folder
-from utils import UserError, progress, warn
+from utils import UserError, open_regular, progress, regular_size, warn
 
 # The largest difference in probability that an engine may show on any picture.
 BOUNDS = {"frozen": 1e-5, "fresh": 1e-5, "opencv": 1e-4, "onnx": 1e-5, "tensor": 1e-5,
@@ -129,7 +129,7 @@ def choose_pictures(data_dir, count, split="test"):
 
 def _is_jpeg_or_png(path):
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(8).startswith(JPEG_AND_PNG)
     except OSError:
         return False
@@ -236,4 +236,5 @@ def existing(folder, name, command):
     path = os.path.join(folder, name)
     if not os.path.exists(path):
         raise UserError("{}: no such file; run export.py {}".format(path, command))
+    regular_size(path, "run export.py " + command)
     return path

@@ -71,7 +71,13 @@ def read_npz_metadata(path):
     dict
         Empty if there is none, as in files of older versions, or if the file is no archive at all,
         which :func:`read_npz` reports.
+
+    Raises
+    ------
+    UserError
+        For a damaged archive, and for anything but a regular file: a device would be read for ever.
     """
+    regular_size(path, "run extract_weights.py")
     if not zipfile.is_zipfile(path):
         return {}
     with _opened(path) as archive:

@@ -30,7 +30,7 @@ from model.released import choose_model
 from model.weight_files import read_weights
 from model.weights import assign
 from pictures.decode import read_image, resize
-from pictures.lists import load_split
+from pictures.lists import LISTS, load_split, save_list
 from pictures.reader import read_batches
 from runtime.files import staged
 from runtime.session import tf
@@ -418,3 +418,14 @@ def test_the_table_replaces_tables_alone(run_script, tmp_path):
     outcome = run_script(export, "compare", "--json", tmp_path / "boxes.json", "--out", tmp_path)
     assert outcome.code == 2 and "boxes.json: not a table of this script" in outcome.err
     assert (tmp_path / "boxes.json").read_text() == '{"images": []}'
+
+
+def test_pipes_in_the_place_of_files_are_not_opened(sample_dir, tmp_path):
+    os.mkfifo(str(tmp_path / "pipe.jpg"))
+    os.mkfifo(str(tmp_path / "model.onnx"))
+    for name in LISTS["test"]:
+        save_list(str(tmp_path / name), ["pipe.jpg"])
+    with pytest.raises(UserError, match="name no JPEG or PNG that is there"):
+        compare.choose_pictures(str(tmp_path), 10)
+    with pytest.raises(UserError, match="model.onnx: not a regular file; run export.py onnx"):
+        compare.existing(str(tmp_path), "model.onnx", "onnx")

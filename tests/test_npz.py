@@ -9,6 +9,7 @@ import pytest
 from test_weights import altered
 
 from model import npz, weight_files
+from model.metadata import read_metadata
 from utils import UserError
 
 
@@ -83,3 +84,13 @@ def test_metadata_that_are_none(tmp_path, array, cause):
     np.savez(path, metadata=array)
     with pytest.raises(UserError, match="w.npz: .*" + cause):
         npz.read_npz_metadata(path)
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "."])
+def test_only_a_regular_file_is_opened(tmp_path, target):
+    """A device may never end, and a pipe may wait for ever."""
+    path = tmp_path / "weights.npz"
+    path.symlink_to(target)
+    for read in (npz.read_npz_metadata, npz.read_npz, read_metadata, weight_files.read_weights):
+        with pytest.raises(UserError, match="weights.npz: not a regular file"):
+            read(str(path))
