@@ -11,6 +11,10 @@ from waitress.task import ErrorTask
 from serving.app import HEADERS, TOO_LONG
 
 MOST_HEADER_BYTES = 64 * 1024
+# Clients that send nothing are cut off, so that they do not keep others out.
+MOST_CONNECTIONS = 500  # select() takes at most 1,024 files
+LONGEST_SILENCE = 30  # seconds without a byte while a request is read
+CLEANUP_INTERVAL = 5  # seconds
 LONGEST_END = 60  # seconds to answer what was asked before the end
 
 
@@ -60,7 +64,8 @@ class Server:
         self._server = create_server(
             app, host=host, port=port, threads=threads, ident=None,
             clear_untrusted_proxy_headers=True, max_request_body_size=most_bytes + 1,
-            max_request_header_size=MOST_HEADER_BYTES)
+            max_request_header_size=MOST_HEADER_BYTES, connection_limit=MOST_CONNECTIONS,
+            channel_timeout=LONGEST_SILENCE, cleanup_interval=CLEANUP_INTERVAL)
         self._server.channel_class = _Channel
         self._stopping = threading.Event()
         self.port = int(self._server.effective_port)

@@ -1,6 +1,7 @@
 """serve.py over real HTTP: its answers, its limits, strangers, load, and how it ends."""
 
 import base64
+import contextlib
 import importlib.util
 import io
 import os
@@ -18,6 +19,7 @@ from PIL import Image
 from serving_process import served
 
 import serve
+import serving.server
 from classify import load
 from pictures.samples import photographs
 
@@ -150,6 +152,37 @@ def test_what_is_no_http_is_refused(server):
             connection.sendall(content)
             assert connection.recv(1000).startswith(b"HTTP/1.")
     assert requests.get(server.url + "/healthz").status_code == 200
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+@pytest.fixture
+def small_server(monkeypatch):
+    """The server around an application of one line, which soon tires of silent clients."""
+    monkeypatch.setattr(serving.server, "LONGEST_SILENCE", 1)
+    monkeypatch.setattr(serving.server, "CLEANUP_INTERVAL", 1)
+    small = serving.server.Server(hello, "127.0.0.1", 0, 2, 1000)
+    thread = threading.Thread(target=small.run)
+    thread.start()
+    yield small
+    small.stop()
+    thread.join()
+
+
+def test_silent_clients_keep_nobody_out(small_server):
+    address = "127.0.0.1", small_server.port
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(address)) for _ in range(150)]
+        for each in silent:
+            each.sendall(b"POST / HTTP/1.1\r\n")
+        url = "http://127.0.0.1:{}/".format(small_server.port)
+        assert requests.get(url, timeout=60).text == "hello"
+        for each in silent:
+            each.settimeout(60)
+            assert each.recv(1) == b"", "a client that says nothing more is cut off"
 
 
 def test_under_load_nothing_is_lost(server, model):
