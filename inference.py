@@ -162,7 +162,7 @@ def _count(inputs, options):
 
 
 def _summarise(counts, passed_over):
-    """Print the counts to stderr, and what was passed over in folders."""
+    """Print the counts to stderr, and what was passed over."""
     total = sum(counts[name] for name in CLASS_NAMES)
     parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
     for name, what in (("bad", "could not be read"), ("not written", "could not be written"),
@@ -172,7 +172,7 @@ def _summarise(counts, passed_over):
     tqdm.write("classified {:,} picture{}: {}".format(
         total, "" if total == 1 else "s", ", ".join(parts)), file=sys.stderr)
     if passed_over:
-        tqdm.write("passed over in folders: {}".format(passed_over), file=sys.stderr)
+        tqdm.write("passed over: {}".format(passed_over), file=sys.stderr)
 
 
 def _parser():

@@ -73,7 +73,7 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
     exclude : collection of str
         Real paths of files and folders to leave out of folders, patterns and lists.
     report : callable of (str, str), optional
-        Called for what is passed over in folders: see :func:`pictures.walk.find_images`.
+        Called for what is passed over: see :func:`pictures.walk.find_images`.
 
     Yields
     ------
@@ -97,7 +97,7 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
 def _find(names, frames_per_second, exclude, report):
     for name in names:
         if name == "-":
-            yield from _find(_listed(exclude), frames_per_second, exclude, report)
+            yield from _find(_listed(exclude, report), frames_per_second, exclude, report)
         elif "\0" in name:
             yield InputImage(name[:100], "zero byte", BadImage(
                 "holds a zero byte, as no file's name does; list one name per line"))
@@ -113,11 +113,19 @@ def _find(names, frames_per_second, exclude, report):
             yield InputImage(name, os.path.basename(name), None)
 
 
-def _listed(exclude):
+def _listed(exclude, report):
     """The names on standard input."""
     for name in read_names(sys.stdin.buffer):
-        if name != "-" and ("\0" in name or not is_below(name, exclude)):
+        if "\0" not in name and is_below(name, exclude):
+            _report_result(name, report)
+        elif name != "-":
             yield name
+
+
+def _report_result(name, report):
+    """Report a picture that is passed over since this program made it."""
+    if report:
+        report(name, "among the results")
 
 
 def _find_pattern(pattern, frames_per_second, exclude, report):
@@ -127,7 +135,11 @@ def _find_pattern(pattern, frames_per_second, exclude, report):
     """
     found, seen = None, set()
     for found in _matches(pattern, report):
-        if not os.path.lexists(found) or is_below(found, exclude):
+        if not os.path.lexists(found):
+            continue
+        if is_below(found, exclude):
+            if not os.path.isdir(found):
+                _report_result(found, report)
             continue
         for image in _find([found], frames_per_second, exclude, report):
             folder, name = os.path.split(image.name)

@@ -183,6 +183,7 @@ def test_results_never_become_pictures(infer, pictures, monkeypatch, option):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
         outcome = infer(named, option, target)
         assert outcome.code == 0 and len(outcome.out.splitlines()) == 3
+        assert not listed or " among the results (" in outcome.err
         listed.append(len(files()))
     assert listed[0] == 6 and listed[2] == listed[3]
 
