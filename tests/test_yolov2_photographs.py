@@ -107,6 +107,18 @@ def test_bad_voc(tmp_path, content):
         read_voc(str(tmp_path / "one.xml"))
 
 
+def test_entities_in_utf_16(tmp_path):
+    text = '<?xml version="1.0" encoding="utf-16"?>{}' + VOC.format(0).replace("one.jpg", "{}.jpg")
+    path = str(tmp_path / "one.xml")
+    for entities, name in (("", "one"), ('<!DOCTYPE a [<!ENTITY b "bb">]>', "&b;")):
+        with open(path, "wb") as stream:
+            stream.write(text.format(entities, name).encode("utf-16"))
+        if not entities:
+            assert read_voc(path)[0] == "one.jpg"
+    with pytest.raises(UserError, match="with entities"):
+        read_voc(path)
+
+
 def test_nothing_left(wider, tmp_path):
     with pytest.raises(UserError, match="none of its 5 photographs is in"):
         read_photographs(str(tmp_path / "elsewhere"), str(

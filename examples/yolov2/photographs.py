@@ -155,7 +155,8 @@ def read_voc(path):
     try:
         with open_regular(path) as stream:
             content = stream.read(MAX_XML_BYTES + 1)
-        if len(content) > MAX_XML_BYTES or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        ascii_part = content.replace(b"\0", b"")  # of UTF-16 too
+        if len(content) > MAX_XML_BYTES or b"<!DOCTYPE" in ascii_part or b"<!ENTITY" in ascii_part:
             raise ValueError("too long, or with entities")  # entities can expand without bound
         root = ElementTree.fromstring(content)
         faces = []
