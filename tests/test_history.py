@@ -1,12 +1,14 @@
 """The training history: what is written is read again, and drawn."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from training import history
+from training.resume import plan_run
 from training.settings import Settings
 from training.summaries import batch_summary
 from utils import UserError
@@ -143,3 +145,24 @@ def test_a_history_without_rows_costs_the_chart_alone(tmp_path, capsys):
     history.summarise(Settings(log_dir=str(tmp_path)), {"epoch": 1})
     assert "has no rows" in capsys.readouterr().err
     assert not (tmp_path / "training_summary.png").exists()
+
+
+def test_a_pipe_is_no_history(tmp_path):
+    os.mkfifo(str(tmp_path / "history.csv"))  # must not wait for a writer
+    for read in (history.read_history, history.check_history):
+        with pytest.raises(UserError, match="history.csv: not a regular file"):
+            read(str(tmp_path / "history.csv"))
+
+
+def test_a_training_begins_beside_no_other_program_s_files(tmp_path):
+    settings = Settings(model_dir=str(tmp_path / "model"), log_dir=str(tmp_path / "logs"))
+    for folder in ("model", "logs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "model" / "settings.json").write_text('{"anchors": []}')
+    (tmp_path / "logs" / "history.csv").write_text("epoch,loss\n1,0.5\n")
+    for restart in (False, True):
+        with pytest.raises(UserError, match="history.csv: not a training history"):
+            plan_run(settings._replace(restart=restart), {})
+        with pytest.raises(UserError, match="model: a detector is trained there"):
+            plan_run(settings._replace(restart=restart, log_dir=str(tmp_path)), {})
+    assert (tmp_path / "logs" / "history.csv").read_text() == "epoch,loss\n1,0.5\n"
