@@ -26,6 +26,7 @@ from pictures.crops import STORED_SIDE, face_crops, face_free_windows
 from pictures.decode import BadImage, read_image, resize
 from pictures.lists import SPLITS, new_source_name, save_source_list
 from pictures.sheets import save_picture
+from runtime.files import temporary_folder
 from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
 
 FOLDERS = ("faces", "others")  # of the crops, by class
@@ -104,10 +105,26 @@ def cut_all(photographs, folder, options):
     return crops, bad
 
 
+def put_in_place(crops, temporary, folder):
+    """Move the crops to their folder: only now do they replace those of an earlier run.
+
+    Returns
+    -------
+    dict of (str, int) to list of str
+        The new paths.
+    """
+    moved = collections.defaultdict(list)
+    for key, paths in crops.items():
+        for path in paths:
+            target = os.path.join(folder, os.path.relpath(path, temporary))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(path, target)
+            moved[key].append(target)
+    return moved
+
+
 def write_lists(crops, options):
     """Write the lists of every split and class that has crops; remove older ones of the others."""
-    if not crops["train", FACE]:
-        raise UserError("no usable face among the training photographs; lower --min-face")
     for split in SPLITS:
         for label in range(len(CLASS_NAMES)):
             save_source_list(crops[split, label], options.data_dir, options.name, label, split)
@@ -153,7 +170,11 @@ def main():
         options.wider_dir or os.path.join(options.data_dir, "wider_face"), options.val_size,
         BoxFiles(options.train_images, options.train_boxes, options.test_images,
                  options.test_boxes), options.train_only)
-    crops, bad = cut_all(photographs, os.path.join(options.data_dir, options.name), options)
+    with temporary_folder(options.data_dir, options.name) as temporary:
+        crops, bad = cut_all(photographs, temporary, options)
+        if not crops["train", FACE]:
+            raise UserError("no usable face among the training photographs; lower --min-face")
+        crops = put_in_place(crops, temporary, os.path.join(options.data_dir, options.name))
     write_lists(crops, options)
     for split in SPLITS:
         print("{}: {:,} photographs, {}".format(

@@ -75,3 +75,30 @@ def test_refusals(run_script, wider, tmp_path):
     outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data",
                          "--min-face", 100)
     assert outcome.code == 2 and "--min-face" in outcome.err
+
+
+def test_a_failed_run_leaves_the_crops_of_the_lists(run_script, wider, tmp_path):
+    """They would be windows that a box file without faces let through."""
+    data = tmp_path / "data"
+    arguments = "--wider-dir", wider, "--data-dir", data
+    assert run_script(preprocess_wider, *arguments).code == 0
+
+    def contents():
+        return {str(path): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+
+    before = contents()
+    boxes = tmp_path / "none.txt"
+    boxes.write_text("".join("0--Parade/train_{}.png\n0\n".format(n) for n in range(12)))
+    outcome = run_script(preprocess_wider, *arguments, "--train-boxes", boxes)
+    assert outcome.code == 2 and "no usable face" in outcome.err
+    assert contents() == before
+
+
+def test_a_list_does_not_outlive_its_crops(run_script, wider, tmp_path):
+    data = tmp_path / "data"
+    arguments = "--wider-dir", wider, "--data-dir", data
+    assert run_script(preprocess_wider, *arguments).code == 0
+    assert run_script(preprocess_wider, *arguments, "--windows", 0).code == 0
+    assert (data / "wider_faces_train.pickle").exists()
+    assert not list(data.glob("wider_others_*"))
+    assert not list(data.glob(".partial*"))
