@@ -17,6 +17,8 @@ from examples.yolov2.evaluate import average_precision, detect_all
 from examples.yolov2.photographs import read_photographs
 from examples.yolov2.train import Options, Trainer, train
 from model import handoff
+from model.classifier import NEWER_ATTRIBUTES
+from model.graph_files import read_graph_def
 from model.weights import assign
 from runtime.session import tf
 from utils import UserError
@@ -65,6 +67,13 @@ def test_the_frozen_graph_detects_the_same(trained, made):
     with Detector(settings.model, 96) as detector:
         precision = average_precision(*detect_all(detector, made[1]["val"]))
     assert precision == pytest.approx([rows[-1]["ap40"], rows[-1]["ap50"]], abs=1e-3)
+
+
+def test_either_tensorflow_reads_the_frozen_graph(trained):
+    nodes = read_graph_def(trained[0].model).node
+    assert {"FusedBatchNormV3", "MaxPool"} <= {node.op for node in nodes}
+    for operation, attribute in NEWER_ATTRIBUTES:
+        assert not [node.name for node in nodes if node.op == operation and attribute in node.attr]
 
 
 def test_resumes_where_it_ended(trained, made, capsys):

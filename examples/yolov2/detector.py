@@ -10,6 +10,7 @@ import numpy as np
 from examples.yolov2.boxes import MIN_SCORE, NMS_IOU, detections
 from examples.yolov2.network import build_head, build_trunk
 from model.checkpoints import cause, restore_checkpoint
+from model.classifier import without_newer_attributes
 from model.graph_files import read_graph_def
 from pictures.decode import resize
 from runtime.files import write_atomically
@@ -55,8 +56,8 @@ def freeze(checkpoint, anchors, path):
         # The classifier's last layer is built with the trunk, but no result depends on it.
         restore_checkpoint(tf.train.Saver(saved_variables()), session, checkpoint,
                            "train again")
-        frozen = tf.graph_util.convert_variables_to_constants(
-            session, graph.as_graph_def(), ["boxes", "scores"])
+        frozen = without_newer_attributes(tf.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), ["boxes", "scores"]))
     with write_atomically(path) as stream:
         stream.write(frozen.SerializeToString(deterministic=True))
 
@@ -97,7 +98,7 @@ class Detector:
 
     def __init__(self, path, image_size=DEFAULT_SIZE, min_score=MIN_SCORE, nms_iou=NMS_IOU,
                  precision="float32"):
-        graph_def = read_graph_def(path)
+        graph_def = without_newer_attributes(read_graph_def(path))
         graph = tf.Graph()
         try:
             _check_graph(graph_def)
