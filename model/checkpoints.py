@@ -120,8 +120,14 @@ def keep_only(folder, steps):
 
 
 def cause(error):
-    """TensorFlow's message for an error, without the node's name."""
-    return getattr(error, "message", str(error)).partition("\n")[0].partition("[[")[0].strip()
+    """TensorFlow's message for an error, without the node's name.
+
+    TensorFlow 2 tells first where the node was made, in many lines, and the cause in the last one.
+    """
+    message = getattr(error, "message", str(error))
+    if message.startswith("Graph execution error"):
+        return message.partition("[[")[0].strip().rpartition("\n")[2].strip()
+    return message.partition("\n")[0].partition("[[")[0].strip()
 
 
 def find_checkpoint(path):

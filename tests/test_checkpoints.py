@@ -29,6 +29,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_nothing(saver_and_session, tmp_p
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.exit_code == 1 and "[[" not in str(error.value)
+    assert "File too large" in str(error.value) and "\n" not in str(error.value)
     assert sorted(os.listdir(str(tmp_path))) == before
     assert newest_checkpoint(str(tmp_path)) == first
 
