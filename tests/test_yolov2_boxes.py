@@ -8,7 +8,7 @@ from examples.yolov2.boxes import decode, detections, encode, iou
 from runtime.session import tf
 from utils import UserError
 
-ANCHORS = np.float32([[0.1, 0.12], [0.2, 0.3], [0.5, 0.4]])
+ANCHORS = np.float32([[0.4, 0.5], [0.8, 1.2], [2.0, 1.6]])  # in cells
 
 
 def logit(share):
@@ -63,6 +63,14 @@ def test_decoding_inverts_encoding(grid):
     order = [np.abs(found - box).sum(1).argmin() for box in boxes]
     assert sorted(order) == list(range(6))
     np.testing.assert_allclose(found[order], boxes, atol=1e-4)
+
+
+def test_a_box_has_the_same_size_in_pixels_at_every_input_size():
+    """What the network says in a cell, it says of the pixels around it: darknet's anchors."""
+    for grid in (4, 9):
+        boxes, _ = evaluate(decode(tf.zeros([1, grid, grid, 15]), ANCHORS))
+        pixels = (boxes[0, 1, 2, :, 2:] - boxes[0, 1, 2, :, :2]) * grid * 32
+        np.testing.assert_allclose(pixels, ANCHORS * 32, rtol=1e-5)
 
 
 def test_faces_in_one_cell_take_different_anchors():

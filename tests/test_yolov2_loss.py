@@ -7,7 +7,7 @@ from examples.yolov2.boxes import encode
 from examples.yolov2.loss import yolo_loss
 from runtime.session import tf
 
-ANCHORS = np.float32([[0.2, 0.3], [0.5, 0.4]])
+ANCHORS = np.float32([[0.4, 0.6], [1.0, 0.8]])  # in cells
 GRID = 2
 
 
@@ -50,11 +50,11 @@ def plain_loss(output, target, faces, fixed=None):
         wanted = target[n, row, column, k].astype(np.float64)
         said = fixed[n, row, column, k]
         center = (sigmoid(said[:2]) + [column, row]) / GRID
-        half = ANCHORS[k] * np.exp(said[2:4]) / 2
+        half = ANCHORS[k] / GRID * np.exp(said[2:4]) / 2
         box = np.concatenate([center - half, center + half])
         real = [face.astype(np.float64) for face in faces[n] if face.any()]
         if wanted[4]:
-            size = ANCHORS[k] * np.exp(wanted[2:4])
+            size = ANCHORS[k] / GRID * np.exp(wanted[2:4])
             middle = (wanted[:2] + [column, row]) / GRID
             face = np.concatenate([middle - size / 2, middle + size / 2])
             weight = 2 - size.prod()

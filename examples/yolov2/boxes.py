@@ -6,7 +6,9 @@ cell's corner c and the anchor's size p the paper defines (section 2, "Direct lo
     b_x = sigmoid(t_x) + c_x        b_w = p_w exp(t_w)        objectness = sigmoid(t_o)
     b_y = sigmoid(t_y) + c_y        b_h = p_h exp(t_h)
 
-Here boxes are shares of the picture's sides, so that they do not depend on the input size.
+all in cells of 32 pixels. So an anchor has the same size in pixels at every input size, which is
+what a convolution sees, and one network works at many sizes. The boxes that come in and go out are
+shares of the picture's sides.
 """
 
 import numpy as np
@@ -34,7 +36,7 @@ def encode(boxes, grid, anchors):
     grid : int
         Cells along a side.
     anchors : numpy.ndarray
-        [k, 2], 0..1.
+        [k, 2], in cells.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def encode(boxes, grid, anchors):
         1 where a face is; zeros elsewhere.
     """
     target = np.zeros((grid, grid, len(anchors), NUMBERS), np.float32)
-    sizes = boxes[:, 2:] - boxes[:, :2]
+    sizes = (boxes[:, 2:] - boxes[:, :2]) * grid
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2 * grid
     order = size_iou(sizes, anchors).argsort(1)[:, ::-1]
     for index in sizes.prod(1).argsort()[::-1]:
@@ -63,7 +65,7 @@ def decode(output, anchors):
     output : tf.Tensor
         float32, [n, grid, grid, 5 k].
     anchors : numpy.ndarray
-        float32, [k, 2].
+        float32, [k, 2], in cells.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def to_boxes(places, log_sizes, anchors):
     places, log_sizes : tf.Tensor
         float32, [n, grid, grid, k, 2]; see :func:`encode`.
     anchors : numpy.ndarray
-        float32, [k, 2].
+        float32, [k, 2], in cells.
 
     Returns
     -------
@@ -100,8 +102,9 @@ def to_boxes(places, log_sizes, anchors):
     rows, columns = tf.shape(places)[1], tf.shape(places)[2]
     x, y = tf.meshgrid(tf.range(columns), tf.range(rows))
     corners = tf.cast(tf.stack([x, y], -1), tf.float32)[None, :, :, None]
-    centers = (places + corners) / tf.cast(tf.stack([columns, rows]), tf.float32)
-    halves = tf.exp(tf.minimum(log_sizes, MAX_LOG_SIZE)) * anchors / 2
+    cells = tf.cast(tf.stack([columns, rows]), tf.float32)
+    centers = (places + corners) / cells
+    halves = tf.exp(tf.minimum(log_sizes, MAX_LOG_SIZE)) * anchors / 2 / cells
     return tf.concat([centers - halves, centers + halves], -1)
 
 
@@ -123,7 +126,7 @@ def detections(output, anchors, min_score=MIN_SCORE, nms_iou=NMS_IOU):
     output : tf.Tensor
         float32, [1, grid, grid, 5 k].
     anchors : numpy.ndarray
-        float32, [k, 2].
+        float32, [k, 2], in cells.
     min_score : float or tf.Tensor
         Drop boxes with a lower objectness.
     nms_iou : float or tf.Tensor

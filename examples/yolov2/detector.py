@@ -47,6 +47,7 @@ def freeze(checkpoint, anchors, path):
     checkpoint : str
         Its prefix.
     anchors : sequence of (float, float)
+        In cells.
     path : str
         The ``.pb``.
     """

@@ -38,7 +38,7 @@ def yolo_loss(output, target, faces, ignored, anchors):
     faces, ignored : tf.Tensor
         float32, [n, m, 4], left, top, right, bottom, 0..1; rows of zeros fill up.
     anchors : numpy.ndarray
-        float32, [k, 2], 0..1.
+        float32, [k, 2], in cells.
 
     Returns
     -------
@@ -49,9 +49,9 @@ def yolo_loss(output, target, faces, ignored, anchors):
     objectness, has_face = tf.sigmoid(numbers[..., 4]), target[..., 4]
     # The boxes serve as targets of the objectness only, so no gradient passes through them.
     boxes = tf.stop_gradient(to_boxes(places, log_sizes, anchors))
-    sizes = tf.exp(target[..., 2:4]) * anchors
-    weight = has_face * (2 - tf.reduce_prod(sizes, -1))
-    overlap = iou(boxes, to_boxes(target[..., :2], target[..., 2:4], anchors))
+    truth = to_boxes(target[..., :2], target[..., 2:4], anchors)
+    weight = has_face * (2 - tf.reduce_prod(truth[..., 2:] - truth[..., :2], -1))
+    overlap = iou(boxes, truth)
     quiet = (1 - has_face) * _is_background(boxes, faces, ignored)
     parts = [
         _per_picture(weight[..., None] * tf.square(places - target[..., :2])),

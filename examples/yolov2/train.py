@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+import darknet19
 from clr import cyclical_learning_rate
 from examples.yolov2 import data, history, network
 from examples.yolov2.anchors import COUNT, face_sizes, find_anchors
@@ -78,7 +79,7 @@ def build_graph(options, anchors):
     ----------
     options : Options
     anchors : numpy.ndarray
-        float32, [k, 2].
+        float32, [k, 2], in cells.
 
     Returns
     -------
@@ -124,7 +125,7 @@ class Trainer:
 
     def __init__(self, options, photographs):
         self.options, self.photographs = options, photographs
-        self.anchors = _anchors(photographs["train"])
+        self.anchors = _anchors(photographs["train"], options.sizes)
         self._checkpoints = os.path.join(options.run_dir, "checkpoints")
         self._history = os.path.join(options.run_dir, "history.csv")
         graph = tf.Graph()
@@ -259,10 +260,14 @@ class Trainer:
         return checkpoint
 
 
-def _anchors(photographs):
-    """Anchors of the faces that the rule counts. The others are many and tiny."""
+def _anchors(photographs, sizes):
+    """Anchors in cells, at the mean input size, of the faces that the rule counts.
+
+    The others are many and tiny.
+    """
     large = [each for each in (prune(each, "large") for each in photographs) if each]
-    return find_anchors(face_sizes(large or photographs), COUNT)
+    shares = find_anchors(face_sizes(large or photographs), COUNT)
+    return shares * np.float32(np.mean(sizes) / darknet19.STRIDE)
 
 
 def check_outputs(options):
