@@ -82,7 +82,7 @@ def plot_precision(path, curves, title):
     title : str
     """
     with matplotlib.rc_context(CHART_STYLE):
-        figure = Figure(figsize=(7, 4))
+        figure = Figure(figsize=(7, 4.6))
         axes, labelled = figure.add_subplot(1, 1, 1), set()
         for label, colour, rows in curves:
             steps = [row["step"] for row in rows]
@@ -93,6 +93,7 @@ def plot_precision(path, curves, title):
                 labelled.add(text)
         axes.set(title=title, xlabel="training step", ylabel="average precision")
         axes.set_ylim(bottom=0)
-        axes.legend()
+        # Below the chart: inside it would lie on the curves.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2, fontsize=11)
         figure.tight_layout()
         save_chart(path, figure, 110)
