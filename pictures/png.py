@@ -15,6 +15,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Ancillary chunks that change what is seen: the transparent colour and the orientation.
 _NEEDED = (b"tRNS", b"eXIf")
 _MAX_NEEDED = 1 << 20  # bytes
+_SAMPLES = {0: 1, 2: 3}  # of a transparent colour, 2 bytes each, by the picture's colour type
+_COLOUR_TYPE = len(_SIGNATURE) + 17  # its place in the file: in the first chunk
 _MAX_KEPT = 1 << 30  # bytes: an uncompressed picture of 100 megapixels, 16 bits and alpha has 0.8e9
 _BLOCK = 1 << 20
 
@@ -48,7 +50,7 @@ def without_remarks(stream):
             _copy(stream, kept, length + 4)
         elif name in _NEEDED and length <= _MAX_NEEDED:
             content = stream.read(length + 4)
-            if struct.pack(">I", zlib.crc32(name + content[:-4])) == content[-4:]:
+            if _is_whole(name, content, kept):
                 kept.write(header + content)
             else:
                 removed = True
@@ -59,6 +61,14 @@ def without_remarks(stream):
             return None
     kept.seek(0)
     return kept if removed else None
+
+
+def _is_whole(name, content, kept):
+    """Whether a chunk's checksum is right, and its length if it is a transparent colour."""
+    if struct.pack(">I", zlib.crc32(name + content[:-4])) != content[-4:]:
+        return False
+    kind = kept.getbuffer()[_COLOUR_TYPE] if kept.tell() > _COLOUR_TYPE else None
+    return name != b"tRNS" or len(content) - 4 >= 2 * _SAMPLES.get(kind, 0)
 
 
 def _copy(source, target, count):

@@ -65,6 +65,7 @@ REMARKS = {
     "checksum of an unknown one": chunk(b"abCd", b"hello", damage=1),
     "checksum of a gamma": chunk(b"gAMA", b"\0\0\xb1\x8f", damage=1),
     "checksum of a transparent colour": chunk(b"tRNS", b"\0\1\0\1\0\1", damage=1),
+    "short transparent colour": chunk(b"tRNS", b"\0"),
     "short physical size": chunk(b"pHYs", b"\0"),
 }
 
