@@ -26,6 +26,7 @@ from model.npz import write_npz
 from model.released import DEFAULT_SIZE, add_weights_argument, locate
 from model.weight_files import read_weights
 from pictures.lists import CELEBA, add_data_arguments, add_rate_argument, load_sources
+from runtime.files import staged
 from runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli
 
@@ -63,12 +64,16 @@ def main():
         metadata.update(choose_operating_point(
             weights, metadata.get("image_size", DEFAULT_SIZE),
             union(load_sources(args.data_dir, args.sources, "val")), args.at_fpr))
-    npz = os.path.join(args.model_dir, "darknet19_weights.npz")
-    pickles = [os.path.join(args.data_dir, name) for name in handoff.FILES]
-    write_npz(npz, weights, np.float16 if args.float16 else np.float32, metadata)
-    handoff.write_handoff(weights, *pickles)
+    name = "darknet19_weights.npz"
+    # Nothing is replaced until all is written: the pickles must not be of other weights.
+    with staged(args.model_dir) as models, staged(args.data_dir) as data:
+        write_npz(os.path.join(models, name), weights,
+                  np.float16 if args.float16 else np.float32, metadata)
+        handoff.write_handoff(weights, *[os.path.join(data, each) for each in handoff.FILES])
+    paths = [os.path.join(args.model_dir, name)] + [
+        os.path.join(args.data_dir, each) for each in handoff.FILES]
     print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
-        source, len(weights), sum(array.size for array in weights.values()), npz, *pickles))
+        source, len(weights), sum(array.size for array in weights.values()), *paths))
 
 
 if __name__ == "__main__":

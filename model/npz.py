@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import operator
+import os
 import zipfile
 
 import numpy as np
@@ -44,7 +45,7 @@ def write_npz(path, weights, dtype=np.float32, metadata=None):
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError("{}: not written: {} has numbers that are too large for {}".format(
-                path, name, np.dtype(dtype)))
+                os.path.basename(path), name, np.dtype(dtype)))  # it may lie in a temporary folder
     if metadata:
         text = json.dumps(metadata, allow_nan=False).encode("utf-8")
         arrays[METADATA] = np.frombuffer(text, np.uint8)

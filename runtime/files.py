@@ -87,12 +87,19 @@ def temporary_folder(folder, name):
 def staged(folder):
     """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
 
-    Files replace those of the same name, one after the other; folders must be new.
+    Files replace those of the same name, one after the other; folders must be new. An OSError
+    names a file as it would be called in ``folder``.
     """
     with temporary_folder(folder, "staged") as temporary:
-        yield temporary
-        for name in sorted(os.listdir(temporary)):
-            os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+        try:
+            yield temporary
+            for name in sorted(os.listdir(temporary)):
+                os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+        except OSError as error:
+            path, inside = os.path.abspath(str(error.filename)), os.path.abspath(temporary)
+            if path.startswith(os.path.join(inside, "")):
+                error.filename = os.path.join(folder, os.path.relpath(path, inside))
+            raise
 
 
 def remove_leftovers(path):

@@ -174,7 +174,7 @@ def _pictures():
     if kind == "multipart/form-data":
         files = [each for _, each in flask.request.files.items(multi=True)]
         if not files:
-            flask.abort(422, "no file in the form")
+            flask.abort(422, "no file in the form, or the form is cut off")
         return [(each.filename, each.read()) for each in files]
     if kind and not kind.startswith(PICTURE_TYPES):
         flask.abort(415, "Content-Type {}: send a picture (image/...), or several as "

@@ -82,6 +82,18 @@ def test_float16_halves_the_file(tiny_model, extract, tmp_path):
         np.testing.assert_allclose(array, tiny_model.weights[name], 2**-11, 2**-25, err_msg=name)
 
 
+def test_nothing_is_replaced_before_all_is_written(tiny_model, extract, tmp_path):
+    """New weights beside pickles of older ones would be another network's backbone."""
+    for name in FILES[:2]:
+        (tmp_path / name).write_bytes(b"older")
+    (tmp_path / FILES[2]).mkdir()
+    outcome = extract("--from", tiny_model.npz)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: {}: Is a directory".format(tmp_path / FILES[2]))
+    assert all((tmp_path / name).read_bytes() == b"older" for name in FILES[:2])
+    assert sorted(os.listdir(str(tmp_path))) == sorted(FILES)
+
+
 def test_cfg_decides(darknet, extract, tmp_path):
     """A .weights file under another name, with the .cfg that describes it and with another."""
     path = str(tmp_path / "backup")

@@ -49,6 +49,13 @@ def encoded(number, form="PNG", size=(90, 70)):
     return stream.getvalue()
 
 
+def cut_form():
+    """A form of three pictures without its last boundary, as options of a request."""
+    body = b"".join(b'--B\r\nContent-Disposition: form-data; name="p"; filename="p.png"\r\n\r\n'
+                    + encoded(number) + b"\r\n" for number in range(3))
+    return {"data": body, "headers": {"Content-Type": "multipart/form-data; boundary=B"}}
+
+
 def same(row, result):
     """Whether a row of the answer is what the API says."""
     return (row["probability"] == pytest.approx(result.probability, abs=1e-6)
@@ -109,7 +116,7 @@ def test_the_page_and_its_health(server):
     (422, {"data": b""}), (422, {"data": b"<html>"}), (422, {"data": encoded(0)[:500]}),
     (422, {"data": encoded(0, size=(1001, 1000))}),
     (422, {"files": [("p", b"x"), ("q", b"")]}),
-    (422, {"files": {"p": ("", b"")}, "data": {"a": "b"}}),
+    (422, {"files": {"p": ("", b"")}, "data": {"a": "b"}}), (422, cut_form()),
     (405, {"method": "GET"}), (404, {"path": "/other"}), (404, {"path": "/../serve.py"}),
     (403, {"headers": {"Origin": "http://strange.example"}}),
     (403, {"headers": {"Origin": "null"}}),
