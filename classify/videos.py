@@ -8,7 +8,7 @@ from PIL import Image
 
 from classify.inputs import InputImage
 from pictures.decode import FORMATS, BadImage, resize
-from utils import UserError
+from utils import UserError, warn
 
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
 # its level when the first video is opened.
@@ -25,6 +25,13 @@ MOST_FAILURES = 100  # frames in a row; then the rest of the video is given up
 READER = (cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
           else cv2.CAP_ANY)
 
+# FFmpeg goes by the content: a playlist named film.mp4 would open files of its own choice. These
+# are its readers of pictures.decode.VIDEO_EXTENSIONS, in OpenCV's notation.
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+ONE_FILE = ("format_whitelist;mov,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,m4v,ogg"
+            "|protocol_whitelist;file")
+MOST_PER_SECOND = 120  # of frames: higher rates are a clock's, and the header's count is a guess
+
 
 def video_frames(path, frames_per_second):
     """Yield frames of a video file.
@@ -39,7 +46,8 @@ def video_frames(path, frames_per_second):
     ------
     InputImage
         One with a :class:`BadImage` if the video has no readable frame, or from where on it is
-        damaged. A still picture with the name of a video is yielded as it is.
+        damaged. A still picture with the name of a video is yielded as it is. A video with far
+        fewer frames than its header promises is warned of.
     """
     place = os.path.basename(path)
     if not os.path.isfile(path):
@@ -49,8 +57,8 @@ def video_frames(path, frames_per_second):
     if _is_still(path):
         yield InputImage(path, place, None)
         return
-    capture = cv2.VideoCapture(path, READER)
-    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture = _open(path)
+    rate, promised = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     rate = rate if 0 < rate < 1000 else 25.0
     step = max(1, int(round(rate / frames_per_second)))
     index = None
@@ -59,10 +67,25 @@ def video_frames(path, frames_per_second):
             yield InputImage("{}@{:.2f}s".format(path, index / rate),
                              "{}-{:07d}.jpg".format(place, index), frame)
         damage = None if index is not None else BadImage("not a video that OpenCV reads")
+        if not damage and index + step < 0.9 * promised and rate <= MOST_PER_SECOND:
+            warn("{}: ends at frame {:,} of about {:,.0f}; if it is cut off or damaged, fetch it "
+                 "again".format(path, index, promised))
     except BadImage as error:
         damage = error
     if damage:
         yield InputImage(path, place, damage)
+
+
+def _open(path):
+    """Open a video that is one file."""
+    before = os.environ.get(OPTIONS)
+    os.environ[OPTIONS] = ONE_FILE
+    try:
+        return cv2.VideoCapture(path, READER)
+    finally:  # the options are those of other programs in this process again
+        del os.environ[OPTIONS]
+        if before is not None:
+            os.environ[OPTIONS] = before
 
 
 def _is_still(path):
