@@ -19,6 +19,8 @@ from classify.search import WindowSearch
 # map the same everywhere.
 ZOOMS = (2, 4)
 
+STRIP_PIXELS = 1000 * 1000  # are drawn at a time: a drawing takes 60 bytes for each
+
 
 class FaceMapper:
     """Maps the probability of FACE over pictures of any size.
@@ -105,14 +107,23 @@ def overlay(image, face_map):
     numpy.ndarray
         uint8, [height, width, 3]. A white line with black edges marks where the map is 0.5.
     """
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    levels = np.rint(face_map * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
-    share = (0.55 * np.sqrt(face_map))[..., np.newaxis]
-    mixed = np.rint(grey * (1 - share) + colours * share).astype(np.uint8)
+    mixed = np.empty_like(image)
+    rows = max(1, STRIP_PIXELS // image.shape[1])
+    for top in range(0, image.shape[0], rows):
+        part = slice(top, top + rows)
+        mixed[part] = _mix(image[part], face_map[part])
     outlines, _ = cv2.findContours(
         (face_map >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, min(image.shape[:2]) // 200)
     cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 2 * thickness + 1, cv2.LINE_AA)
     cv2.drawContours(mixed, outlines, -1, (255, 255, 255), thickness, cv2.LINE_AA)
     return mixed
+
+
+def _mix(image, face_map):
+    """A strip of :func:`overlay`, without lines."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    levels = np.rint(face_map * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = (0.55 * np.sqrt(face_map))[..., np.newaxis]
+    return np.rint(grey * (1 - share) + colours * share).astype(np.uint8)

@@ -101,6 +101,17 @@ def test_overlay_is_grey_without_a_face_and_warm_with_one():
     assert line.max() > 180 and line.min() < 20, "a white line, edged in black, where it is 0.5"
 
 
+def test_strips_give_the_same_drawing(monkeypatch):
+    """A large picture is drawn in strips, since a drawing takes many times its memory."""
+    rng = np.random.RandomState(0)
+    picture = rng.randint(0, 256, (41, 30, 3)).astype(np.uint8)
+    face_map = rng.rand(41, 30).astype(np.float32)
+    whole = heatmaps.overlay(picture, face_map)
+    for pixels in (1, 100):
+        monkeypatch.setattr(heatmaps, "STRIP_PIXELS", pixels)
+        np.testing.assert_array_equal(heatmaps.overlay(picture, face_map), whole)
+
+
 def test_the_mapper_leaves_the_default_graph_alone(tiny_model):
     before = len(tf.get_default_graph().get_operations())
     heatmaps.FaceMapper(tiny_model.weights, 32).search.session.close()
