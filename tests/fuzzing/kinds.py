@@ -22,6 +22,10 @@ import preprocess_celeba
 from classify.tables import keep_whole_rows
 from classify.videos import video_frames
 from evaluation.provenance import find_provenance
+from examples.yolov2.detector import Detector, is_detector
+from examples.yolov2.history import plot_precision
+from examples.yolov2.history import read_history as read_detector_history
+from examples.yolov2.photographs import read_photographs
 from exporters import compare
 from exporters import onnx as onnx_export
 from exporters.savedmodel import check_own
@@ -151,6 +155,23 @@ def read_curves(path):
     rows = read_history(path)
     if rows:
         plot_history(path + ".png", rows)
+
+
+def read_detector(path):
+    is_detector(path)
+    with Detector(path, SIZE, min_score=0.0) as detect:
+        detect(np.full((40, 50, 3), 90, np.uint8))
+
+
+def read_detector_curves(path):
+    rows = read_detector_history(path, 300)
+    if rows:
+        plot_precision(path + ".png", [("validation", "#000000", rows)], "Detector")
+
+
+def read_voc(path):
+    for keep in ("all", "large"):
+        read_photographs(os.path.dirname(path), os.path.dirname(path), keep)
 
 
 def read_journal(path):
@@ -286,6 +307,9 @@ KINDS = collections.OrderedDict([
                      lambda content, rng, others: _mutate_lines(content, rng))),
     ("table-csv", Kind("t.csv", mutate_text, lambda path: keep_whole_rows(path, "csv"), None)),
     ("table-json", Kind("t.json", mutate_text, lambda path: keep_whole_rows(path, "json"), None)),
+    ("detector", Kind("d.pb", mutate_bytes, read_detector, _mutate_proto(lambda: tf.GraphDef))),
+    ("detector-history", Kind("history.csv", mutate_text, read_detector_curves, None)),
+    ("voc", Kind("a.xml", mutate_text, read_voc, None)),
     ("video", Kind("film.avi", mutate_bytes, read_video, None)),
 ])
 

@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 import darknet19
+from examples.yolov2 import detector
+from examples.yolov2 import history as detector_history
 from exporters.onnx import to_onnx
 from exporters.savedmodel import write_saved_model
 from fuzzing import slim  # noqa: F401 - before any module of model
@@ -39,6 +41,16 @@ METADATA = {"image_size": SIZE, "class_names": ["FACE", "NON_FACE"], "step": STE
             "threshold": 0.25, "search_bias": 1.5}
 SPLITS = {"train": Split(("a.jpg", "b.jpg"), ("c.jpg",)), "val": Split(("d.jpg",), ("e.jpg",))}
 COMMON_SETTINGS = {"batch_size": 2, "image_size": SIZE}
+
+ANCHORS = [(0.1, 0.1), (0.2, 0.3)]
+
+VOC = """<?xml version="1.0"?>
+<annotation><filename>c.jpg</filename><size><width>56</width><height>40</height></size>
+<object><name>with_mask</name><difficult>0</difficult>
+<bndbox><xmin>8</xmin><ymin>5</ymin><xmax>30.5</xmax><ymax>38</ymax></bndbox></object>
+<object><name>a</name><difficult>1</difficult>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>9</ymax></bndbox></object></annotation>
+"""
 
 # An official WIDER FACE file: names, counts, boxes.
 BOXES = """0--Parade/a.jpg
@@ -65,6 +77,7 @@ def make_samples(folder):
     _make_records(folder, weights)
     _make_tables(folder)
     _make_videos(folder)
+    _make_detectors(folder)
 
 
 def plausible_weights():
@@ -237,3 +250,22 @@ def _make_videos(folder):
             writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
         writer.release()
         os.replace(made, path)
+
+
+def _make_detectors(folder):
+    path = _new(folder, "detector", "d.pb")
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(0)
+        detector.build_detector(ANCHORS)
+        session.run(tf.global_variables_initializer())
+        prefix = tf.train.Saver(detector.saved_variables()).save(
+            session, os.path.join(folder, "detector-model"), write_meta_graph=False)
+    detector.freeze(prefix, ANCHORS, path)
+    row = dict.fromkeys(detector_history.COLUMNS, 0.5)
+    detector_history.write_history(
+        _new(folder, "detector-history", "history.csv"),
+        [dict(row, step=step) for step in (100, 200, 300)])
+    for text in (VOC.encode(), VOC.replace('?xml version="1.0"', '?xml version="1.0" '
+                                           'encoding="utf-16"').encode("utf-16")):
+        path = _write(folder, "voc", "a.xml", text)
+        Image.new("RGB", (56, 40)).save(os.path.join(os.path.dirname(path), "c.jpg"))
