@@ -97,7 +97,8 @@ def test_voc_folder(tmp_path):
 
 
 @pytest.mark.parametrize("content", [
-    "", "text", "<annotation/>", VOC.format(0).replace("20", "nan"), VOC.format(0)[:200],
+    "", "text", "<annotation/>", VOC.format(0)[:200],
+    VOC.format(0).replace("20", "nan"), VOC.format(0).replace("20", "1e300"),
     VOC.format(0).replace("<xmin>20</xmin>", ""),
     '<!DOCTYPE a [<!ENTITY b "bb">]>' + VOC.format(0),
 ])

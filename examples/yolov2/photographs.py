@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from pictures.boxes import read_boxes
+from pictures.boxes import LARGEST, read_boxes
 from pictures.decode import BadImage, upright_size
 from utils import UserError, open_regular, warn
 
@@ -163,8 +163,8 @@ def read_voc(path):
         for each in root.iter("object"):
             corners = [float(each.find("bndbox").find(side).text)
                        for side in ("xmin", "ymin", "xmax", "ymax")]
-            if not np.isfinite(corners).all():
-                raise ValueError("a corner is not a finite number")
+            if not all(abs(corner) <= LARGEST for corner in corners):
+                raise ValueError("a corner is out of range")
             faces.append((tuple(corners), (each.findtext("difficult") or "0").strip() != "1"))
         return root.findtext("filename").strip(), faces
     except (OSError, ValueError, AttributeError, TypeError, ElementTree.ParseError) as error:
