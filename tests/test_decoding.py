@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from exporters import decoding
-from exporters.compare import BOUNDS
+from exporters.compare import BOUNDS, choose_pictures
 from model.classifier import classifier_from_weights
+from model.npz import read_npz
+from model.released import RELEASED
 from pictures import decode
 from pictures.lists import load_split
 from pictures.reader import read_batches
@@ -82,6 +84,29 @@ def test_shrinking_and_enlarging_move_no_probability(run, tiny_model, sample_dir
             lambda picture: decode.resize(picture, SIZE, SIZE))]
         assert np.ptp(answers[1][:, 0]) > 0.01, "the pictures must not all get the same answer"
         np.testing.assert_allclose(*answers, atol=BOUNDS["encoded"], rtol=0)
+
+
+def read_all(paths):
+    for path in paths:
+        with open(path, "rb") as stream:
+            yield stream.read()
+
+
+def test_the_released_model_s_answers_to_photographs():
+    """export.py savedmodel compares on these where there are no lists, and must not stop."""
+    paths, _ = choose_pictures("none", 12)
+    expected = np.stack([decode.resize(decode.read_image(path, least_size=4 * 224), 224, 224)
+                         for path in paths])
+    with tf.Graph().as_default(), tf.Session() as session:
+        contents = tf.placeholder(tf.string, [None])
+        batch = decoding.decode_batch(contents, 224)
+        found = np.concatenate([session.run(batch, {contents: [content]})
+                                for content in read_all(paths)])
+    assert_within_one_level(found, expected)
+    classifier = classifier_from_weights(read_npz(RELEASED), 224)
+    with classifier.session:
+        np.testing.assert_allclose(classifier(found), classifier(expected), rtol=0,
+                                   atol=BOUNDS["encoded"])
 
 
 @pytest.mark.parametrize("height, width", [
