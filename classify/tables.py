@@ -173,9 +173,10 @@ def _parse_row(line, kind):
     try:
         if kind == "json":
             row = json.loads(line)
-            return row if isinstance(row, dict) and set(row) == set(COLUMNS) else None
+            whole = isinstance(row, dict) and set(row) == set(COLUMNS)
+            return row if whole and isinstance(row["file"], str) else None
         row = dict(zip(COLUMNS, line))
         whole = len(line) == len(COLUMNS) and 0 <= float(row["face_probability"]) <= 1
         return row if whole else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):  # the last for nested brackets
         return None

@@ -1,6 +1,8 @@
 """The ONNX model, checked by ONNX Runtime."""
 
+import functools
 import logging
+import operator
 import os
 
 import numpy as np
@@ -154,7 +156,7 @@ def _check_own(path):
     A model is a program: it could loop for ever, ask for any amount of memory, or read other files.
     """
     onnx = import_package("onnx")
-    regular_size(path, "run export.py onnx")
+    size = regular_size(path, "run export.py onnx")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's decode errors have no common public base
@@ -164,6 +166,12 @@ def _check_own(path):
         foreign.append("functions of its own")
     if any(tensor.external_data for tensor in model.graph.initializer):
         foreign.append("weights in other files")
+    tensors = list(model.graph.initializer) + [
+        attribute.t for node in model.graph.node for attribute in node.attribute]
+    for dims in (list(tensor.dims) for tensor in tensors):
+        # ONNX Runtime 1.10 ends the process at a negative one.
+        if min(dims, default=0) < 0 or functools.reduce(operator.mul, dims, 1) > size:
+            foreign.append("a tensor of the shape {}".format(dims))
     if foreign:
         raise UserError("{}: not an ONNX model of this project (it has {}); run export.py onnx"
                         .format(path, ", ".join(foreign)))

@@ -47,3 +47,12 @@ def test_weights_in_other_files_and_rubbish(tmp_path):
     (tmp_path / "darknet19_face.onnx").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="not a whole ONNX model"):
         run_onnx(str(tmp_path), REFERENCE)
+
+
+@pytest.mark.parametrize("dims", [[-1], [4, -1], [1 << 40], [1 << 31, 1 << 31, 1 << 31]])
+def test_shapes_that_no_weights_have(tmp_path, dims):
+    """A negative one ends the whole process in ONNX Runtime 1.10."""
+    write(tmp_path, onnx.helper.make_node("Conv", ["input", "w"], ["probabilities"]), [None],
+          [onnx.TensorProto(name="w", dims=dims, data_type=1, raw_data=b"\0\0\0\0")])
+    with pytest.raises(UserError, match="it has a tensor of the shape"):
+        run_onnx(str(tmp_path), REFERENCE)

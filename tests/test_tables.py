@@ -10,6 +10,7 @@ import pytest
 from conftest import read_csv, read_json_lines
 
 from classify import tables
+from utils import UserError
 
 
 def test_tables_on_standard_output(infer, pictures):
@@ -71,6 +72,21 @@ def test_resume_refuses_other_files(infer, pictures, tmp_path, content):
     outcome = infer(pictures, "--csv", table, "--resume")
     assert outcome.code == 2 and "notes.csv" in outcome.err.splitlines()[-1]
     assert table.read_bytes() == content
+
+
+@pytest.mark.parametrize("value", ["[" * 100000, "5", "{}", "null"],
+                         ids=["brackets", "number", "object", "null"])
+def test_rows_that_no_table_has(tmp_path, value):
+    """Brackets that nest too deep for Python's parser; a name that is no text."""
+    path = tmp_path / "t.json"
+    path.write_text("{" + ", ".join('"{}": {}'.format(name, value)
+                                    for name in tables.COLUMNS) + "}\n")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="t.json: damaged, or not a table"):
+        tables.keep_whole_rows(str(path), "json")
+    with pytest.raises(UserError, match="t.json: "):
+        tables.check_table(str(path), "json")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])
