@@ -66,7 +66,7 @@ setup: $(STAMP)
 distributed: $(DISTRIBUTED)
 
 test-distributed: $(DISTRIBUTED)
-	$(PYTHON) -m pytest -m distributed
+	$(PYTHON) -m pytest -n 0 -m distributed
 
 # The stamp is newer than every requirements file it was made from, so an environment is made or
 # changed only when one of them has changed, or another build of TensorFlow is asked for.

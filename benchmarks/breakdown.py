@@ -1,7 +1,7 @@
 """Where a step's time goes, by kind of operation, on whichever build runs this.
 
     python benchmarks/breakdown.py training --batch-size 16
-    python benchmarks/breakdown.py inference
+    python benchmarks/breakdown.py inference --precision bfloat16
 """
 
 import argparse
@@ -19,14 +19,15 @@ import train  # noqa: E402
 from darknet19 import STRIDE  # noqa: E402
 from model.classifier import folded_classifier  # noqa: E402
 from model.npz import read_npz  # noqa: E402
-from runtime.session import new_session, tf  # noqa: E402
+from runtime.session import PRECISIONS, new_session, tf  # noqa: E402
 from training.settings import Settings  # noqa: E402
 from utils import HelpFormatter, cli, number_type  # noqa: E402
 
 
 def inference(args):
     """A session with what to fetch and feed for a step of inference."""
-    classifier = folded_classifier(read_npz(RELEASED), args.image_size)
+    classifier = folded_classifier(
+        read_npz(RELEASED), args.image_size, precision=args.precision)
     shape = args.batch_size, args.image_size, args.image_size, 3
     return classifier.session, classifier.probabilities, {
         classifier.input: np.random.RandomState(0).rand(*shape)}
@@ -37,7 +38,7 @@ def training(args):
     with tf.Graph().as_default() as graph:
         settings = Settings(image_size=args.image_size)
         net = train.build_training_graph(settings, lambda step: settings.max_lr)
-        session = new_session(graph)
+        session = new_session(graph, precision=args.precision)
         session.run(tf.global_variables_initializer())
     shape = args.batch_size, args.image_size, args.image_size, 3
     return session, [net.train_op, net.loss], {
@@ -69,6 +70,8 @@ def main():
                         help="height and width, a multiple of 32")
     parser.add_argument("--batch-size", type=number_type(int, 1), default=16,
                         help="images a step")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
     parser.add_argument("--steps", type=number_type(int, 1), default=3,
                         help="steps to average over")
     args = parser.parse_args()
