@@ -19,14 +19,7 @@ import imgaug.augmenters as iaa  # noqa: E402
 
 from pictures.classes import FACE, NON_FACE
 from pictures.decode import resize
-
-# Where a cloth mask sits on such a face: from the bridge of the nose down the cheeks to the chin,
-# counter-clockwise, as shares of the picture.
-MASK_OUTLINE = ((0.27, 0.57), (0.5, 0.545), (0.73, 0.57), (0.72, 0.74), (0.61, 0.86), (0.5, 0.89),
-                (0.39, 0.86), (0.28, 0.74))
-# Shares of the aligned faces that get a mask, and of the other pictures that get the same shape
-# somewhere, so that the shape itself tells no class.
-MASKED_SHARE, STRAY_MASK_SHARE = 0.15, 0.1
+from training.drawing import lay_over, wear_cloth
 
 # What an Augmenter can be told to do; the parts serve to weigh them against each other.
 KINDS = ("all", "framing", "distortion", "none")
@@ -92,7 +85,7 @@ class Augmenter:
             self._frame.seed_(seed)
             self._nudge.seed_(seed + 2)
             aligned = [True] * len(images) if aligned is None else aligned
-            batch = [_wear_mask(square, label == FACE, rng) if label == NON_FACE or known
+            batch = [wear_cloth(square, label == FACE, rng) if label == NON_FACE or known
                      else square for square, label, known in zip(batch, labels, aligned)]
             batch = self._reframe(batch, labels, aligned, rng)
         if self.kind != "framing":
@@ -112,7 +105,7 @@ class Augmenter:
             if label == NON_FACE and portraits and rng.rand() < self.hidden_face_share:
                 batch.append(_hide_face(_pick(portraits, rng), framed[..., :3], rng))
             else:
-                batch.append(_lay_over(framed, _background(backdrops, self.image_size, rng)))
+                batch.append(lay_over(framed, _background(backdrops, self.image_size, rng)))
         return batch
 
     def _move(self, squares, labels, aligned, rng):
@@ -264,62 +257,6 @@ def _background(backdrops, size, rng):
     coarse = rng.randint(2, 17)
     noise = rng.randint(0, 256, (coarse, coarse, 3)).astype(np.uint8)
     return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def _lay_over(cutout, background):
-    """Blend an RGB-and-opacity picture [size, size, 4] over a background [size, size, 3]."""
-    opacity = cutout[..., 3:].astype(np.uint16)
-    if opacity.min() == 255:
-        return cutout[..., :3]
-    mixed = cutout[..., :3] * opacity + background * (255 - opacity)
-    return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _wear_mask(square, is_face, rng):
-    """Draw a cloth mask on a share of the pictures.
-
-    Parameters
-    ----------
-    square : numpy.ndarray
-        uint8, [size, size, 3].
-    is_face : bool
-        True for an aligned face, which wears it; on another picture it lies anywhere.
-    """
-    if rng.rand() >= (MASKED_SHARE if is_face else STRAY_MASK_SHARE):
-        return square
-    size = square.shape[0]
-    outline = np.float32(MASK_OUTLINE) + rng.uniform(-0.02, 0.02, (len(MASK_OUTLINE), 2))
-    if not is_face:
-        outline = (outline - outline.mean(0)) * rng.uniform(0.4, 1.6) + rng.uniform(0.2, 0.8, 2)
-    shape = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(shape, [np.int32(outline * size * 16)], 255, cv2.LINE_AA, 4)
-    y = np.arange(size, dtype=np.float32)[:, np.newaxis, np.newaxis] / size
-    folds = 1 + rng.uniform(0, 0.15) * np.sin(y * rng.uniform(60, 150))
-    shade = folds * (1 + rng.uniform(-0.5, 0.3) * (y - 0.7))
-    # The light on the face falls on the mask as well.
-    light = cv2.GaussianBlur(square, (0, 0), size / 16).astype(np.float32).mean(2, keepdims=True)
-    light = light / max(1.0, light.max())
-    cloth = np.clip(_cloth_colour(rng) * shade * (0.4 + 0.6 * light), 0, 255).astype(np.uint8)
-    worn, straps = square.copy(), (0, 2, 3, 7) if rng.rand() < 0.6 else ()
-    for inner in outline[list(straps)]:
-        outer = inner + (np.sign(inner[0] - outline[1, 0]) * rng.uniform(0.03, 0.1),
-                         rng.uniform(-0.08, 0.0))
-        cv2.line(worn, *(tuple(int(each) for each in point * size) for point in (inner, outer)),
-                 color=tuple(int(each) for each in cloth[size // 2, size // 2]),
-                 thickness=max(1, size // 80), lineType=cv2.LINE_AA)
-    return _lay_over(np.dstack([cloth, cv2.GaussianBlur(shape, (0, 0), size / 200.0)]), worn)
-
-
-def _cloth_colour(rng):
-    """White, the blue of surgical masks, black, or any colour: float32, [3]."""
-    kind = rng.rand()
-    if kind < 0.3:
-        return np.float32(rng.uniform(200, 255) + rng.uniform(-8, 8, 3))
-    if kind < 0.55:
-        return np.float32([140, 190, 220] + rng.uniform(-35, 35, 3))
-    if kind < 0.7:
-        return np.float32(rng.uniform(10, 60) + rng.uniform(-8, 8, 3))
-    return np.float32(rng.uniform(0, 255, 3))
 
 
 def _hide_face(portrait, cover, rng):
