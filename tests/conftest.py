@@ -9,12 +9,14 @@ import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SLIM = os.path.join(ROOT, "tests", "slim.py")  # runs a script with a part of the filters
 sys.path.insert(0, ROOT)
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
+from slim import make_slim  # noqa: E402
 
 from darknet19 import build  # noqa: E402
 from model import frozen  # noqa: E402
@@ -80,7 +82,18 @@ def plausible_weights(pictures, seed=0):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, sample_dir):
     """A model folder with random weights at input size 32: the .npz and the frozen graph."""
-    folder = str(tmp_path_factory.mktemp("model"))
+    return make_model(str(tmp_path_factory.mktemp("model")), sample_dir)
+
+
+@pytest.fixture(scope="module")
+def slim_model(tmp_path_factory, sample_dir):
+    """Darknet-19 with a sixteenth of its filters for a whole file, and a model of it as above."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_slim(set_attribute=patch.setattr)
+        yield make_model(str(tmp_path_factory.mktemp("slim")), sample_dir)
+
+
+def make_model(folder, sample_dir):
     _, pictures, _ = next(read_batches(load_split(sample_dir, "val").paths, 20, 32))
     weights = plausible_weights(pictures)
     classifier = classifier_from_weights(weights, 32)

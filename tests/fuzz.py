@@ -7,7 +7,7 @@
 A child has limits on memory and time. Each mutation must end in an answer or in one clean refusal:
 one line, exit code 2. A traceback, a signal, a hang and a lack of memory are bad; then the input is
 kept, the command that repeats it is printed, and the exit code is 1. The network is slim, so that
-files of weights are small: see ``fuzzing/slim.py``.
+files of weights are small: see ``slim.py``.
 """
 
 import argparse
@@ -32,10 +32,12 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 sys.path[:0] = [path for path in (HERE, ROOT) if path not in sys.path]
 
 from fuzzing import samples, worker  # noqa: E402
+from slim import make_slim  # noqa: E402
 
 from runtime.files import write_json  # noqa: E402
 from utils import UserError, cli, number_type, progress  # noqa: E402
 
+make_slim()
 KINDS = tuple(worker.KINDS)
 OUTCOMES = ("answered", "refused", "bad")
 CHUNK = 100  # mutations that a child reads before a new one takes over

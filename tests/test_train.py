@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SLIM
 from PIL import Image
 
 import train
@@ -35,7 +35,7 @@ TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers"
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory, sample_dir):
+def few(tmp_path_factory, sample_dir, slim_model):
     """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
     folder = str(tmp_path_factory.mktemp("few"))
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
@@ -45,7 +45,7 @@ def few(tmp_path_factory, sample_dir):
 
 
 def command(data, work, *options):
-    return [sys.executable, os.path.join(ROOT, "train.py"), "--data-dir", data,
+    return [sys.executable, SLIM, os.path.join(ROOT, "train.py"), "--data-dir", data,
             "--model-dir", os.path.join(work, "model"), "--log-dir", os.path.join(work, "logs"),
             ] + list(TINY) + list(options)
 
@@ -67,7 +67,7 @@ def end_after(data, work, checkpoint, number, *options):
     while not os.path.exists(index):
         assert process.poll() is None, "training ended before the signal"
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
@@ -155,10 +155,10 @@ def test_a_stop_signal_saves_first(few, tmp_path):
     read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
 
 
-def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tmp_path):
+def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tmp_path):
     """Row 0 is the file's own validation; killed in epoch 1, the run ends with the same bits."""
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    options = ("--epochs", "2", "--save-every", "3", "--init-from", tiny_model.npz, "--patience",
+    options = ("--epochs", "2", "--save-every", "3", "--init-from", slim_model.npz, "--patience",
                "2", "--at-fpr", "0.5")
     said = finish(few, whole, *options).stdout
     assert "the start weights before training: validation loss" in said and "hint" not in said
@@ -170,7 +170,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tm
     rows = history(whole)
     assert rows == history(killed)
     assert [(row["epoch"], row["step"], row["train_loss"]) for row in rows][0] == ("0", "0", "")
-    scores = score_split(classifier_from_weights(tiny_model.weights, 32), load_split(few, "val"))
+    scores = score_split(classifier_from_weights(slim_model.weights, 32), load_split(few, "val"))
     figures = measure(scores.labels, scores.face_probabilities)
     assert float(rows[0]["val_loss"]) == pytest.approx(figures["log_loss"], abs=1e-5)
     assert float(rows[0]["val_accuracy"]) == figures["accuracy"]
@@ -341,7 +341,7 @@ def test_folders_whose_names_are_patterns_and_what_a_finished_training_says(
     assert outcome.code == 0 and "starting from conv_0 to conv_18" in outcome.out
 
 
-def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_path, capsys):
+def test_freezing_passes_over_pictures_that_do_not_decode(few, slim_model, tmp_path, capsys):
     split = load_split(few, "val")
     missing = tuple(str(tmp_path / "{}.png".format(number)) for number in range(40))
     row = dict.fromkeys(history_module.COLUMNS, 0.5)
@@ -352,7 +352,7 @@ def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_p
 
     class Best:
         def read_best(self):
-            return {"epoch": 1, "step": 4, "disturbed_loss": 0.5}, tiny_model.weights
+            return {"epoch": 1, "step": 4, "disturbed_loss": 0.5}, slim_model.weights
 
     (tmp_path / "model").mkdir()
     broken = type(split)(*(missing + paths for paths in split))

@@ -14,7 +14,7 @@ ANCHORS = [(0.1, 0.1), (0.2, 0.3)]
 
 
 @pytest.fixture(scope="module")
-def graph_def():
+def graph_def(slim_model):
     """A detector with random weights."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.set_random_seed(0)

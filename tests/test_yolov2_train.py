@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from darknet19 import build
-from examples.yolov2 import detect, network
+from examples.yolov2 import detect
 from examples.yolov2.data import DetectionBatches
 from examples.yolov2.detector import Detector
 from examples.yolov2.evaluate import average_precision, detect_all
 from examples.yolov2.photographs import read_photographs
 from examples.yolov2.train import Options, Trainer, train
-from model import handoff
 from model.classifier import NEWER_ATTRIBUTES
 from model.graph_files import read_graph_def
-from model.weights import assign
 from runtime.session import tf
 from utils import UserError
 
@@ -51,8 +48,8 @@ def options(folder, weights, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained(made, tiny_model, tmp_path_factory):
-    settings = options(str(tmp_path_factory.mktemp("trained")), tiny_model.npz)
+def trained(made, slim_model, tmp_path_factory):
+    settings = options(str(tmp_path_factory.mktemp("trained")), slim_model.npz)
     return settings, train(settings, made[1])
 
 
@@ -110,8 +107,8 @@ def test_detect_writes_pictures_and_json(trained, made, run_script, tmp_path, vi
 
 
 @pytest.mark.parametrize("content", [b"", b"bad", None])
-def test_detect_refuses_other_graphs(run_script, made, tmp_path, tiny_model, content):
-    path = tiny_model.npz if content is None else str(tmp_path / "bad.pb")
+def test_detect_refuses_other_graphs(run_script, made, tmp_path, slim_model, content):
+    path = slim_model.npz if content is None else str(tmp_path / "bad.pb")
     if content is not None:
         (tmp_path / "bad.pb").write_bytes(content)
     outcome = run_script(detect, made[0], "--model", path, "--out", str(tmp_path / "found"))
@@ -127,67 +124,8 @@ def test_detect_refuses_other_operations(run_script, made, tmp_path):
     assert outcome.code == 2 and "it has WriteFile" in outcome.err
 
 
-def pickles(weights, folder):
-    handoff.write_handoff(weights, *(os.path.join(folder, name) for name in handoff.FILES))
-
-
-def test_both_files_give_one_trunk(tiny_model, tmp_path):
-    pickles(tiny_model.weights, str(tmp_path))
-    ours, theirs = network.read_trunk(tiny_model.npz), network.read_trunk(str(tmp_path))
-    assert set(ours) == set(theirs) and len(ours) == 5 * 18
-    for name, array in ours.items():
-        np.testing.assert_array_equal(array, theirs[name])
-
-
-def test_trunk_equals_the_public_detectors(tiny_model, tmp_path):
-    """Layers 0 to 17 from the pickles, as the public detector builds them, at two sizes."""
-    pickles(tiny_model.weights, str(tmp_path))
-    weights = network.read_trunk(str(tmp_path))
-    for size in (64, 96):
-        pictures = np.random.RandomState(size).rand(2, size, size, 3).astype(np.float32)
-        with tf.Graph().as_default(), tf.Session() as session:
-            ours = network.build_trunk(tf.constant(pictures))
-            session.run(tf.global_variables_initializer())
-            assign(session, weights)
-            ours, theirs = session.run([ours, public_backbone(tf.constant(pictures), weights)])
-        assert ours[0].shape == (2, size // 16, size // 16, 512)
-        assert ours[1].shape == (2, size // 32, size // 32, 1024)
-        for one, other in zip(ours, theirs):
-            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max(), rtol=0)
-
-
-def public_backbone(net, weights):
-    """Convolution, batch norm with epsilon 1e-5, leaky ReLU 0.1; max-pools of kind VALID."""
-    kept = []
-    for k in range(18):
-        part = {name: weights["conv_{}/{}".format(k, name)]
-                for name in ("kernel", "mean", "variance", "beta", "gamma")}
-        net = tf.nn.leaky_relu(tf.nn.batch_normalization(
-            tf.nn.conv2d(net, part["kernel"], 1, "SAME"), part["mean"], part["variance"],
-            part["beta"], part["gamma"], 1e-5), 0.1)
-        if k in (12, 17):
-            kept.append(net)
-        if k in (0, 1, 4, 7, 12):
-            net = tf.nn.max_pool(net, 2, 2, "VALID")
-    return kept
-
-
-def test_a_random_trunk_is_normalised():
-    pictures = np.random.RandomState(0).randint(0, 255, (4, 64, 64, 3)).astype(np.uint8)
-    weights = network.read_trunk(network.RANDOM, pictures, seed=3)
-    with tf.Graph().as_default(), tf.Session() as session:
-        _, ends = build(tf.constant(pictures / np.float32(255)))
-        session.run(tf.global_variables_initializer())
-        assign(session, weights)
-        deep = session.run(ends["conv_11"])
-    # Batch norm makes unit variance; after a leaky ReLU the mean square is near 0.5.
-    assert 0.4 < np.square(deep).mean() < 0.6
-    other = network.read_trunk(network.RANDOM, pictures, seed=4)
-    assert not np.array_equal(other["conv_3/kernel"], weights["conv_3/kernel"])
-
-
-def test_the_trunk_is_trained_only_once_freed(made, tiny_model, tmp_path):
-    trainer = Trainer(options(str(tmp_path), tiny_model.npz, steps=2, freeze_steps=1,
+def test_the_trunk_is_trained_only_once_freed(made, slim_model, tmp_path):
+    trainer = Trainer(options(str(tmp_path), slim_model.npz, steps=2, freeze_steps=1,
                               validate_every=9), made[1])
     with trainer.session as session:
         trunk, head = (next(each for each in session.graph.get_collection(

@@ -29,7 +29,6 @@ from examples.yolov2.photographs import read_photographs
 from exporters import compare
 from exporters import onnx as onnx_export
 from exporters.savedmodel import check_own
-from fuzzing import slim  # noqa: F401 - before any module of model
 from fuzzing.mutations import mutate_bytes, mutate_json, mutate_message, mutate_text
 from fuzzing.samples import COMMON_SETTINGS, SIZE, SPLITS
 from model import checkpoint_index, frozen

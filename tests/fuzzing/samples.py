@@ -1,7 +1,7 @@
 """Small valid files of every kind that the project reads.
 
 :func:`make_samples` fills a folder: ``<kind>/<number>/`` holds one sample, with what belongs beside
-it. It needs the slim network, so it runs in a child process.
+it. It needs the slim network of ``fuzz.py``, so it runs in a child process.
 """
 
 import collections
@@ -20,7 +20,6 @@ from examples.yolov2 import detector
 from examples.yolov2 import history as detector_history
 from exporters.onnx import to_onnx
 from exporters.savedmodel import write_saved_model
-from fuzzing import slim  # noqa: F401 - before any module of model
 from model import darknet_weights, frozen
 from model.classifier import classifier_from_weights
 from model.handoff import FILES, write_handoff

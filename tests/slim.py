@@ -1,0 +1,42 @@
+"""Darknet-19 with a part of its filters: the same layers in files of 1 MB or less instead of 80 MB.
+
+Shapes are taken from ``darknet19`` when a graph is built or a file is read, so change it before.
+As a program it runs one of the scripts so: ``python tests/slim.py train.py --epochs 1``.
+"""
+
+import os
+import runpy
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import darknet19  # noqa: E402
+
+
+def make_slim(share=16, set_attribute=setattr):
+    """Leave one filter of so many in Darknet-19 and in the detector's head.
+
+    Parameters
+    ----------
+    share : int
+    set_attribute : callable
+        As ``setattr``; that of pytest's ``monkeypatch`` takes it back later.
+    """
+    layers = tuple(
+        layer if layer == darknet19.MAX_POOL else (max(2, layer[0] // share), layer[1])
+        for layer in darknet19.LAYERS)
+    set_attribute(darknet19, "LAYERS", layers)
+    set_attribute(darknet19, "CONVOLUTIONS",
+                  tuple(layer for layer in layers if layer != darknet19.MAX_POOL))
+
+    from examples.yolov2 import network  # it imports modules of model
+
+    whole = network._layer
+    set_attribute(network, "_layer",
+                  lambda net, filters, *options: whole(net, filters // share, *options))
+
+
+if __name__ == "__main__":
+    make_slim()
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
