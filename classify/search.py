@@ -4,11 +4,13 @@ Darknet-19 is fully convolutional, so one run over a photograph of any size give
 every place. Averaged over as many cells as the network's input has (7 x 7 at 224), the map is what
 the classifier says of every window of that size, 32 pixels apart, at a fraction of the cost. The
 photograph keeps its aspect ratio and is looked at in several sizes, so that faces of several sizes
-fill a window. The answer is the window with the highest probability.
+fill a window. A face that fills the picture and more is looked at as a part of a window, within a
+border. The answer is the window with the highest probability.
 """
 
 import collections
 
+import cv2
 import numpy as np
 from scipy.special import expit
 
@@ -24,18 +26,21 @@ from pictures.reader import LARGEST_SIZE
 from runtime.session import PRECISIONS, explain_memory_errors, new_session, tf
 from utils import UserError, number_type
 
-ZOOMS = (1, 2, 4)  # the photograph's shorter side, in multiples of the network's input
+# The photograph's shorter side, in multiples of the network's input, in the order of the looks. For
+# those below 1 its edges are repeated around it until it fills a window: faces that are cut off by
+# the edges are small enough then to be known.
+ZOOMS = (1, 0.6, 2, 4)
 CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes are left out
 MOST_ENLARGED = 3.0  # sizes that would enlarge the photograph more are left out, but for the first
 FINE = 0.98  # a smaller window must be as probable as this to replace a certain one as the place
 PIXELS_PER_RUN = 1 << 20  # pictures share a run up to so many pixels, which bounds the memory
 LONGEST = 8  # a side longer than this many times the other is compressed to it
 OUTPUT = "windows"
-CHOICES = ("off",) + tuple(map(str, ZOOMS))  # of the option --search
+CHOICES = ("off",) + tuple(str(zoom) for zoom in ZOOMS if zoom >= 1)  # of the option --search
 
 Finding = collections.namedtuple("Finding", "probability left top width height zoom")
-Finding.__doc__ = """The most probable window: P(FACE), its box in the picture's own pixels, and
-the zoom at which it was found."""
+Finding.__doc__ = """The most probable window: P(FACE), its box in the picture's own pixels (what a
+border adds is left out), and the zoom at which it was found."""
 
 
 def zooms_of(choice):
@@ -55,7 +60,7 @@ class WindowSearch:
     image_size : int
         The input size that the weights were trained at: the window's.
     zooms : sequence of float
-        Sizes to look at, each the shorter side in multiples of ``image_size``, ascending.
+        Sizes to look at, in this order, each the shorter side in multiples of ``image_size``.
     threads, precision
         See :func:`runtime.session.new_session`.
     bias : float
@@ -113,7 +118,7 @@ class WindowSearch:
                 row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
                 if findings[index] is None or log_odds[row, column] > highest[index]:
                     highest[index] = np.float64(log_odds[row, column])
-                    box = self.box(images[index].shape, log_odds.shape, row, column)
+                    box = self.box(images[index].shape, log_odds.shape, row, column, zoom)
                     findings[index] = Finding(float(expit(highest[index])), *box, zoom=zoom)
             searching = [each for each in searching if findings[each].probability < certain]
         return findings
@@ -161,7 +166,7 @@ class WindowSearch:
             most = max(1, PIXELS_PER_RUN // (size[0] * size[1]))
             for start in range(0, len(group), most):
                 part = group[start:start + most]
-                scaled = np.stack([resize(images[index], *size) for index in part])
+                scaled = np.stack([_fit(images[index], size, zoom) for index in part])
                 with explain_memory_errors("search smaller pictures, or less far"):
                     log_odds = self.session.run(
                         OUTPUT + ":0", {"input:0": scaled / np.float32(255)})
@@ -170,23 +175,50 @@ class WindowSearch:
     def input_size(self, shape, zoom, first_zoom):
         """The height and width, multiples of 32, at which a picture is looked at.
 
-        None if that would enlarge the picture too much; ``first_zoom`` is never left out.
+        None if that would enlarge the picture too much; ``first_zoom`` and smaller ones are never
+        left out.
         """
-        height, width = shape[:2]
-        shorter = self.image_size * zoom
+        height, width = _bordered(shape, zoom)
+        shorter = self.image_size * max(zoom, 1)
         scale = shorter / min(height, width)
-        if scale > MOST_ENLARGED and zoom != first_zoom:
+        if scale > MOST_ENLARGED and zoom > first_zoom:
             return None
         longest = min(max(height, width) * scale, shorter * LONGEST)
         longest = darknet19.STRIDE * int(round(longest / darknet19.STRIDE))
         shorter = darknet19.STRIDE * int(round(shorter / darknet19.STRIDE))
         return (shorter, longest) if height <= width else (longest, shorter)
 
-    def box(self, shape, grid, row, column):
+    def box(self, shape, grid, row, column, zoom=1):
         """The box of a window, left, top, width, height, in the picture's own pixels."""
         cells = self.cells
-        height, width = shape[0] / (grid[0] + cells - 1), shape[1] / (grid[1] + cells - 1)
-        return column * width, row * height, cells * width, cells * height
+        bordered = _bordered(shape, zoom)
+        height, width = bordered[0] / (grid[0] + cells - 1), bordered[1] / (grid[1] + cells - 1)
+        left, top, right, bottom = (
+            column * width, row * height, (column + cells) * width, (row + cells) * height)
+        if zoom >= 1:
+            return left, top, cells * width, cells * height
+        margin = (bordered[0] - shape[0]) / 2
+        left, right = (min(max(each - margin, 0.0), shape[1]) for each in (left, right))
+        top, bottom = (min(max(each - margin, 0.0), shape[0]) for each in (top, bottom))
+        return left, top, right - left, bottom - top
+
+
+def _bordered(shape, zoom):
+    """Height and width of a picture with the border that a zoom below 1 puts around it."""
+    margin = int(round(min(shape[:2]) * (1 / zoom - 1) / 2)) if zoom < 1 else 0
+    return shape[0] + 2 * margin, shape[1] + 2 * margin
+
+
+def _fit(image, size, zoom):
+    """Scale a picture, with its border, to a height and width."""
+    if zoom >= 1:
+        return resize(image, *size)
+    # The border is added to the small picture, so that a large one is not copied.
+    inner = [max(1, int(round(full * own / whole)))
+             for full, own, whole in zip(size, image.shape, _bordered(image.shape, zoom))]
+    top, left = ((full - own) // 2 for full, own in zip(size, inner))
+    return cv2.copyMakeBorder(resize(image, *inner), top, size[0] - inner[0] - top, left,
+                              size[1] - inner[1] - left, cv2.BORDER_REPLICATE)
 
 
 def _lie_inside(finding, left, top, width, height):

@@ -27,9 +27,10 @@ def hard_windows(search, image, faces=(), least_log_odds=-1.0, most=3):
         The log-odds, and left, top and side in pixels; the hardest first.
     """
     found = []
-    for _, log_odds in search.windows(image):
+    for zoom, log_odds in search.windows(image):
         for row, column in zip(*np.nonzero(log_odds >= least_log_odds)):
-            left, top, width, height = search.box(image.shape, log_odds.shape, row, column)
+            left, top, width, height = search.box(
+                image.shape, log_odds.shape, row, column, zoom)
             side = int(min(width, height, *image.shape[:2]))
             square = int(left), int(top), side
             if not any(touches(face, *square) for face in faces):

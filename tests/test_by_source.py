@@ -41,7 +41,7 @@ def test_scores_by_search_are_the_searchs_answers(sample_dir, slim_model, tmp_pa
 
 
 def test_zooms_of_the_option():
-    assert zooms_of("off") == zooms_of(None) == () and zooms_of("2") == (1, 2)
+    assert zooms_of("off") == zooms_of(None) == () and zooms_of("2") == (1, 0.6, 2)
 
 
 def test_test_script_prints_sources_and_search(run_script, sample_dir, slim_model, tmp_path):
@@ -54,7 +54,7 @@ def test_test_script_prints_sources_and_search(run_script, sample_dir, slim_mode
                          "--report", tmp_path / "report")
     assert outcome.code == 0
     assert outcome.out.count("\nmore ") == 4, "faces and non-faces, by one look and by search"
-    assert "by search, sizes 1:" in outcome.out
+    assert "by search, sizes 1, 0.6:" in outcome.out
     page = (tmp_path / "report" / "index.html").read_text()
     for title in ("Mistakes by source", "Mistakes by source, by search", "By search"):
         assert "<h2>" + title in page

@@ -1,5 +1,6 @@
 """The sliding window says of a window what the classifier says of it alone."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -45,10 +46,35 @@ def test_small_pictures_are_not_blown_up(search):
     assert len(list(search.windows(np.zeros((side + 2, side + 2, 3), np.uint8)))) == 2
 
 
-def test_extreme_shapes_stay_small(search):
+@pytest.mark.parametrize("zoom", [1, 2, 0.6])
+def test_extreme_shapes_stay_small(search, zoom):
     for shape in ((1, 20000, 3), (20000, 1, 3)):
-        for _, log_odds in search.windows(np.zeros(shape, np.uint8)):
-            assert log_odds.size <= 100
+        for _, log_odds in search.windows(np.zeros(shape, np.uint8), [zoom]):
+            assert 0 < log_odds.size <= 100
+
+
+def test_below_one_the_picture_lies_within_its_repeated_edges(search, tiny_model):
+    """Against OpenCV's border around the picture at its own size."""
+    image = np.random.RandomState(4).randint(0, 256, (40, 40, 3)).astype(np.uint8)
+    bordered = cv2.copyMakeBorder(image, 12, 12, 12, 12, cv2.BORDER_REPLICATE)  # 64 = 40 / 0.625
+    probability = classifier_from_weights(tiny_model.weights, SIZE)(bordered[np.newaxis])[0, 0]
+    (zoom, log_odds), = search.windows(image, [0.625])
+    assert zoom == 0.625 and log_odds.shape == (1, 1)
+    assert 1 / (1 + np.exp(-log_odds[0, 0])) == pytest.approx(probability, abs=1e-5)
+    assert search.box(image.shape, log_odds.shape, 0, 0, zoom) == (0, 0, 40, 40)
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (100, 340), (901, 300), (7, 5)])
+def test_below_one_the_boxes_lie_in_the_picture_and_cover_it(search, shape):
+    image = np.zeros(shape + (3,), np.uint8)
+    (_, log_odds), = search.windows(image, [0.6])
+    boxes = [search.box(image.shape, log_odds.shape, row, column, 0.6)
+             for row, column in np.ndindex(*log_odds.shape)]
+    assert all(box[0] >= 0 and box[1] >= 0 and box[2] > 0 and box[3] > 0
+               and box[0] + box[2] <= shape[1] and box[1] + box[3] <= shape[0] for box in boxes)
+    assert boxes[0][:2] == (0, 0)
+    left, top, width, height = boxes[-1]
+    assert (left + width, top + height) == pytest.approx(shape[::-1])
 
 
 def test_the_finding_is_the_highest_window(search):
