@@ -15,7 +15,7 @@ from PIL import Image
 
 from classify import BadPicture, Place, Result, load
 from classify.heatmaps import FaceMapper
-from classify.search import WindowSearch
+from classify.search import WindowSearch, zooms_of
 from model.npz import write_npz
 from pictures.samples import photographs
 from utils import UserError
@@ -30,7 +30,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def truth(tiny_model):
     """A search of the same sizes, of one picture at a time."""
-    return WindowSearch(tiny_model.weights, 32, (1, 2))
+    return WindowSearch(tiny_model.weights, 32, zooms_of("2"))
 
 
 @pytest.fixture
