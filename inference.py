@@ -205,9 +205,9 @@ def _add_named_arguments(group):
     group.add_argument("--search", choices=CHOICES,
                        help="look through windows of the picture, its shorter side enlarged to up "
                             "to so many times the network's input: 4 finds faces from about 5 %% "
-                            "of the width on, 2 from 10 %%, 1 from 20 %%, at 20, 5 and 1 times "
-                            "the cost; off stretches the picture and looks once (default: 4 for "
-                            "named pictures, off for the test lists)")
+                            "of the width on, 2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times "
+                            "the cost of off, which stretches the picture and looks once "
+                            "(default: 4 for named pictures, off for the test lists)")
     group.add_argument("--csv", metavar="FILE", help="write a table, - for standard output")
     group.add_argument("--resume", action="store_true",
                        help="continue an interrupted run's --csv: skip the pictures in it")
