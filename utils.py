@@ -128,6 +128,7 @@ def print_error(message):
 def warn(message):
     """Print a one-line warning to stderr without breaking a progress bar."""
     tqdm.write("warning: " + _one_line(message), file=sys.stderr)
+    sys.stderr.flush()  # Python 3.7 keeps it until the end if stderr is a file
 
 
 def _one_line(message):

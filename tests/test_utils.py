@@ -290,6 +290,15 @@ def test_a_reader_that_left_is_no_error(tmp_path):
     assert ended.stderr.splitlines() == ["warning: careful", "code 141"]
 
 
+def test_a_warning_in_a_log_is_there_at_once():
+    """Before the program ends, which os._exit does without writing what is kept back."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os, utils; utils.warn('careful'); os._exit(0)"], cwd=ROOT,
+        env=environment, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr == "warning: careful\n"
+
+
 def killed_writer(target, folder=False):
     """Start a program that writes ``target``, kill it half-way, and return what it left."""
     program = (
