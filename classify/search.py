@@ -234,8 +234,9 @@ def add_search_arguments(parser):
                         help="height and width of a window, a multiple of 32 (default: that of "
                              "the training)")
     parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
-                        default=list(ZOOMS), help="sizes at which a picture is looked at: its "
-                                                  "shorter side in windows")
+                        default=list(ZOOMS), help="sizes at which a picture is looked at, in this "
+                                                  "order: its shorter side in windows, below 1 "
+                                                  "within a border")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
 

@@ -23,7 +23,7 @@ from model import frozen  # noqa: E402
 from model.classifier import classifier_from_weights  # noqa: E402
 from model.npz import write_npz  # noqa: E402
 from model.weights import assign, weight_shapes  # noqa: E402
-from pictures.lists import load_split  # noqa: E402
+from pictures.lists import LISTS, load_split, save_list  # noqa: E402
 from pictures.reader import read_batches  # noqa: E402
 from pictures.samples import build_sample  # noqa: E402
 from runtime.session import tf  # noqa: E402
@@ -83,6 +83,16 @@ def plausible_weights(pictures, seed=0):
 def tiny_model(tmp_path_factory, sample_dir):
     """A model folder with random weights at input size 32: the .npz and the frozen graph."""
     return make_model(str(tmp_path_factory.mktemp("model")), sample_dir)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory, sample_dir):
+    """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
+    folder = str(tmp_path_factory.mktemp("few"))
+    for split, count in (("train", 16), ("val", 8), ("test", 8)):
+        for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
+            save_list(os.path.join(folder, name), paths[:count])
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import test as test_script
 import train
 from model.classifier import classifier_from_weights
 from model.weight_files import read_weights
-from pictures.lists import LISTS, load_split, save_list
+from pictures.lists import load_split
 from pictures.reader import read_batches
 from runtime.session import IS_TF2, new_session, tf
 
@@ -39,17 +39,7 @@ def run_other(script, *arguments):
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory, sample_dir, slim_model):
-    """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
-    folder = str(tmp_path_factory.mktemp("few"))
-    for split, count in (("train", 16), ("val", 8), ("test", 8)):
-        for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
-            save_list(os.path.join(folder, name), paths[:count])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory, few):
+def written(tmp_path_factory, few, slim_model):
     """A model folder that the other runtime wrote: an epoch of training and every export of it."""
     folder = str(tmp_path_factory.mktemp("written"))
     run_other("train.py", "--data-dir", few, "--model-dir", folder, "--log-dir", folder + "/logs",

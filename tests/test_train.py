@@ -32,16 +32,7 @@ from utils import UserError
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory, sample_dir, slim_model):
-    """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
-    folder = str(tmp_path_factory.mktemp("few"))
-    for split, count in (("train", 16), ("val", 8), ("test", 8)):
-        for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
-            save_list(os.path.join(folder, name), paths[:count])
-    return folder
+pytestmark = pytest.mark.usefixtures("slim_model")
 
 
 def command(data, work, *options):
@@ -89,7 +80,7 @@ def history(work):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(few, tmp_path_factory):
+def uninterrupted(few, slim_model, tmp_path_factory):
     work = str(tmp_path_factory.mktemp("whole"))
     ended = finish(few, work, "--epochs", "2", "--save-every", "3")
     return work, ended
