@@ -8,8 +8,8 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 
 import argparse
 
-from pictures.sheets import picture_name, save_chart
-from runtime.session import tf
+from darknet_face.images.contact_sheets import picture_name, save_chart
+from darknet_face.runtime.session import tf
 from utils import HelpFormatter, cli, number_type
 
 POLICIES = ("triangular", "triangular2", "exp_range")

@@ -7,11 +7,12 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, a
 """
 
 import argparse
+import functools
 from collections import OrderedDict
 
-from pictures.classes import CLASS_NAMES
-from runtime.session import is_mkl_build, tf
-from utils import HelpFormatter, cli, number_type
+from darknet_face.classes import CLASS_NAMES
+from darknet_face.console import HelpFormatter, cli, number_type
+from darknet_face.runtime.session import is_mkl_build, tf
 
 NUM_CLASSES = len(CLASS_NAMES)
 MAX_POOL = "max-pool 2x2, stride 2"
@@ -128,10 +129,16 @@ def fast_gradients(training):
     TensorFlow's own gradient of a convolution's input is slow on CPUs unless MKL computes it.
     """
     on_plain_cpu = not is_mkl_build() and not tf.config.experimental.list_physical_devices("GPU")
-    return {"Conv2D": "Conv2DByConv2D"} if training and on_plain_cpu else {}
+    return {"Conv2D": _registered_gradient()} if training and on_plain_cpu else {}
 
 
-@tf.RegisterGradient("Conv2DByConv2D")
+@functools.lru_cache(None)
+def _registered_gradient():
+    """The name under which TensorFlow knows the gradient below; it takes a name only once."""
+    tf.RegisterGradient("Conv2DByConv2D")(_convolution_gradient)
+    return "Conv2DByConv2D"
+
+
 def _convolution_gradient(convolution, gradient):
     """The gradients of a convolution of stride 1 that pads to its input's size.
 

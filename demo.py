@@ -17,7 +17,8 @@ import shlex
 import subprocess
 import sys
 
-from utils import UserError, cli, read_json
+from darknet_face.runtime.safe_files import read_json
+from utils import UserError, cli
 
 SAMPLE = "data/sample"
 MODEL = "saved_models/sample"

@@ -22,8 +22,8 @@ import sys
 import cv2
 
 from darknet19 import STRIDE
-from exporters import savedmodel
-from exporters.compare import (
+from darknet_face.exporters import savedmodel
+from darknet_face.exporters.compare import (
     Reference,
     choose_pictures,
     format_table,
@@ -31,18 +31,19 @@ from exporters.compare import (
     run_frozen,
     table_row,
 )
-from exporters.darknet import export_darknet, run_opencv
-from exporters.onnx import export_onnx, run_onnx
-from exporters.onnx_int8 import export_int8
-from exporters.savedmodel import export_savedmodel
-from model.metadata import read_metadata
-from model.released import add_weights_argument, choose_model
-from model.weight_files import read_weights
-from pictures.lists import add_data_arguments
-from pictures.reader import LARGEST_SIZE, read_batches
-from runtime.files import write_json
-from runtime.session import explain_memory_errors, is_mkl_build, tf
-from utils import HelpFormatter, UserError, check_json, cli, number_type, relative_to_here
+from darknet_face.exporters.darknet import export_darknet, run_opencv
+from darknet_face.exporters.onnx import export_onnx, run_onnx
+from darknet_face.exporters.onnx_int8 import export_int8
+from darknet_face.exporters.savedmodel import export_savedmodel
+from darknet_face.images.file_lists import add_data_arguments
+from darknet_face.images.reader import LARGEST_SIZE, read_batches
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import check_json, relative_to_here
+from darknet_face.runtime.session import explain_memory_errors, is_mkl_build, tf
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.released import add_weights_argument, choose_model
+from darknet_face.weights.weight_files import read_weights
+from utils import HelpFormatter, UserError, cli, number_type
 
 EXPORTS = {
     "darknet": (export_darknet, "darknet's .cfg, .weights and .names"),

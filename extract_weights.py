@@ -18,16 +18,21 @@ import os
 
 import numpy as np
 
-from evaluation.by_source import union
-from evaluation.operating_point import choose_operating_point
-from model import handoff
-from model.metadata import read_metadata
-from model.npz import write_npz
-from model.released import DEFAULT_SIZE, add_weights_argument, locate
-from model.weight_files import read_weights
-from pictures.lists import CELEBA, add_data_arguments, add_rate_argument, load_sources
-from runtime.files import staged
-from runtime.session import explain_memory_errors
+from darknet_face.evaluation.by_source import union
+from darknet_face.evaluation.operating_point import choose_operating_point
+from darknet_face.images.file_lists import (
+    CELEBA,
+    add_data_arguments,
+    add_rate_argument,
+    load_sources,
+)
+from darknet_face.runtime.atomic_files import staged
+from darknet_face.runtime.session import explain_memory_errors
+from darknet_face.weights import handoff
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.npz import write_npz
+from darknet_face.weights.released import DEFAULT_SIZE, add_weights_argument, locate
+from darknet_face.weights.weight_files import read_weights
 from utils import HelpFormatter, UserError, cli
 
 

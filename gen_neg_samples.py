@@ -12,7 +12,7 @@ Both write three lists to the data directory: ``neg_samples.pickle`` for trainin
 ``neg_samples_val.pickle`` and ``neg_samples_test.pickle``. The split of a picture follows from its
 content, so pictures that are added later never move one from training to test. Of near duplicates
 one is kept. Pictures from the web go to ``neg_samples/`` in the data directory (see
-negatives/store.py). A run can be killed at any moment; the same command continues it.
+darknet_face/negatives/store.py). A run can be killed at any moment; the same command continues it.
 """
 
 import argparse
@@ -22,20 +22,20 @@ import os
 
 import numpy as np
 
-from negatives.checks import STORED_SIDE, near_duplicate_groups
-from negatives.client import Patience, PoliteClient
-from negatives.collector import Collector
-from negatives.folder import read_folder
-from negatives.reports import (
+from darknet_face.images.file_lists import LISTS, relative_to_data, save_list
+from darknet_face.negatives.checks import STORED_SIDE, near_duplicate_groups
+from darknet_face.negatives.client import Patience, PoliteClient
+from darknet_face.negatives.collector import Collector
+from darknet_face.negatives.folder import read_folder
+from darknet_face.negatives.reports import (
     Rejection,
     count_causes,
     write_attribution,
     write_rejections,
     write_sheet,
 )
-from negatives.services import allowed_networks, web_source
-from negatives.store import NegativeStore
-from pictures.lists import LISTS, relative_to_data, save_list
+from darknet_face.negatives.services import allowed_networks, web_source
+from darknet_face.negatives.store import NegativeStore
 from utils import HelpFormatter, UserError, cli, number_type, printable, warn
 
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",

@@ -24,37 +24,33 @@ import sys
 
 from tqdm import tqdm
 
-from classify.api import load
-from classify.finding import check_names, find_inputs
-from classify.inputs import digest
-from classify.outputs import ONE_PICTURE_ERRORS, OutputOptions, open_outputs
-from classify.predict import predict_on_all_ranks
-from classify.search import CHOICES, search_bias, zooms_of
-from classify.tables import check_table, keep_whole_rows
-from classify.videos import camera_frames
 from darknet19 import STRIDE
-from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
-from model import released
-from model.classifier import folded_classifier
-from model.weight_files import read_weights
-from pictures.classes import CLASS_NAMES
-from pictures.decode import BadImage
-from pictures.lists import add_data_arguments, add_source_arguments, load_sources
-from pictures.reader import LARGEST_BATCH, LARGEST_SIZE
-from pictures.samples import photographs
-from pictures.sheets import picture_name
-from pictures.walk import PassedOver
-from runtime import distributed
-from runtime.session import explain_memory_errors
-from utils import (
-    HelpFormatter,
-    UserError,
-    cli,
-    number_type,
-    printable,
-    progress,
-    warn,
+from darknet_face.classes import CLASS_NAMES
+from darknet_face.classify.api import load
+from darknet_face.classify.find_inputs import check_names, find_inputs
+from darknet_face.classify.inputs import digest
+from darknet_face.classify.outputs import ONE_PICTURE_ERRORS, OutputOptions, open_outputs
+from darknet_face.classify.predict import predict_on_all_ranks
+from darknet_face.classify.sliding_window import CHOICES, search_bias, zooms_of
+from darknet_face.classify.tables import check_table, keep_whole_rows
+from darknet_face.classify.videos import camera_frames
+from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.evaluation.evaluate import (
+    add_evaluation_arguments,
+    evaluate_and_report,
+    evaluation_options,
 )
+from darknet_face.images.contact_sheets import picture_name
+from darknet_face.images.decode import BadImage
+from darknet_face.images.file_lists import add_data_arguments, add_source_arguments, load_sources
+from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.images.samples import photographs
+from darknet_face.images.walk import PassedOver
+from darknet_face.runtime import distributed
+from darknet_face.runtime.session import explain_memory_errors
+from darknet_face.weights import released
+from darknet_face.weights.weight_files import read_weights
+from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
 
 InputOptions = collections.namedtuple(
     "InputOptions", "names frames_per_second camera", defaults=((), 1.0, None))
@@ -68,7 +64,7 @@ def classify_and_write(predict, inputs, options, make_mapper):
     ----------
     predict : callable
         Yields results and bad pictures for an iterable of InputImage: see
-        :func:`classify.predict.classify_images`.
+        :func:`darknet_face.classify.predict.classify_images`.
     inputs : InputOptions
     options : OutputOptions
     make_mapper : callable

@@ -12,21 +12,21 @@ the tests are never looked at.
 import argparse
 import os
 
-from classify.search import add_search_arguments, open_search
-from negatives.mining import hard_windows
-from pictures.boxes import find_photographs
-from pictures.classes import NON_FACE
-from pictures.crops import STORED_SIDE
-from pictures.decode import BadImage, read_image, resize
-from pictures.lists import (
+from darknet_face.classes import NON_FACE
+from darknet_face.classify.sliding_window import add_search_arguments, open_search
+from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.crops import STORED_SIDE
+from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.file_lists import (
     CELEBA,
     load_source,
     new_source_name,
     save_source_list,
     source_name,
 )
-from pictures.sheets import save_picture
-from runtime.session import explain_memory_errors
+from darknet_face.images.wider_face import find_photographs
+from darknet_face.negatives.mining import hard_windows
+from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")

@@ -16,12 +16,13 @@ import csv
 import itertools
 import os
 
-from pictures.decode import BadImage, pixel_digest, read_image
-from pictures.lists import SPLITS, save_lists
-from pictures.reader import map_in_threads
-from pictures.samples import SAMPLE_COUNTS, build_sample
-from pictures.walk import PassedOver, find_images
-from utils import UserError, cli, number_type, open_regular, printable, progress, warn
+from darknet_face.images.decode import BadImage, pixel_digest, read_image
+from darknet_face.images.file_lists import SPLITS, save_lists
+from darknet_face.images.reader import map_in_threads
+from darknet_face.images.samples import SAMPLE_COUNTS, build_sample
+from darknet_face.images.walk import PassedOver, find_images
+from darknet_face.runtime.safe_files import open_regular
+from utils import UserError, cli, number_type, printable, progress, warn
 
 # Where copies of CelebA have their images and their partition, below its folder.
 _IMAGE_FOLDERS = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba_png",

@@ -19,11 +19,17 @@ import os
 
 import numpy as np
 
-from negatives.checks import near_duplicate_groups, perceptual_hash
-from pictures.classes import FACE, NON_FACE
-from pictures.decode import BadImage, pixel_digest, read_image
-from pictures.folders import OPTIONS, add_folder_arguments, find_files
-from pictures.lists import (
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.images.contact_sheets import (
+    GREEN,
+    RED,
+    contact_sheet,
+    fit,
+    picture_name,
+    save_picture,
+)
+from darknet_face.images.decode import BadImage, pixel_digest, read_image
+from darknet_face.images.file_lists import (
     CELEBA,
     SPLITS,
     new_source_name,
@@ -31,18 +37,11 @@ from pictures.lists import (
     save_list,
     source_list,
 )
-from pictures.reader import map_in_threads, read_batches
-from pictures.sheets import GREEN, RED, contact_sheet, fit, picture_name, save_picture
-from pictures.walk import PassedOver
-from utils import (
-    HelpFormatter,
-    UserError,
-    cli,
-    number_type,
-    printable,
-    progress,
-    warn,
-)
+from darknet_face.images.folders import OPTIONS, add_folder_arguments, find_files
+from darknet_face.images.reader import map_in_threads, read_batches
+from darknet_face.images.walk import PassedOver
+from darknet_face.negatives.checks import near_duplicate_groups, perceptual_hash
+from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
 
 CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 
@@ -180,10 +179,10 @@ def write_lists(splits, data_dir, name):
 
 def released_classifier():
     """The released model, at its own input size."""
-    from model import released  # TensorFlow takes seconds to import
-    from model.classifier import folded_classifier
-    from model.metadata import read_metadata
-    from model.npz import read_npz
+    from darknet_face.engines.tensorflow_classifier import folded_classifier
+    from darknet_face.weights import released
+    from darknet_face.weights.metadata import read_metadata
+    from darknet_face.weights.npz import read_npz
 
     path = released.RELEASED
     if not os.path.exists(path):
@@ -250,7 +249,7 @@ def draw_doubts(path, doubts):
 
 def check_classes(splits, review):
     """Compare the classes with what the released model sees."""
-    from runtime.session import explain_memory_errors  # TensorFlow takes seconds to import
+    from darknet_face.runtime.session import explain_memory_errors
 
     doubts = []
     with explain_memory_errors("close other programs, or skip the check with --no-check"):

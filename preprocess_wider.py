@@ -20,14 +20,15 @@ import os
 
 import numpy as np
 
-from pictures.boxes import BoxFiles, find_photographs
-from pictures.classes import CLASS_NAMES, FACE
-from pictures.crops import STORED_SIDE, face_crops, face_free_windows
-from pictures.decode import BadImage, read_image, resize
-from pictures.lists import SPLITS, new_source_name, save_source_list
-from pictures.sheets import save_picture
-from runtime.files import temporary_folder
-from utils import HelpFormatter, UserError, cli, number_type, progress, sha256, warn
+from darknet_face.classes import CLASS_NAMES, FACE
+from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.crops import STORED_SIDE, face_crops, face_free_windows
+from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.file_lists import SPLITS, new_source_name, save_source_list
+from darknet_face.images.wider_face import BoxFiles, find_photographs
+from darknet_face.runtime.atomic_files import temporary_folder
+from darknet_face.runtime.safe_files import sha256
+from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 FOLDERS = ("faces", "others")  # of the crops, by class
 

@@ -17,15 +17,15 @@ import ipaddress
 import logging
 import signal
 
-from classify.api import load
-from classify.search import CHOICES
-from model.released import describe_model
-from pictures.decode import MAX_PIXELS
-from pictures.reader import LARGEST_SIZE
-from runtime.session import PRECISIONS
-from serving.app import Limits, create_app
-from serving.batching import Batcher
-from serving.server import Server
+from darknet_face.classify.api import load
+from darknet_face.classify.sliding_window import CHOICES
+from darknet_face.images.decode import MAX_PIXELS
+from darknet_face.images.reader import LARGEST_SIZE
+from darknet_face.runtime.session import PRECISIONS
+from darknet_face.serving.app import Limits, create_app
+from darknet_face.serving.batching import Batcher
+from darknet_face.serving.server import Server
+from darknet_face.weights.released import describe_model
 from utils import HelpFormatter, UserError, cli, number_type, warn
 
 SPARE_THREADS = 8  # beyond a thread per waiting picture, to say at once that the queue is full

@@ -14,19 +14,28 @@ import argparse
 import collections
 import os
 
-from classify.search import CHOICES, search_bias, zooms_of
-from evaluation.evaluate import add_evaluation_arguments, evaluate_and_report, evaluation_options
-from model import frozen
-from model.classifier import folded_classifier
-from model.released import add_weights_argument, choose_model, locate
-from model.weight_files import is_frozen_graph, read_weights
-from pictures.classes import FACE, NON_FACE
-from pictures.folders import add_folder_arguments, find_files
-from pictures.lists import Split, add_data_arguments, add_source_arguments, load_sources
-from pictures.reader import LARGEST_BATCH
-from pictures.walk import PassedOver
-from runtime import distributed
-from runtime.session import explain_memory_errors
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.classify.sliding_window import CHOICES, search_bias, zooms_of
+from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.evaluation.evaluate import (
+    add_evaluation_arguments,
+    evaluate_and_report,
+    evaluation_options,
+)
+from darknet_face.images.file_lists import (
+    Split,
+    add_data_arguments,
+    add_source_arguments,
+    load_sources,
+)
+from darknet_face.images.folders import add_folder_arguments, find_files
+from darknet_face.images.reader import LARGEST_BATCH
+from darknet_face.images.walk import PassedOver
+from darknet_face.runtime import distributed
+from darknet_face.runtime.session import explain_memory_errors
+from darknet_face.weights import frozen_graph
+from darknet_face.weights.released import add_weights_argument, choose_model, locate
+from darknet_face.weights.weight_files import is_frozen_graph, read_weights
 from utils import HelpFormatter, UserError, cli, number_type
 
 FOLDERS = "folders"  # the name of the source that --faces and --non-faces make
@@ -38,16 +47,16 @@ def open_model(path, precision):
     Parameters
     ----------
     path : str
-        See :func:`model.weight_files.read_weights`.
+        See :func:`darknet_face.weights.weight_files.read_weights`.
     precision : str
-        See :func:`runtime.session.new_session`.
+        See :func:`darknet_face.runtime.session.new_session`.
 
     Returns
     -------
-    model.classifier.Classifier
+    darknet_face.engines.tensorflow_classifier.Classifier
     """
     if is_frozen_graph(path):
-        return frozen.load(path, precision=precision)
+        return frozen_graph.load(path, precision=precision)
     _, image_size = choose_model("", path)
     return folded_classifier(read_weights(path), image_size, precision=precision)
 
@@ -61,7 +70,7 @@ def split_of_folders(faces, non_faces):
 
     Returns
     -------
-    OrderedDict of str to pictures.lists.Split
+    OrderedDict of str to darknet_face.images.file_lists.Split
 
     Raises
     ------

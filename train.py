@@ -23,43 +23,38 @@ import numpy as np
 
 from clr import cyclical_learning_rate, gradual_warmup
 from darknet19 import NUM_CLASSES, build
-from evaluation.figures import measure, score_split
-from evaluation.operating_point import choose_operating_point
-from pictures.lists import check_disjoint
-from runtime import distributed
-from runtime.session import (
+from darknet_face.evaluation.metrics import measure, score_split
+from darknet_face.evaluation.operating_point import choose_operating_point
+from darknet_face.images.file_lists import check_disjoint
+from darknet_face.runtime import distributed
+from darknet_face.runtime.session import (
     check_precision,
     explain_memory_errors,
     is_mkl_build,
     new_session,
     tf,
 )
-from training.freezing import freeze_best
-from training.history import (
-    is_out_of_patience,
-    report_epoch,
-    report_gain,
-    start_row,
-)
-from training.loader import TrainingBatches
-from training.lock import locked
-from training.meter import Meter
-from training.mixture import load_mixture
-from training.range_test import range_test
-from training.resume import checkpoint_folder, plan_run, start_or_resume
-from training.saving import CheckpointWriter
-from training.settings import from_command_line
-from training.stop import StopSignal
-from training.summaries import EventLog, batch_summary, preview
-from training.validation import Validator, score_batches
-from training.warm_start import hint
-from training.workers import BatchLoader
+from darknet_face.training.freezing import freeze_best
+from darknet_face.training.history import is_out_of_patience, report_epoch, report_gain, start_row
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.lock import locked
+from darknet_face.training.meter import Meter
+from darknet_face.training.mixture import load_mixture
+from darknet_face.training.range_test import range_test
+from darknet_face.training.resume import checkpoint_folder, plan_run, start_or_resume
+from darknet_face.training.saving import CheckpointWriter
+from darknet_face.training.settings import from_command_line
+from darknet_face.training.stop import StopSignal
+from darknet_face.training.summaries import EventLog, batch_summary, preview
+from darknet_face.training.validation import Validator, score_batches
+from darknet_face.training.warm_start import hint
+from darknet_face.training.workers import BatchLoader
 from utils import UserError, cli, warn
 
 # fetches : dict, what each training step returns by name; "train" is the step itself.
 # running : dict, the epoch's mean loss and accuracy so far. They are variables, so that a resumed
 #     epoch reports what an uninterrupted one would; reset sets them to 0.
-# joint : runtime.distributed.JointStep, with the feeds of several ranks.
+# joint : darknet_face.runtime.distributed.JointStep, with the feeds of several ranks.
 TrainingGraph = collections.namedtuple(
     "TrainingGraph", "images labels joint step train_op loss learning_rate fetches running reset "
                      "histograms finite saver")
@@ -185,7 +180,7 @@ def evaluate(classifier, split, loader, batch_size):
 
     Parameters
     ----------
-    classifier : model.classifier.Classifier
+    classifier : darknet_face.engines.tensorflow_classifier.Classifier
     split : Split
     loader : BatchLoader
         With the same pictures, disturbed like training pictures, under the name ``val``. They are
@@ -217,7 +212,7 @@ class Trainer:
     Parameters
     ----------
     settings : Settings
-    plan : training.resume.Plan
+    plan : darknet_face.training.resume.Plan
     split : Split
         The validation pictures.
     loader : BatchLoader

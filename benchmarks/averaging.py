@@ -13,9 +13,9 @@ import numpy as np
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from runtime import distributed  # noqa: E402
-from runtime.session import new_session, tf  # noqa: E402
-from utils import HelpFormatter, UserError, cli, number_type  # noqa: E402
+from darknet_face.console import HelpFormatter, UserError, cli, number_type  # noqa: E402
+from darknet_face.runtime import distributed  # noqa: E402
+from darknet_face.runtime.session import new_session, tf  # noqa: E402
 
 
 def measure(megabytes, rounds, compress=False):

@@ -17,11 +17,11 @@ from prepare import RELEASED  # noqa: E402
 
 import train  # noqa: E402
 from darknet19 import STRIDE  # noqa: E402
-from model.classifier import folded_classifier  # noqa: E402
-from model.npz import read_npz  # noqa: E402
-from runtime.session import PRECISIONS, new_session, tf  # noqa: E402
-from training.settings import Settings  # noqa: E402
-from utils import HelpFormatter, cli, number_type  # noqa: E402
+from darknet_face.console import HelpFormatter, cli, number_type  # noqa: E402
+from darknet_face.engines.tensorflow_classifier import folded_classifier  # noqa: E402
+from darknet_face.runtime.session import PRECISIONS, new_session, tf  # noqa: E402
+from darknet_face.training.settings import Settings  # noqa: E402
+from darknet_face.weights.npz import read_npz  # noqa: E402
 
 
 def inference(args):

@@ -15,8 +15,8 @@ import numpy as np
 import worker
 
 from darknet19 import LAYERS, MAX_POOL
-from runtime.session import is_mkl_build, tf
-from training.augment import iaa  # imgaug, made to work with NumPy 2
+from darknet_face.runtime.session import is_mkl_build, tf
+from darknet_face.training.augment import iaa
 
 
 def build(images, is_training):

@@ -9,15 +9,15 @@ import numpy as np
 import worker
 
 import train
-from classify.finding import find_inputs
-from classify.predict import classify_images
-from model.classifier import folded_classifier
-from model.npz import read_npz
-from pictures.lists import Split
-from runtime.session import is_mkl_build, new_session, tf  # before the other modules of the project
-from training.loader import TrainingBatches
-from training.settings import Settings
-from training.workers import BatchLoader
+from darknet_face.classify.find_inputs import find_inputs
+from darknet_face.classify.predict import classify_images
+from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.images.file_lists import Split
+from darknet_face.runtime.session import is_mkl_build, new_session, tf
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.settings import Settings
+from darknet_face.training.workers import BatchLoader
+from darknet_face.weights.npz import read_npz
 
 
 def training_tasks(args, pictures):

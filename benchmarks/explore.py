@@ -21,7 +21,7 @@ import worker  # noqa: E402
 from prepare import RELEASED, add_size_arguments, check_sizes, prepare  # noqa: E402
 from processes import WorkerProcess  # noqa: E402
 
-from utils import HelpFormatter, cli, number_type  # noqa: E402
+from darknet_face.console import HelpFormatter, cli, number_type  # noqa: E402
 
 # A variant: variables of the environment, in capitals, and what _config() and _training() know.
 # KMP_BLOCKTIME=infinite can't be among them: its threads spin while the others are measured.
@@ -43,7 +43,7 @@ VARIANTS = collections.OrderedDict([
 
 def _config(variant):
     """The session's configuration: as session.new_session makes it but for the variant."""
-    from runtime.session import is_mkl_build, tf
+    from darknet_face.runtime.session import is_mkl_build, tf
 
     config = tf.ConfigProto()
     config.inter_op_parallelism_threads = variant.get("inter_op", int(is_mkl_build()))
@@ -57,7 +57,7 @@ def _config(variant):
 
 def to_nchw(graph_def):
     """A folded NHWC graph with its inner layers channels first; the input stays as it is."""
-    from runtime.session import tf
+    from darknet_face.runtime.session import tf
 
     first = tf.GraphDef()
     for node in graph_def.node:
@@ -85,9 +85,9 @@ def to_nchw(graph_def):
 
 def serve_variant(args, variant):
     """Be the process of a variant."""
-    from model import classifier as graphs
-    from model.npz import read_npz
-    from runtime.session import is_mkl_build, tf
+    from darknet_face.engines import tensorflow_classifier as graphs
+    from darknet_face.runtime.session import is_mkl_build, tf
+    from darknet_face.weights.npz import read_npz
 
     graphs.new_session = lambda graph, *_: tf.Session(graph=graph, config=_config(variant))
     pictures = worker.prepared_pictures(args)
@@ -108,8 +108,8 @@ def _training(args, variant, pictures):
 
     import darknet19
     import train
-    from runtime.session import tf
-    from training.settings import Settings
+    from darknet_face.runtime.session import tf
+    from darknet_face.training.settings import Settings
 
     if variant.get("own_gradients"):
         darknet19.fast_gradients = lambda training: {}

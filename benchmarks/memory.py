@@ -8,7 +8,7 @@ import time
 
 from environments import ROOT
 
-from utils import UserError
+from darknet_face.console import UserError
 
 LENGTHS = (2000, 20000)  # entries of the lists that inference.py is given
 

@@ -16,10 +16,10 @@ from skimage.data import lfw_subset
 from skimage.util import img_as_ubyte
 
 from darknet19 import LAYERS, STRIDE
-from pictures.decode import read_image, resize
-from pictures.reader import read_batches
-from pictures.samples import photographs
-from utils import UserError, number_type, progress
+from darknet_face.console import UserError, number_type, progress
+from darknet_face.images.decode import read_image, resize
+from darknet_face.images.reader import read_batches
+from darknet_face.images.samples import photographs
 
 CALIBRATION_PICTURES = 64  # for int8
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")

@@ -4,7 +4,7 @@ import contextlib
 import json
 import subprocess
 
-from utils import UserError
+from darknet_face.console import UserError
 
 
 class WorkerProcess:

@@ -30,8 +30,8 @@ from prepare import add_size_arguments, check_sizes, prepare  # noqa: E402
 from processes import WorkerProcess  # noqa: E402
 
 from darknet19 import layer_table  # noqa: E402
-from runtime.files import temporary_path, write_json  # noqa: E402
-from utils import HelpFormatter, UserError, cli, number_type, progress  # noqa: E402
+from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress  # noqa: E402
+from darknet_face.runtime.atomic_files import temporary_path, write_json  # noqa: E402
 
 # In memory: measure only training and inference on pictures in memory, not the other tasks.
 Engine = collections.namedtuple("Engine", "name title environment script in_memory precision",

@@ -25,10 +25,10 @@ import numpy as np
 import requests
 from environments import ROOT
 
-from classify.search import CHOICES
-from pictures.samples import photographs
-from runtime.files import write_json
-from utils import HelpFormatter, UserError, cli, number_type
+from darknet_face.classify.sliding_window import CHOICES
+from darknet_face.console import HelpFormatter, UserError, cli, number_type
+from darknet_face.images.samples import photographs
+from darknet_face.runtime.atomic_files import write_json
 
 PERCENTILES = (50, 90, 99)
 

@@ -19,14 +19,14 @@ from PIL import Image  # noqa: E402
 from slim import make_slim  # noqa: E402
 
 from darknet19 import build  # noqa: E402
-from model import frozen  # noqa: E402
-from model.classifier import classifier_from_weights  # noqa: E402
-from model.npz import write_npz  # noqa: E402
-from model.weights import assign, weight_shapes  # noqa: E402
-from pictures.lists import LISTS, load_split, save_list  # noqa: E402
-from pictures.reader import read_batches  # noqa: E402
-from pictures.samples import build_sample  # noqa: E402
-from runtime.session import tf  # noqa: E402
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights  # noqa: E402
+from darknet_face.images.file_lists import LISTS, load_split, save_list  # noqa: E402
+from darknet_face.images.reader import read_batches  # noqa: E402
+from darknet_face.images.samples import build_sample  # noqa: E402
+from darknet_face.runtime.session import tf  # noqa: E402
+from darknet_face.weights import frozen_graph  # noqa: E402
+from darknet_face.weights.arrays import assign, weight_shapes  # noqa: E402
+from darknet_face.weights.npz import write_npz  # noqa: E402
 
 TinyModel = collections.namedtuple("TinyModel", "folder npz pb weights")
 Outcome = collections.namedtuple("Outcome", "code out err")
@@ -109,7 +109,7 @@ def make_model(folder, sample_dir):
     classifier = classifier_from_weights(weights, 32)
     npz = os.path.join(folder, "darknet19_weights.npz")
     pb = os.path.join(folder, "darknet19_frozen.pb")
-    frozen.freeze(classifier, pb, pictures, {"step": 0})
+    frozen_graph.freeze(classifier, pb, pictures, {"step": 0})
     write_npz(npz, weights)  # after the graph, as extract_weights.py does
     classifier.session.close()
     return TinyModel(folder, npz, pb, weights)
@@ -147,7 +147,7 @@ def classifier(tiny_model):
 def infer(run_script, tiny_model, classifier, monkeypatch):
     """inference.py with the tiny model, whose graph is built once for all tests; one look each."""
     import inference
-    from classify import api
+    from darknet_face.classify import api
 
     for module in (inference, api):
         monkeypatch.setattr(module, "read_weights", lambda path: tiny_model.weights)

@@ -16,8 +16,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import train  # noqa: E402
-from runtime import distributed  # noqa: E402
-from runtime.session import tf  # noqa: E402
+from darknet_face.runtime import distributed  # noqa: E402
+from darknet_face.runtime.session import tf  # noqa: E402
 
 
 class WatchedTrainer(train.Trainer):

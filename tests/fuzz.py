@@ -34,8 +34,8 @@ sys.path[:0] = [path for path in (HERE, ROOT) if path not in sys.path]
 from fuzzing import samples, worker  # noqa: E402
 from slim import make_slim  # noqa: E402
 
-from runtime.files import write_json  # noqa: E402
-from utils import UserError, cli, number_type, progress  # noqa: E402
+from darknet_face.console import UserError, cli, number_type, progress  # noqa: E402
+from darknet_face.runtime.atomic_files import write_json  # noqa: E402
 
 make_slim()
 KINDS = tuple(worker.KINDS)

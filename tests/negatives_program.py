@@ -11,8 +11,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import gen_neg_samples  # noqa: E402
-from negatives import collector  # noqa: E402
-from negatives.client import Patience  # noqa: E402
+from darknet_face.negatives import collector  # noqa: E402
+from darknet_face.negatives.client import Patience  # noqa: E402
 
 # Long enough for a busy machine. Tests with responses that stall take HURRIED instead.
 PATIENCE = Patience(connect_timeout=10, read_timeout=10, time_limit=30, retries=2, backoff=0.02,

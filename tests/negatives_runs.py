@@ -11,7 +11,7 @@ from negatives_program import PATIENCE
 from negatives_server import PictureServer, encode, texture
 
 import gen_neg_samples
-from pictures.lists import LISTS, load_list
+from darknet_face.images.file_lists import LISTS, load_list
 
 NAMES = [negatives for _, negatives in LISTS.values()]
 FAST = ["--rate", "5000", "--workers", "4", "--contact", "tests@example.org"]

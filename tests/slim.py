@@ -29,7 +29,7 @@ def make_slim(share=16, set_attribute=setattr):
     set_attribute(darknet19, "CONVOLUTIONS",
                   tuple(layer for layer in layers if layer != darknet19.MAX_POOL))
 
-    from examples.yolov2 import network  # it imports modules of model
+    from darknet_face.detection import network
 
     whole = network._layer
     set_attribute(network, "_layer",

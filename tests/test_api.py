@@ -13,12 +13,12 @@ import pytest
 from conftest import BAD, GOOD, ROOT, make_odd_files
 from PIL import Image
 
-from classify import BadPicture, Place, Result, load
-from classify.heatmaps import FaceMapper
-from classify.search import WindowSearch, zooms_of
-from model.npz import write_npz
-from pictures.samples import photographs
-from utils import UserError
+from darknet_face import BadPicture, Place, Result, load
+from darknet_face.classify.heatmaps import FaceMapper
+from darknet_face.classify.sliding_window import WindowSearch, zooms_of
+from darknet_face.console import UserError
+from darknet_face.images.samples import photographs
+from darknet_face.weights.npz import write_npz
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_own_model_comes_before_the_released_one(tiny_model):
 def test_from_another_folder_the_released_model_is_found(tmp_path):
     """As a stranger's program uses it: three lines, any working folder."""
     program = ("import sys; sys.path.insert(0, {!r})\n"
-               "from classify import load\n"
+               "from darknet_face import load\n"
                "model = load(search=1)\n"
                "print(model.path, model({!r}).probability)").format(ROOT, photographs()[0])
     out = subprocess.run([sys.executable, "-c", program], cwd=str(tmp_path), check=True,

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from classify.results import Result
-from serving.batching import Batcher, Closed, Full
+from darknet_face.classify.results import Result
+from darknet_face.serving.batching import Batcher, Closed, Full
 
 
 class Model:

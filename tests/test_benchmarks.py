@@ -18,7 +18,7 @@ import prepare  # noqa: E402
 import run  # noqa: E402
 import worker  # noqa: E402
 
-from utils import UserError  # noqa: E402
+from darknet_face.console import UserError  # noqa: E402
 
 RATES = {
     ("training", "mkl"): [30.0, 10.0, 20.0],

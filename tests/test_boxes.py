@@ -2,8 +2,8 @@
 
 import pytest
 
-from pictures.boxes import BoxFiles, Face, find_photographs, read_boxes
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.wider_face import BoxFiles, Face, find_photographs, read_boxes
 
 WIDER = """0--Parade/0_Parade_marchingband_1_849.jpg
 1

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 import test as test_script
-from classify.search import WindowSearch, zooms_of
-from evaluation.by_source import figures_by_source, format_by_source, score_by_search, union
-from evaluation.figures import Scores
-from pictures.decode import read_image
-from pictures.lists import Split, load_split, save_list, source_list
+from darknet_face.classify.sliding_window import WindowSearch, zooms_of
+from darknet_face.evaluation.by_source import (
+    figures_by_source,
+    format_by_source,
+    score_by_search,
+    union,
+)
+from darknet_face.evaluation.metrics import Scores
+from darknet_face.images.decode import read_image
+from darknet_face.images.file_lists import Split, load_split, save_list, source_list
 
 
 def test_rows_by_hand():

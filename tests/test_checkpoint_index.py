@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from model.checkpoint_index import check_index
-from model.weight_files import read_checkpoint
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.runtime.session import tf
+from darknet_face.weights.checkpoint_index import check_index
+from darknet_face.weights.weight_files import read_checkpoint
 
 DATA = ".data-00000-of-00001"
 

@@ -5,9 +5,14 @@ import resource
 
 import pytest
 
-from model.checkpoints import keep_only, newest_checkpoint, newest_steps, save_checkpoint
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.runtime.session import tf
+from darknet_face.weights.checkpoints import (
+    keep_only,
+    newest_checkpoint,
+    newest_steps,
+    save_checkpoint,
+)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from negatives_server import encode, texture
 from PIL import Image
 from skimage import data as photographs
 
-from negatives import checks
-from pictures import decode
-from pictures.lists import save_list
+from darknet_face.images import decode
+from darknet_face.images.file_lists import save_list
+from darknet_face.negatives import checks
 
 
 def test_pictures_one_bit_beyond_the_threshold_are_different():

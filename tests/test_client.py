@@ -11,7 +11,7 @@ import requests
 from negatives_program import HURRIED, PATIENCE
 from negatives_runs import causes, fill, kept
 
-from negatives import client, collector, services
+from darknet_face.negatives import client, collector, services
 
 # pytest finds fixtures under these names.
 server, run = negatives_runs.server, negatives_runs.run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import clr
-from runtime.session import tf
+from darknet_face.runtime.session import tf
 
 BASE, MAX, STEP_SIZE, GAMMA = 1e-4, 1e-3, 50, 0.99
 

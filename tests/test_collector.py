@@ -14,7 +14,7 @@ from negatives_server import encode, texture
 from PIL import Image
 from skimage import data as photographs
 
-from pictures import decode
+from darknet_face.images import decode
 
 # pytest finds fixtures under these names.
 server, run = negatives_runs.server, negatives_runs.run

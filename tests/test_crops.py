@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pictures.boxes import Face
-from pictures.crops import FACE_SHARES, face_crops, face_free_windows, touches
+from darknet_face.images.crops import FACE_SHARES, face_crops, face_free_windows, touches
+from darknet_face.images.wider_face import Face
 
 FACES = [Face(50, 40, 30, 40, True), Face(200, 100, 60, 70, True), Face(300, 20, 8, 9, False)]
 SHAPE = (240, 400, 3)

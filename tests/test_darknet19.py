@@ -5,11 +5,11 @@ import pytest
 from skimage.measure import block_reduce
 
 import darknet19
-from model.classifier import classifier_from_weights
-from model.weights import assign
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime.session import tf
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.session import tf
+from darknet_face.weights.arrays import assign
 
 # Table 6 of the paper at 224x224: type, filters, kernel, output size.
 TABLE_6 = [

@@ -2,8 +2,8 @@
 
 import pytest
 
-from model import darknet_cfg
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import darknet_cfg
 
 # Kernel size, channels in and filters of each convolution: the YOLO9000 paper's Table 6.
 TABLE = [(3, 3, 32), (3, 32, 64), (3, 64, 128), (1, 128, 64), (3, 64, 128), (3, 128, 256),

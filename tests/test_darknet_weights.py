@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_darknet_cfg import PUBLIC_CFG, TABLE
 
-from model import darknet_cfg, darknet_weights
-from model.weights import weight_shapes
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import darknet_cfg, darknet_weights
+from darknet_face.weights.arrays import weight_shapes
 
 CLASSIC_HEADER = struct.pack("<iiii", 0, 1, 0, 32013312)  # as the public darknet19.weights has it
 

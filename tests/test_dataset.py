@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from pictures.lists import Split, check_disjoint, load_split, save_list
-from pictures.reader import read_batches
-from training.augment import Augmenter
-from training.loader import TrainingBatches
-from training.workers import BatchLoader
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import Split, check_disjoint, load_split, save_list
+from darknet_face.images.reader import read_batches
+from darknet_face.training.augment import Augmenter
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.workers import BatchLoader
 
 SIZE = 32
 
@@ -98,9 +98,9 @@ def test_leaving_a_stream_early_leaves_nothing_running(sample_dir):
 def test_workers_end_when_the_program_is_killed(sample_dir):
     program = """
 import sys, time
-from pictures.lists import load_split
-from training.loader import TrainingBatches
-from training.workers import BatchLoader
+from darknet_face.images.file_lists import load_split
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.workers import BatchLoader
 loader = BatchLoader({"train": TrainingBatches(load_split(sys.argv[1], "train"), 8, 32)}, 2)
 next(loader.stream("train", 0, 100))
 print(*loader._pool._processes, flush=True)

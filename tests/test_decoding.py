@@ -1,4 +1,4 @@
-"""The graph that decodes and resizes, against pictures/decode.py: Pillow and OpenCV."""
+"""The graph that decodes and resizes, against darknet_face/images/decode.py: Pillow and OpenCV."""
 
 import io
 import struct
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporters import decoding
-from exporters.compare import BOUNDS, choose_pictures
-from model.classifier import classifier_from_weights
-from model.npz import read_npz
-from model.released import RELEASED
-from pictures import decode
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime.session import tf
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.exporters import decoding
+from darknet_face.exporters.compare import BOUNDS, choose_pictures
+from darknet_face.images import decode
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.session import tf
+from darknet_face.weights.npz import read_npz
+from darknet_face.weights.released import RELEASED
 
 SIZE = 64
 

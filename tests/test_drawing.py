@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training import augment, drawing
-from training.augment import Augmenter
+from darknet_face.training import augment, occlusions
+from darknet_face.training.augment import Augmenter
 
 SIZE = 160
 # Of an aligned face, stretched.
@@ -17,26 +17,27 @@ def grey():
 
 
 @pytest.mark.parametrize("cloth, covered, free", [
-    (drawing.MASK, MOUTH, np.s_[:60]), (drawing.CAP, FOREHEAD, np.s_[100:])])
+    (occlusions.MASK, MOUTH, np.s_[:60]), (occlusions.CAP, FOREHEAD, np.s_[100:])])
 def test_cloth_covers_its_part_and_leaves_the_eyes(monkeypatch, grey, cloth, covered, free):
     """On stripes: what the cloth covers has lost them."""
-    monkeypatch.setattr(drawing, "SHARES", {cloth: (1, 1)})
+    monkeypatch.setattr(occlusions, "SHARES", {cloth: (1, 1)})
     stripes = grey.copy()
     stripes[:, ::2] = 255
     for seed in range(30):
-        worn = drawing.wear_cloth(stripes, True, np.random.RandomState(seed))
+        worn = occlusions.wear_cloth(stripes, True, np.random.RandomState(seed))
         assert (worn[EYES] == stripes[EYES]).mean() > 0.9
         across = np.abs(np.diff(worn[covered].astype(int), axis=1))
         assert across.mean() < 40, "seed {}: the picture's own stripes differ by 127".format(seed)
         np.testing.assert_array_equal(worn[free], stripes[free])
 
 
-@pytest.mark.parametrize("cloth", [drawing.MASK, drawing.CAP])
+@pytest.mark.parametrize("cloth", [occlusions.MASK, occlusions.CAP])
 def test_stray_cloth_lies_anywhere(monkeypatch, grey, cloth):
     """The means of many show no face's outline: the shape says nothing about the class."""
-    monkeypatch.setattr(drawing, "SHARES", {cloth: (1, 1)})
-    changed = np.mean([(drawing.wear_cloth(grey, False, np.random.RandomState(seed)) != grey).any(2)
-                       for seed in range(200)], 0)
+    monkeypatch.setattr(occlusions, "SHARES", {cloth: (1, 1)})
+    changed = np.mean([
+        (occlusions.wear_cloth(grey, False, np.random.RandomState(seed)) != grey).any(2)
+        for seed in range(200)], 0)
     assert changed[:SIZE // 3].mean() > 0.05 and changed[SIZE // 2:].mean() > 0.1
     assert changed.max() < 0.9
 
@@ -44,8 +45,8 @@ def test_stray_cloth_lies_anywhere(monkeypatch, grey, cloth):
 @pytest.mark.parametrize("is_face", [True, False])
 def test_the_shares_are_kept(grey, is_face):
     rng = np.random.RandomState(0)
-    worn = np.mean([drawing.wear_cloth(grey, is_face, rng) is not grey for _ in range(2000)])
-    mask, cap = (shares[not is_face] for shares in drawing.SHARES.values())
+    worn = np.mean([occlusions.wear_cloth(grey, is_face, rng) is not grey for _ in range(2000)])
+    mask, cap = (shares[not is_face] for shares in occlusions.SHARES.values())
     assert abs(worn - (1 - (1 - mask) * (1 - cap))) < 0.03
 
 

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
-from evaluation import figures
-from evaluation.figures import Scores, measure, threshold_at
-from pictures.lists import Split, load_split
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.evaluation import metrics
+from darknet_face.evaluation.metrics import Scores, measure, threshold_at
+from darknet_face.images.file_lists import Split, load_split
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,12 @@ def test_figures_equal_scikit_learns(scored, threshold):
     labels, scores = scored
     figures = measure(labels, scores, threshold)
     truth, guess = labels == 0, scores >= threshold
-    assert figures["accuracy"] == metrics.accuracy_score(truth, guess)
-    assert figures["precision"] == metrics.precision_score(truth, guess)
-    assert figures["recall"] == metrics.recall_score(truth, guess)
-    assert figures["f1"] == metrics.f1_score(truth, guess)
-    assert figures["roc_auc"] == metrics.roc_auc_score(truth, scores)
-    assert figures["average_precision"] == metrics.average_precision_score(truth, scores)
+    assert figures["accuracy"] == sklearn_metrics.accuracy_score(truth, guess)
+    assert figures["precision"] == sklearn_metrics.precision_score(truth, guess)
+    assert figures["recall"] == sklearn_metrics.recall_score(truth, guess)
+    assert figures["f1"] == sklearn_metrics.f1_score(truth, guess)
+    assert figures["roc_auc"] == sklearn_metrics.roc_auc_score(truth, scores)
+    assert figures["average_precision"] == sklearn_metrics.average_precision_score(truth, scores)
     assert figures["false_positive_rate"] == guess[~truth].mean()
     assert figures["false_negative_rate"] == pytest.approx(1 - guess[truth].mean())
     assert figures["confusion_matrix"] == [
@@ -56,7 +56,7 @@ def test_calibration_by_hand():
     """Bin 0.2..0.3: 4 pictures at 0.25, one a face; bin 0.9..1: 6 at 0.95 and 1.0, all faces."""
     is_face = np.array([True] + [False] * 3 + [True] * 6)
     scores = np.array([0.25] * 4 + [0.95] * 3 + [1.0] * 3)
-    result = figures.calibration(is_face, scores)
+    result = metrics.calibration(is_face, scores)
     assert [row["images"] for row in result["bins"]] == [4, 6]
     assert [row["face_share"] for row in result["bins"]] == [0.25, 1.0]
     for row in result["bins"]:
@@ -73,7 +73,7 @@ def test_calibration_error_against_a_plain_loop(scored):
         inside = np.floor(scores * 10) == low
         if inside.any():
             error += inside.mean() * abs(scores[inside].mean() - (labels[inside] == 0).mean())
-    result = figures.calibration(labels == 0, scores)
+    result = metrics.calibration(labels == 0, scores)
     assert result["expected_calibration_error"] == pytest.approx(error)
     assert sum(row["images"] for row in result["bins"]) == len(labels)
 
@@ -106,14 +106,14 @@ def test_threshold_when_a_non_face_scores_highest():
     point = threshold_at([0, 1], [0.3, 0.8], 0.0)
     assert point["threshold"] is None and point["recall"] == 0
     measured = dict(measure([0, 1], [0.3, 0.8]), at_false_positive_rate=point)
-    assert "no threshold reaches it" in figures.format_table(measured)
+    assert "no threshold reaches it" in metrics.format_table(measured)
 
 
 def test_false_positives_by_category():
     scores = Scores(
         ["f/1.jpg", "n/cat/1.jpg", "n/cat/2.jpg", "n/dog/1.jpg", "n/sky/1.jpg", "n/sky/2.jpg"],
         np.array([0, 1, 1, 1, 1, 1]), np.array([0.9, 0.8, 0.1, 0.5, 0.2, 0.1]), 0)
-    assert figures.false_positives_by_category(scores) == [
+    assert metrics.false_positives_by_category(scores) == [
         {"category": "dog", "images": 1, "false_positives": 1, "rate": 1.0},
         {"category": "cat", "images": 2, "false_positives": 1, "rate": 0.5},
         {"category": "sky", "images": 2, "false_positives": 0, "rate": 0.0}]
@@ -135,26 +135,26 @@ def test_a_bad_file_is_left_out_and_counted(sample_dir, tmp_path, capsys):
     bad.write_bytes(b"\x89PNG\r\n\x1a\n")
     with_bad = Split(split.faces[:5] + (str(bad),) + split.faces[5:], split.negatives)
     classifier = BrightnessClassifier()
-    clean = figures.score_split(classifier, split, batch_size=7)
-    mixed = figures.score_split(classifier, with_bad, batch_size=7)
+    clean = metrics.score_split(classifier, split, batch_size=7)
+    mixed = metrics.score_split(classifier, with_bad, batch_size=7)
     assert mixed.skipped == 1 and str(bad) in capsys.readouterr().err
     assert mixed.paths == clean.paths
     np.testing.assert_array_equal(mixed.face_probabilities, clean.face_probabilities)
     np.testing.assert_array_equal(mixed.labels, split.labels)
-    assert "1 files did not decode" in figures.format_table(figures.figures_of(mixed))
+    assert "1 files did not decode" in metrics.format_table(metrics.figures_of(mixed))
 
 
 def test_no_readable_face_is_an_error(sample_dir, tmp_path):
     split = Split((str(tmp_path / "gone.jpg"),), load_split(sample_dir, "test").negatives)
     with pytest.raises(UserError, match="no image of class FACE"):
-        figures.score_split(BrightnessClassifier(), split)
+        metrics.score_split(BrightnessClassifier(), split)
 
 
 def test_table_has_four_decimals_and_the_operating_point(scored):
     labels, scores = scored
     measured = measure(labels, scores)
     measured["at_false_positive_rate"] = threshold_at(labels, scores, 0.05)
-    table = figures.format_table(measured)
+    table = metrics.format_table(measured)
     assert "accuracy                    {:.4f}".format(measured["accuracy"]) in table
     assert "--threshold {!r} ".format(measured["at_false_positive_rate"]["threshold"]) in table
     assert "{:>15} {:>19}".format(*measured["confusion_matrix"][1]) in table

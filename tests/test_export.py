@@ -16,27 +16,27 @@ import onnxruntime
 import pytest
 from conftest import ROOT
 
+import darknet_face.exporters.darknet
+import darknet_face.exporters.onnx
+import darknet_face.exporters.savedmodel
 import export
-import exporters.darknet
-import exporters.onnx
-import exporters.savedmodel
 import train
-from exporters import compare
-from model import classifier as graphs
-from model import darknet_cfg, darknet_weights, frozen
-from model.metadata import read_metadata
-from model.npz import write_npz
-from model.released import choose_model
-from model.weight_files import read_weights
-from model.weights import assign
-from pictures.decode import read_image, resize
-from pictures.lists import LISTS, load_split, save_list
-from pictures.reader import read_batches
-from runtime.files import staged
-from runtime.session import tf
-from training.loader import TrainingBatches
-from training.settings import Settings
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.exporters import compare
+from darknet_face.images.decode import read_image, resize
+from darknet_face.images.file_lists import LISTS, load_split, save_list
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.atomic_files import staged
+from darknet_face.runtime.session import tf
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.settings import Settings
+from darknet_face.weights import darknet_cfg, darknet_weights, frozen_graph
+from darknet_face.weights.arrays import assign
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.npz import write_npz
+from darknet_face.weights.released import choose_model
+from darknet_face.weights.weight_files import read_weights
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
@@ -84,7 +84,7 @@ def model(sample_dir, pictures, tmp_path_factory):
                 assign(session, {name: weights[name]})
             checkpoint = net.saver.save(session, prefix, 4)
     pb = os.path.join(folder, "darknet19_frozen.pb")
-    frozen.freeze(graphs.classifier_from_weights(weights, 32), pb, images[:4], {})
+    frozen_graph.freeze(graphs.classifier_from_weights(weights, 32), pb, images[:4], {})
     return Model(checkpoint, weights, folder, pb)
 
 
@@ -175,7 +175,7 @@ def test_saved_model_in_another_process(exported, model, sample_dir):
     assert outcome.returncode == 0, outcome.stderr
     classes, probabilities = json.loads(outcome.stdout.splitlines()[-1])
     _, images, _ = next(read_batches(paths, len(paths), 32))
-    expected = frozen.load(model.pb)(images)
+    expected = frozen_graph.load(model.pb)(images)
     np.testing.assert_allclose(probabilities, expected, atol=1e-3, rtol=0)
     assert classes == [("FACE", "NON_FACE")[row.argmax()] for row in expected]
 
@@ -185,7 +185,7 @@ def test_darknet_files_in_opencv(exported, model, pictures):
     net = cv2.dnn.readNetFromDarknet(*[os.path.join(exported, "darknet19_face" + extension)
                                        for extension in (".cfg", ".weights")])
     net.setInput(cv2.dnn.blobFromImage(pictures[0][..., ::-1], 1 / 255.0, swapRB=True))
-    expected = frozen.load(model.pb)(pictures[:1])
+    expected = frozen_graph.load(model.pb)(pictures[:1])
     np.testing.assert_allclose(net.forward().ravel(), expected[0], atol=1e-4)
 
 
@@ -225,13 +225,13 @@ def test_an_engine_that_disagrees_stops_the_file(reference, exported, tmp_path, 
                                                  command, engine, old):
     """The older file stays, and nothing is left half-written."""
     converted = onnx.load(os.path.join(exported, "darknet19_face.onnx"))
-    savedmodel = exporters.savedmodel
-    monkeypatch.setattr(exporters.onnx, "to_onnx", lambda *_: converted)
+    savedmodel = darknet_face.exporters.savedmodel
+    monkeypatch.setattr(darknet_face.exporters.onnx, "to_onnx", lambda *_: converted)
     monkeypatch.setattr(savedmodel, "write_saved_model", lambda *arguments: os.mkdir(arguments[2]))
     monkeypatch.setattr(savedmodel, "run_on_tensors", lambda *_: reference.expected)
     (tmp_path / old).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / old).write_text("older")
-    monkeypatch.setattr(getattr(exporters, command), engine,
+    monkeypatch.setattr(getattr(darknet_face.exporters, command), engine,
                         lambda *_: reference.expected + 0.02)
     with pytest.raises(UserError, match="not written.*differs by") as caught:
         export.EXPORTS[command][0](reference, str(tmp_path))
@@ -255,7 +255,7 @@ def test_opencv_needs_the_raised_variances(reference, tmp_path):
                                   darknet_weights.write_weights(content, reference.weights))):
         write(*[str(tmp_path / (compare.NAME + extension)) for extension in (".cfg", ".weights")])
         differences.append(reference.difference(
-            exporters.darknet.run_opencv(str(tmp_path), reference)))
+            darknet_face.exporters.darknet.run_opencv(str(tmp_path), reference)))
     assert differences[0] < 1e-4 and differences[0] < differences[1] / 5, differences
 
 
@@ -271,7 +271,7 @@ def test_a_saved_model_becomes_the_next_version(reference, tmp_path):
     for version, name in (("1", "saved_model.pb"), ("2", "notes.txt"), ("3", "saved_model.pb")):
         (folder / version).mkdir(parents=True)
         (folder / version / name).write_bytes(b"older")
-    assert exporters.savedmodel.export_savedmodel(reference, str(tmp_path)) < 1e-3
+    assert darknet_face.exporters.savedmodel.export_savedmodel(reference, str(tmp_path)) < 1e-3
     assert sorted(os.listdir(str(folder))) == ["2", "3", "4"]
     assert (folder / "2" / "notes.txt").read_bytes() == b"older"
     assert (folder / "3" / "saved_model.pb").read_bytes() == b"older"
@@ -288,7 +288,7 @@ def test_compare_finds_files_of_other_weights(exported, model, reference, tmp_pa
     other.classifier = graphs.classifier_from_weights(other.weights, 32)
     other.expected = other.classifier(reference.images)
     for name in ("run_on_tensors", "run_on_files"):
-        monkeypatch.setattr(exporters.savedmodel, name, lambda *_: reference.expected)
+        monkeypatch.setattr(darknet_face.exporters.savedmodel, name, lambda *_: reference.expected)
     table = str(tmp_path / "table.json")
     with pytest.raises(UserError, match="exported from other weights") as caught:
         export.compare(other, exported, str(tmp_path), table)
@@ -303,13 +303,13 @@ def test_compare_without_the_exports(reference, tmp_path):
     with pytest.raises(UserError, match="no such file; run export.py darknet"):
         export.compare(reference, str(tmp_path), str(tmp_path), str(tmp_path / "compare.json"))
     with pytest.raises(UserError, match="no SavedModel there; run export.py savedmodel"):
-        exporters.savedmodel.run_on_files(str(tmp_path), reference)
+        darknet_face.exporters.savedmodel.run_on_files(str(tmp_path), reference)
 
 
 def test_a_missing_package_is_one_line(reference, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
     with pytest.raises(UserError, match="tf2onnx.convert can't be imported.*requirements.txt"):
-        exporters.onnx.export_onnx(reference, str(tmp_path))
+        darknet_face.exporters.onnx.export_onnx(reference, str(tmp_path))
 
 
 def test_the_size_that_the_source_tells(model, exported, tmp_path):
@@ -329,9 +329,9 @@ def test_a_full_disk_is_one_line(reference, tmp_path, monkeypatch):
         with tf.Graph().as_default(), tf.Session() as session:
             session.run(tf.io.write_file("/dev/full", "content"))
 
-    monkeypatch.setattr(exporters.savedmodel, "write_saved_model", write)
+    monkeypatch.setattr(darknet_face.exporters.savedmodel, "write_saved_model", write)
     with pytest.raises(UserError, match="can't be written .*; check the free disk space"):
-        exporters.savedmodel.export_savedmodel(reference, str(tmp_path))
+        darknet_face.exporters.savedmodel.export_savedmodel(reference, str(tmp_path))
     assert os.listdir(str(tmp_path / "darknet19_face_savedmodel")) == []
 
 
@@ -360,8 +360,8 @@ def test_an_export_of_other_weights_stops(reference, tmp_path, monkeypatch, comm
         wrong[name] = np.ascontiguousarray(wrong[name][..., ::-1])
     wrong["conv_0/gamma"] = wrong["conv_0/gamma"] * np.float32(1.01)
     for module, name, place in (
-            (darknet_weights, "write_network", 2), (exporters.onnx, "to_onnx", 0),
-            (exporters.savedmodel, "write_saved_model", 0)):
+            (darknet_weights, "write_network", 2), (darknet_face.exporters.onnx, "to_onnx", 0),
+            (darknet_face.exporters.savedmodel, "write_saved_model", 0)):
         monkeypatch.setattr(module, name, with_weights(getattr(module, name), place, wrong))
     with pytest.raises(UserError, match="not written: .* differs by") as caught:
         export.EXPORTS[command][0](reference, str(tmp_path))

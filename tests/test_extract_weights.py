@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 
 import extract_weights
-from model import darknet_cfg, darknet_weights
-from model.metadata import read_metadata
-from model.npz import read_npz
-from model.released import choose_model
+from darknet_face.weights import darknet_cfg, darknet_weights
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.npz import read_npz
+from darknet_face.weights.released import choose_model
 
 FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
 

@@ -8,8 +8,8 @@ import sys
 
 from conftest import read_csv, read_json_lines
 
-from classify import finding, inputs, predict
-from pictures.samples import PHOTOGRAPHS
+from darknet_face.classify import find_inputs, inputs, predict
+from darknet_face.images.samples import PHOTOGRAPHS
 
 
 def test_missing_names(infer, pictures, tmp_path):
@@ -99,7 +99,7 @@ def test_links_to_their_own_folder_end(tmp_path):
     both = ["a.png", "b.png"]
     for pattern, expected in (("loop/**/*.png", both), ("loop/**", both), ("**/*.png", both),
                               ("**/**/below/**/*.png", both), ("*/**/b.png", ["b.png"])):
-        found = sorted(os.path.basename(image.name) for image in finding.find_inputs(
+        found = sorted(os.path.basename(image.name) for image in find_inputs.find_inputs(
             [os.path.join(str(tmp_path), pattern)]) if image.content is None)
         assert [name for name in found if name.endswith("png")] == expected, pattern
 
@@ -109,7 +109,7 @@ def test_patterns_are_relative_to_the_working_folder(tmp_path, monkeypatch):
     (tmp_path / "below").mkdir()
     for name in ("a.png", "below/b.png", "film.mp4"):
         (tmp_path / name).write_bytes(b"")
-    names = [image.name for image in finding.find_inputs(["**/*.png", "*.mp4", "below/**"])]
+    names = [image.name for image in find_inputs.find_inputs(["**/*.png", "*.mp4", "below/**"])]
     assert names == ["a.png", "below/b.png", "film.mp4", "below/b.png"]
 
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 import test as test_script
-from pictures.lists import load_split
-from utils import read_json
+from darknet_face.images.file_lists import load_split
+from darknet_face.runtime.safe_files import read_json
 
 
 @pytest.fixture

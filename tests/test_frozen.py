@@ -7,14 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
-from model import classifier as graphs
-from model import frozen
-from model.graph_files import read_graph_def
-from model.npz import read_npz
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime.session import tf
-from utils import UserError, sha256
+from darknet_face.console import UserError
+from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.safe_files import sha256
+from darknet_face.runtime.session import tf
+from darknet_face.weights import frozen_graph
+from darknet_face.weights.graph_files import read_graph_def
+from darknet_face.weights.npz import read_npz
 
 # tf.nn.softmax(logits) in float32 against numpy's in float64 leaves rounding of this size.
 ROUNDING = 1e-6
@@ -33,21 +34,21 @@ def pictures(sample_dir):
 def test_frozen_equals_fresh_graph(tiny_model, pictures, fold):
     """The file as it is, and both as test.py and inference.py run them."""
     build = graphs.folded_classifier if fold else graphs.classifier_from_weights
-    from_pb = frozen.load(tiny_model.pb, fold=fold)(pictures)
+    from_pb = frozen_graph.load(tiny_model.pb, fold=fold)(pictures)
     fresh = build(read_npz(tiny_model.npz), 32)(pictures)
     assert from_pb.std(axis=0).min() > 0.05, "the pictures must not all get the same answer"
     np.testing.assert_allclose(from_pb, fresh, atol=1e-5, rtol=0)
 
 
 def test_a_batch_of_one_equals_a_batch_of_sixteen(tiny_model, pictures):
-    classifier = frozen.load(tiny_model.pb)
+    classifier = frozen_graph.load(tiny_model.pb)
     together = classifier(pictures[:16])
     alone = np.concatenate([classifier(pictures[i:i + 1]) for i in range(16)])
     np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
 
 
 def test_one_softmax_over_the_logits(tiny_model, pictures):
-    classifier = frozen.load(tiny_model.pb)
+    classifier = frozen_graph.load(tiny_model.pb)
     graph = classifier.session.graph
     logits, probabilities = classifier.session.run(
         [graph.get_tensor_by_name("logits:0"), graph.get_tensor_by_name("probabilities:0")],
@@ -94,13 +95,14 @@ def test_a_disagreeing_graph_is_not_written(tiny_model, pictures, tmp_path, monk
 
     monkeypatch.setattr(graphs.Classifier, "__call__", nudged)
     with pytest.raises(UserError, match="differ"):
-        frozen.freeze(classifier, path, pictures[:4], {})
+        frozen_graph.freeze(classifier, path, pictures[:4], {})
     assert os.listdir(str(tmp_path)) == []
 
 
 def test_equal_weights_give_equal_bytes(tiny_model, pictures, tmp_path):
     path = str(tmp_path / "again.pb")
-    frozen.freeze(graphs.classifier_from_weights(tiny_model.weights, 32), path, pictures[:2], {})
+    classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
+    frozen_graph.freeze(classifier, path, pictures[:2], {})
     assert sha256(path) == sha256(tiny_model.pb)
 
 
@@ -115,7 +117,7 @@ def test_damaged_files_are_refused(tiny_model, tmp_path, damage):
     with open(tiny_model.pb, "rb") as stream, open(path, "wb") as target:
         target.write(damage(stream.read()))
     with pytest.raises(UserError, match="bad.pb"):
-        frozen.load(path)
+        frozen_graph.load(path)
 
 
 def test_a_file_other_than_the_described_one_is_refused(tiny_model, tmp_path):
@@ -125,7 +127,7 @@ def test_a_file_other_than_the_described_one_is_refused(tiny_model, tmp_path):
     with open(path, "ab") as stream:
         stream.write(b"\x78\x00")  # a field that graphs don't have: read, and passed over
     with pytest.raises(UserError, match="SHA-256"):
-        frozen.load(path)
+        frozen_graph.load(path)
 
 
 def test_a_foreign_graph_is_refused(tmp_path):
@@ -136,7 +138,7 @@ def test_a_foreign_graph_is_refused(tmp_path):
     with open(path, "wb") as stream:
         stream.write(graph.as_graph_def().SerializeToString())
     with pytest.raises(UserError, match="not a frozen graph of this project"):
-        frozen.load(path)
+        frozen_graph.load(path)
 
 
 def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
@@ -148,4 +150,4 @@ def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
     with open(path, "wb") as stream:
         stream.write(graph_def.SerializeToString())
     with pytest.raises(UserError, match=r"not a frozen graph of this project \(it has WriteFile"):
-        frozen.load(path)
+        frozen_graph.load(path)

@@ -12,10 +12,10 @@ from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-from negatives import checks
-from negatives.store import NegativeSample
-from pictures import decode
-from pictures.lists import LISTS, load_list, resolve, save_list
+from darknet_face.images import decode
+from darknet_face.images.file_lists import LISTS, load_list, resolve, save_list
+from darknet_face.negatives import checks
+from darknet_face.negatives.store import NegativeSample
 
 NAMES = [negatives for _, negatives in LISTS.values()]
 

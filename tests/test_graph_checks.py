@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from model import graph_checks
-from model.graph_files import read_graph_def
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.runtime.session import tf
+from darknet_face.weights import graph_checks
+from darknet_face.weights.graph_files import read_graph_def
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from negatives.guard import literal_address, network_of, networks_of
+from darknet_face.negatives.guard import literal_address, network_of, networks_of
 
 
 @pytest.mark.parametrize("network, addresses", [

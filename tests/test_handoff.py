@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from model import handoff
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import handoff
 
 
 def test_handoff(tiny_model, tmp_path):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from classify import heatmaps
-from model import classifier as graphs
-from model.weights import assign, weight_shapes
-from runtime.session import tf
+from darknet_face.classify import heatmaps
+from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.runtime.session import tf
+from darknet_face.weights.arrays import assign, weight_shapes
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import history
-from training.resume import plan_run
-from training.settings import Settings
-from training.summaries import batch_summary
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.training import history
+from darknet_face.training.resume import plan_run
+from darknet_face.training.settings import Settings
+from darknet_face.training.summaries import batch_summary
 
 
 @pytest.fixture

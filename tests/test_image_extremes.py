@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image, PngImagePlugin
 
-from pictures import decode
-from pictures.decode import BadImage, read_image
-from pictures.jpeg import count_scans
+from darknet_face.images import decode
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.jpeg import count_scans
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

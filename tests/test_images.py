@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures.decode import (
+from darknet_face.images.decode import (
     EXTENSIONS,
     VIDEO_EXTENSIONS,
     BadImage,
@@ -16,7 +16,7 @@ from pictures.decode import (
     resize,
     upright_size,
 )
-from pictures.walk import PassedOver, find_images
+from darknet_face.images.walk import PassedOver, find_images
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)

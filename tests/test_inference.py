@@ -15,11 +15,11 @@ from PIL import Image
 
 import inference
 import test as test_script
-from classify.search import WindowSearch
-from model import classifier as graphs
-from model import released
-from model.npz import read_npz, write_npz
-from pictures.decode import read_image
+from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.images.decode import read_image
+from darknet_face.weights import released
+from darknet_face.weights.npz import read_npz, write_npz
 
 
 def face_probability(classifier, path):

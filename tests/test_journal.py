@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from negatives.journal import Journal
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.negatives.journal import Journal
 
 
 @pytest.mark.parametrize("row", [

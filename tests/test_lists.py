@@ -6,7 +6,8 @@ import os
 import pytest
 from PIL import Image
 
-from pictures.lists import (
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import (
     LISTS,
     Split,
     check_disjoint,
@@ -15,7 +16,6 @@ from pictures.lists import (
     save_list,
     save_lists,
 )
-from utils import UserError
 
 
 @pytest.mark.parametrize("content", [
@@ -79,7 +79,7 @@ def test_empty_files_are_not_one_picture(tmp_path):
 
 def test_names_with_line_breaks_are_shown_escaped(tmp_path, capsys):
     """A name that ends in a line break looks like one that is there."""
-    from utils import warn
+    from darknet_face.console import warn
 
     path = str(tmp_path / "list.pickle")
     save_list(path, ["a.jpg\n"])

@@ -6,9 +6,9 @@ import tempfile
 import numpy as np
 import pytest
 
-from model.literal_names import literal
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.runtime.session import tf
+from darknet_face.weights.literal_names import literal
 
 
 @pytest.fixture(params=["plain", "a[1]", "b\\c", "[x]*?", "ü ß]"])

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from training.lock import NAME, locked
-from training.settings import Settings
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.training.lock import NAME, locked
+from darknet_face.training.settings import Settings
 
 HOLDER = """
 import fcntl, sys, time

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from exporters.savedmodel import write_saved_model
-from model import darknet_weights
-from model.metadata import check_metadata, read_metadata
-from model.npz import write_npz
-from model.weight_files import read_weights
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.exporters.savedmodel import write_saved_model
+from darknet_face.weights import darknet_weights
+from darknet_face.weights.metadata import check_metadata, read_metadata
+from darknet_face.weights.npz import write_npz
+from darknet_face.weights.weight_files import read_weights
 
 SOME = {"image_size": 64, "class_names": ["FACE", "NON_FACE"], "step": 3, "threshold": 0.25}
 

@@ -8,9 +8,9 @@ from PIL import Image
 from test_heatmaps import bright_is_face
 
 import mine_negatives
-from model.npz import write_npz
-from pictures.decode import read_image
-from pictures.lists import LISTS, load_list, load_source, save_list
+from darknet_face.images.decode import read_image
+from darknet_face.images.file_lists import LISTS, load_list, load_source, save_list
+from darknet_face.weights.npz import write_npz
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import collections
 import numpy as np
 import pytest
 
-from pictures.lists import CELEBA, Split, load_source, save_list
-from training.mixture import Mixture, Source, load_mixture, parse_source
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import CELEBA, Split, load_source, save_list
+from darknet_face.training.mixture import Mixture, Source, load_mixture, parse_source
 
 
 def split(name, faces, others):

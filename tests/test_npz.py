@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_weights import altered
 
-from model import npz, weight_files
-from model.metadata import read_metadata
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import npz, weight_files
+from darknet_face.weights.metadata import read_metadata
 
 
 def test_half_precision(tiny_model, tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.onnx import run_onnx
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.exporters.onnx import run_onnx
 
 REFERENCE = argparse.Namespace(images=np.zeros((2, 32, 32, 3), np.uint8))
 

@@ -8,14 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 
+import darknet_face.exporters.onnx
 import export
-import exporters.onnx
-from exporters import onnx_int8
-from exporters.compare import BOUNDS, Reference
-from model.npz import write_npz
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.exporters import onnx_int8
+from darknet_face.exporters.compare import BOUNDS, Reference
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.weights.npz import write_npz
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_model_of_other_answers_is_not_written(tiny_model, sample_dir, picture
     monkeypatch.chdir(str(tmp_path))
     reference = Reference(tiny_model.npz, tiny_model.weights, 32,
                           load_split(sample_dir, "test").paths[:8])
-    exporters.onnx.export_onnx(reference, str(tmp_path))
+    darknet_face.exporters.onnx.export_onnx(reference, str(tmp_path))
     reference.expected = reference.expected[:, ::-1]
     with pytest.raises(UserError, match="not written: .* change their class") as caught:
         onnx_int8.export_int8(reference, pictures[:10], str(tmp_path))
@@ -65,6 +65,6 @@ def test_the_metadata_tell_threshold_and_licence(tmp_path, monkeypatch, tiny_mod
     path = str(tmp_path / "own.npz")
     write_npz(path, tiny_model.weights, metadata={"threshold": 0.25, "image_size": 32, "step": 7})
     source = collections.namedtuple("Source", "source")(path)
-    assert exporters.onnx.properties_of(source) == {"threshold": "0.25", "step": "7"}
-    monkeypatch.setattr(exporters.onnx, "RELEASED", path)
-    assert "non-commercial" in exporters.onnx.properties_of(source)["license"]
+    assert darknet_face.exporters.onnx.properties_of(source) == {"threshold": "0.25", "step": "7"}
+    monkeypatch.setattr(darknet_face.exporters.onnx, "RELEASED", path)
+    assert "non-commercial" in darknet_face.exporters.onnx.properties_of(source)["license"]

@@ -5,13 +5,17 @@ import pytest
 from scipy.special import expit
 
 import extract_weights
-from classify.search import WindowSearch
-from evaluation.figures import score_split, threshold_at
-from evaluation.operating_point import best_threshold, bias_of_search, choose_operating_point
-from model.classifier import classifier_from_weights
-from model.metadata import read_metadata
-from pictures.decode import read_image
-from pictures.lists import Split, load_split
+from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.evaluation.metrics import score_split, threshold_at
+from darknet_face.evaluation.operating_point import (
+    best_threshold,
+    bias_of_search,
+    choose_operating_point,
+)
+from darknet_face.images.decode import read_image
+from darknet_face.images.file_lists import Split, load_split
+from darknet_face.weights.metadata import read_metadata
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.1, 0.5])

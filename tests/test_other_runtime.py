@@ -15,14 +15,14 @@ from conftest import ROOT, SLIM
 
 import test as test_script
 import train
-from model.classifier import classifier_from_weights
-from model.weight_files import read_weights
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime.session import IS_TF2, new_session, tf
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.session import is_tf2, new_session, tf
+from darknet_face.weights.weight_files import read_weights
 
 OTHER = os.environ.get("OTHER_PYTHON") or os.path.join(
-    ROOT, ".venv-tf1" if IS_TF2 else ".venv-tf2", "bin", "python")
+    ROOT, ".venv-tf1" if is_tf2() else ".venv-tf2", "bin", "python")
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1")
 FORMS = ("darknet19_frozen.pb", "checkpoints", "exports/darknet19_face_savedmodel",
          "exports/darknet19_face.weights", "darknet19_weights.npz")

@@ -10,9 +10,9 @@ import pytest
 from conftest import GOOD, make_odd_files, read_csv
 from PIL import Image
 
-from classify import inputs, outputs
-from pictures.decode import read_image
-from pictures.sheets import GREEN, RED
+from darknet_face.classify import inputs, outputs
+from darknet_face.images.contact_sheets import GREEN, RED
+from darknet_face.images.decode import read_image
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -13,8 +13,8 @@ from conftest import make_odd_files
 from PIL import Image
 from serving_process import served
 
-from classify import load
-from pictures.samples import photographs
+from darknet_face import load
+from darknet_face.images.samples import photographs
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402

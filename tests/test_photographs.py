@@ -2,10 +2,10 @@
 
 import pytest
 
-from evaluation import photographs
-from evaluation.photographs import Picture, format_rows, group_of, summarise
-from pictures.classes import FACE, NON_FACE
-from pictures.lists import load_split, save_list, source_list
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.evaluation import photographs
+from darknet_face.evaluation.photographs import Picture, format_rows, group_of, summarise
+from darknet_face.images.file_lists import load_split, save_list, source_list
 
 
 @pytest.mark.parametrize("share, group", [

@@ -8,9 +8,9 @@ import tracemalloc
 
 import pytest
 
-from pictures.lists import load_list
-from pictures.pickles import parse_names
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import load_list
+from darknet_face.images.pickles import parse_names
 
 NAMES = ["a.jpg", "b/ü 1.png", "/absolute/c.jpg", "a.jpg", "x" * 300 + ".png"]
 

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pictures.sheets import (
+from darknet_face.console import UserError
+from darknet_face.images.contact_sheets import (
     BLUE,
     GREEN,
     RED,
@@ -22,7 +23,6 @@ from pictures.sheets import (
     save_chart,
     save_picture,
 )
-from utils import UserError
 
 
 def plain(height, width, colour):

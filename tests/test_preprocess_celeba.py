@@ -10,7 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 import preprocess_celeba
-from pictures.lists import LISTS, load_list
+from darknet_face.images.file_lists import LISTS, load_list
 
 FACE_LISTS = {split: names[0] for split, names in LISTS.items()}
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import preprocess_wider
-from pictures.decode import read_image
-from pictures.lists import load_list
+from darknet_face.images.decode import read_image
+from darknet_face.images.file_lists import load_list
 
 
 @pytest.fixture

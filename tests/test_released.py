@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from model import released
-from model.npz import read_npz, write_npz
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import released
+from darknet_face.weights.npz import read_npz, write_npz
 
 
 def test_one_s_own_model_comes_first(tiny_model, tmp_path, monkeypatch):

@@ -12,16 +12,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 import test as test_script
-from evaluation import charts, figures, report
-from evaluation.figures import Scores
-from evaluation.provenance import find_provenance
-from model import frozen
-from pictures.lists import load_split
-from training.history import COLUMNS, write_history
-from utils import read_json
+from darknet_face.evaluation import charts, metrics, report
+from darknet_face.evaluation.metrics import Scores
+from darknet_face.evaluation.provenance import find_provenance
+from darknet_face.images.file_lists import load_split
+from darknet_face.runtime.safe_files import read_json
+from darknet_face.training.history import COLUMNS, write_history
+from darknet_face.weights import frozen_graph
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -85,7 +85,7 @@ def made(tmp_path_factory, sample_dir, tiny_model):
 def truth(sample_dir, tiny_model):
     """Labels and probabilities of the test pictures, straight from the frozen graph."""
     split = load_split(sample_dir, "test")
-    return split, figures.score_split(frozen.load(tiny_model.pb), split)
+    return split, metrics.score_split(frozen_graph.load(tiny_model.pb), split)
 
 
 def test_json_agrees_with_scikit_learn(made, truth):
@@ -94,11 +94,11 @@ def test_json_agrees_with_scikit_learn(made, truth):
     is_face = scores.labels == 0
     figures = content["figures"]
     called = scores.face_probabilities >= 0.5
-    assert figures["accuracy"] == metrics.accuracy_score(is_face, called)
+    assert figures["accuracy"] == sklearn_metrics.accuracy_score(is_face, called)
     assert figures["roc_auc"] == pytest.approx(
-        metrics.roc_auc_score(is_face, scores.face_probabilities), abs=1e-9)
+        sklearn_metrics.roc_auc_score(is_face, scores.face_probabilities), abs=1e-9)
     assert figures["average_precision"] == pytest.approx(
-        metrics.average_precision_score(is_face, scores.face_probabilities), abs=1e-9)
+        sklearn_metrics.average_precision_score(is_face, scores.face_probabilities), abs=1e-9)
     assert len(figures["robustness"]) == 12
     with open(os.path.join(made[0], "metrics.json")) as stream:
         assert json.load(stream) == figures
@@ -167,7 +167,7 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
         shutil.copy(source, name)
     scores = Scores(names, np.array([0, 1, 1]), np.array([0.2, 0.9, 0.8]), 0)
     folder = str(tmp_path / "report")
-    report.write_report(folder, "model", scores, figures.figures_of(scores))
+    report.write_report(folder, "model", scores, metrics.figures_of(scores))
     with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
         text = stream.read()
     page = Page(text)
@@ -181,8 +181,8 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
 def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
     split = load_split(sample_dir, "test")
     scores = Scores(list(split.paths), split.labels, np.where(split.labels == 0, 1.0, 0.0), 0)
-    measured = figures.figures_of(scores)
-    measured["at_false_positive_rate"] = figures.threshold_at(
+    measured = metrics.figures_of(scores)
+    measured["at_false_positive_rate"] = metrics.threshold_at(
         scores.labels, scores.face_probabilities, 0.0)
     report.write_report(str(tmp_path), "model", scores, measured)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
@@ -221,7 +221,7 @@ def test_training_curve_of_the_model(tmp_path, sample_dir):
     model = train_record(str(tmp_path))
     found = find_provenance(model, sample_dir, str(tmp_path))
     assert found.epoch == 3 and len(found.history) == 4
-    report.write_report(str(tmp_path), model, scores, figures.figures_of(scores), None, found)
+    report.write_report(str(tmp_path), model, scores, metrics.figures_of(scores), None, found)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and "training" in page.ids
     model = train_record(str(tmp_path), val_loss=0.2)
@@ -282,7 +282,7 @@ def test_figures_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_p
 def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
     names = ["gone/{}.png".format(number) for number in range(4)]
     scores = Scores(names, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
-    report.write_report(str(tmp_path), "model", scores, figures.figures_of(scores))
+    report.write_report(str(tmp_path), "model", scores, metrics.figures_of(scores))
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and " ".join(page.text).count("no longer readable") == 4
     assert capsys.readouterr().err.count("no such file") == 4
@@ -291,7 +291,7 @@ def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
 def test_long_and_wide_names_of_categories_fit(recwarn):
     """The labels stand left of their axis, also in the fonts of a browser."""
     scores = Scores([""] * 4, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
-    measured = figures.figures_of(scores)
+    measured = metrics.figures_of(scores)
     measured["false_positives_by_category"] = [
         {"category": name, "false_positives": 3, "images": 1000, "rate": 0.003}
         for name in ("\u6f22" * 40, "x" * 200, "ab", "\u6f22\u5b57$a$")]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from evaluation import figures, robustness
-from evaluation.robustness import DISTURBANCES
-from pictures.decode import read_image, resize
-from pictures.lists import load_split
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.evaluation import metrics, robustness
+from darknet_face.evaluation.robustness import DISTURBANCES
+from darknet_face.images.decode import read_image, resize
+from darknet_face.images.file_lists import load_split
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,14 @@ class ColourClassifier:
 def test_the_table_against_a_plain_loop(sample_dir):
     split = load_split(sample_dir, "test")
     classifier = ColourClassifier()
-    scores = figures.score_split(classifier, split)
+    scores = metrics.score_split(classifier, split)
     rows = robustness.measure_disturbed(classifier, scores, batch_size=7)
     assert [row["disturbance"] for row in rows] == list(DISTURBANCES)
-    undisturbed = figures.measure(scores.labels, scores.face_probabilities)
+    undisturbed = metrics.measure(scores.labels, scores.face_probabilities)
     assert rows[0] == dict(undisturbed, disturbance="as it is")
     moved = np.stack([DISTURBANCES["shifted up by 1/5"](resize(read_image(path), 32, 32))
                       for path in split.paths])
-    expected = figures.measure(split.labels, classifier(moved)[:, 0])
+    expected = metrics.measure(split.labels, classifier(moved)[:, 0])
     row = rows[list(DISTURBANCES).index("shifted up by 1/5")]
     for name, value in expected.items():
         assert row[name] == value
@@ -128,7 +128,7 @@ def test_the_table_against_a_plain_loop(sample_dir):
 
 def test_pictures_that_vanish_in_between(capsys):
     """Scored once, then gone: one line, and no mean of nothing."""
-    scores = figures.Scores(["gone/1.png", "gone/2.png"], np.array([0, 1]), np.array([0.9, 0.1]), 0)
+    scores = metrics.Scores(["gone/1.png", "gone/2.png"], np.array([0, 1]), np.array([0.9, 0.1]), 0)
     with pytest.raises(UserError, match="no image of class FACE decodes"):
         robustness.measure_disturbed(ColourClassifier(), scores)
     assert capsys.readouterr().err.count("no such file") == 2

@@ -7,12 +7,12 @@ import os
 import numpy as np
 from conftest import ROOT
 
-from model.classifier import classifier_from_weights
-from model.weight_files import read_weights
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime.session import tf
-from training.loader import TrainingBatches
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime.session import tf
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.weights.weight_files import read_weights
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
 REFERENCE = os.path.join(ROOT, "tests", "released_answers.json")

@@ -5,9 +5,9 @@ import os
 import numpy as np
 from skimage.data import lfw_subset
 
-from pictures.decode import read_image
-from pictures.lists import LISTS, load_list, resolve
-from pictures.samples import photographs
+from darknet_face.images.decode import read_image
+from darknet_face.images.file_lists import LISTS, load_list, resolve
+from darknet_face.images.samples import photographs
 
 
 def test_the_sample_is_the_200_real_pictures(sample_dir):

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
-from exporters import savedmodel
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.exporters import savedmodel
+from darknet_face.runtime.session import tf
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from pictures.lists import load_split
-from runtime.session import tf
-from training.loader import TrainingBatches
-from training.schedule import START, EpochSchedule, Segment
+from darknet_face.images.file_lists import load_split
+from darknet_face.runtime.session import tf
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.schedule import START, EpochSchedule, Segment
 
 
 def begin(length, half, ranks):

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from classify.search import MOST_ENLARGED, WindowSearch
-from model.classifier import classifier_from_weights
-from negatives.mining import hard_windows
-from pictures.boxes import Face
+from darknet_face.classify.sliding_window import MOST_ENLARGED, WindowSearch
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.images.wider_face import Face
+from darknet_face.negatives.mining import hard_windows
 
 SIZE = 64  # of the window: 2 x 2 cells
 
@@ -98,10 +98,10 @@ def test_a_fine_place_lies_inside_the_certain_window(search, monkeypatch):
         if (coarse.left - 1 < left and left + width < coarse.left + coarse.width + 1
                 and coarse.top - 1 < top and top + height < coarse.top + coarse.height + 1):
             best = max(best, (log_odds[row, column], box))
-    monkeypatch.setattr("classify.search.FINE", 0)
+    monkeypatch.setattr("darknet_face.classify.sliding_window.FINE", 0)
     fine = search.refine(image, coarse)
     assert fine[1:5] == best[1] and fine.zoom == 2 and fine.probability == 0.999
-    monkeypatch.setattr("classify.search.FINE", 1.1)
+    monkeypatch.setattr("darknet_face.classify.sliding_window.FINE", 1.1)
     assert search.refine(image, coarse) == coarse
     assert search.refine(image, coarse._replace(probability=0.9)) == coarse._replace(
         probability=0.9), "all sizes were looked at"

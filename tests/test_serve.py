@@ -18,10 +18,10 @@ from conftest import ROOT, make_odd_files
 from PIL import Image
 from serving_process import served
 
+import darknet_face.serving.server
 import serve
-import serving.server
-from classify import load
-from pictures.samples import photographs
+from darknet_face import load
+from darknet_face.images.samples import photographs
 
 QUEUE = 8
 
@@ -169,9 +169,9 @@ def hello(environ, start_response):
 @pytest.fixture
 def small_server(monkeypatch):
     """The server around an application of one line, which soon tires of silent clients."""
-    monkeypatch.setattr(serving.server, "LONGEST_SILENCE", 1)
-    monkeypatch.setattr(serving.server, "CLEANUP_INTERVAL", 1)
-    small = serving.server.Server(hello, "127.0.0.1", 0, 2, 1000)
+    monkeypatch.setattr(darknet_face.serving.server, "LONGEST_SILENCE", 1)
+    monkeypatch.setattr(darknet_face.serving.server, "CLEANUP_INTERVAL", 1)
+    small = darknet_face.serving.server.Server(hello, "127.0.0.1", 0, 2, 1000)
     thread = threading.Thread(target=small.run)
     thread.start()
     yield small
@@ -267,7 +267,7 @@ def test_strangers_are_warned_of(tiny_model, tmp_path):
 def test_the_benchmark_measures_and_loses_nothing(server, monkeypatch):
     folder = os.path.join(ROOT, "benchmarks")
     monkeypatch.setattr(sys, "path", sys.path + [folder])
-    spec = importlib.util.spec_from_file_location(  # the package serving has the same name
+    spec = importlib.util.spec_from_file_location(
         "serving_benchmark", os.path.join(folder, "serving.py"))
     serving_benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(serving_benchmark)

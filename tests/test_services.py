@@ -9,7 +9,7 @@ import requests
 from negatives_runs import FAST, causes, fill, kept, lists, table
 
 import gen_neg_samples
-from negatives import services
+from darknet_face.negatives import services
 
 # pytest finds fixtures under these names.
 server, run = negatives_runs.server, negatives_runs.run

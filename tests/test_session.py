@@ -9,16 +9,22 @@ import pytest
 from conftest import ROOT
 
 from darknet19 import build
-from model.classifier import classifier_from_weights
-from model.weight_files import read_weights
-from pictures.lists import load_split
-from pictures.reader import read_batches
-from runtime import session
-from runtime.session import CHECKPOINT_ERRORS, IS_TF2, check_precision, new_session, tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.images.file_lists import load_split
+from darknet_face.images.reader import read_batches
+from darknet_face.runtime import session
+from darknet_face.runtime.session import (
+    check_precision,
+    checkpoint_errors,
+    is_tf2,
+    new_session,
+    tf,
+)
+from darknet_face.weights.weight_files import read_weights
 
 needs_bfloat16 = pytest.mark.skipif(
-    not (IS_TF2 and session._computes_bfloat16()),
+    not (is_tf2() and session._computes_bfloat16()),
     reason="needs TensorFlow 2 and a processor with bfloat16 instructions")
 
 
@@ -55,14 +61,14 @@ def test_float32_is_always_there():
     check_precision("float32")
 
 
-@pytest.mark.skipif(IS_TF2, reason="TensorFlow 2 has the others")
+@pytest.mark.skipif(is_tf2(), reason="TensorFlow 2 has the others")
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_tensorflow_1_15_has_float32_alone(precision):
     with pytest.raises(UserError, match="TensorFlow 1.15.* RUNTIME=tf2.*float32"):
         new_session(precision=precision)
 
 
-@pytest.mark.skipif(not IS_TF2, reason="TensorFlow 1.15 refuses it for another reason")
+@pytest.mark.skipif(not is_tf2(), reason="TensorFlow 1.15 refuses it for another reason")
 def test_float16_needs_a_gpu(monkeypatch):
     monkeypatch.setattr(session, "has_gpu", lambda: False)
     with pytest.raises(UserError, match="float16: needs an NVIDIA GPU; use bfloat16 or float32"):
@@ -71,7 +77,7 @@ def test_float16_needs_a_gpu(monkeypatch):
     check_precision("float16")
 
 
-@pytest.mark.skipif(not IS_TF2, reason="TensorFlow 1.15 refuses it for another reason")
+@pytest.mark.skipif(not is_tf2(), reason="TensorFlow 1.15 refuses it for another reason")
 def test_bfloat16_needs_its_instructions(monkeypatch):
     monkeypatch.setattr(session, "_computes_bfloat16", lambda: False)
     with pytest.raises(UserError, match="no bfloat16 instructions .*avx512_bf16.*float32"):
@@ -130,5 +136,5 @@ def test_one_thread_is_one_thread():
 
 def test_damaged_checkpoints_raise_what_is_named(tmp_path):
     (tmp_path / "model.index").write_bytes(b"no table")
-    with pytest.raises(CHECKPOINT_ERRORS):
+    with pytest.raises(checkpoint_errors()):
         tf.train.NewCheckpointReader(str(tmp_path / "model"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.settings import RUN_SETTINGS, Settings, from_command_line
+from darknet_face.training.settings import RUN_SETTINGS, Settings, from_command_line
 
 
 def test_the_defaults_of_the_command_line_are_those_of_the_record():

@@ -9,8 +9,8 @@ import pytest
 from negatives_runs import causes, fill, kept, lists, table
 from negatives_server import encode, texture
 
-from negatives import reports, store
-from pictures import decode
+from darknet_face.images import decode
+from darknet_face.negatives import reports, store
 
 # pytest finds fixtures under these names.
 server, run = negatives_runs.server, negatives_runs.run

@@ -9,8 +9,8 @@ import shutil
 import pytest
 from conftest import read_csv, read_json_lines
 
-from classify import tables
-from utils import UserError
+from darknet_face.classify import tables
+from darknet_face.console import UserError
 
 
 def test_tables_on_standard_output(infer, pictures):

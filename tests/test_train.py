@@ -15,20 +15,20 @@ from conftest import ROOT, SLIM
 from PIL import Image
 
 import train
-from evaluation.figures import measure, score_split
-from evaluation.operating_point import best_threshold
-from model.checkpoints import find_checkpoint
-from model.classifier import classifier_from_weights
-from model.literal_names import literal
-from model.metadata import read_metadata
-from model.weight_files import read_checkpoint, read_frozen
-from pictures.lists import LISTS, load_split, save_list
-from runtime.session import explain_memory_errors, tf
-from training import history as history_module
-from training import resume
-from training.lock import locked
-from training.settings import Settings
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.evaluation.metrics import measure, score_split
+from darknet_face.evaluation.operating_point import best_threshold
+from darknet_face.images.file_lists import LISTS, load_split, save_list
+from darknet_face.runtime.session import explain_memory_errors, tf
+from darknet_face.training import history as history_module
+from darknet_face.training import resume
+from darknet_face.training.lock import locked
+from darknet_face.training.settings import Settings
+from darknet_face.weights.checkpoints import find_checkpoint
+from darknet_face.weights.literal_names import literal
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.weight_files import read_checkpoint, read_frozen
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")

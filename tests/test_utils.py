@@ -11,19 +11,16 @@ import time
 import pytest
 from conftest import ROOT
 
-from pictures.lists import load_list, relative_to_data, resolve, save_list
-from runtime.files import remove_leftovers, staged, temporary_path, write_atomically, write_json
-from utils import (
-    UserError,
-    cli,
-    number_type,
-    open_regular,
-    printable,
-    read_json,
-    regular_size,
-    sha256,
-    warn,
+from darknet_face.console import UserError, cli, number_type, printable, warn
+from darknet_face.images.file_lists import load_list, relative_to_data, resolve, save_list
+from darknet_face.runtime.atomic_files import (
+    remove_leftovers,
+    staged,
+    temporary_path,
+    write_atomically,
+    write_json,
 )
+from darknet_face.runtime.safe_files import open_regular, read_json, regular_size, sha256
 
 
 class Evil:
@@ -239,7 +236,7 @@ def test_line_breaks_in_names_are_shown_in_messages(capsys):
 PROGRAM = """
 import sys
 from tqdm import tqdm
-from utils import UserError, cli, progress, warn
+from darknet_face.console import UserError, cli, progress, warn
 
 @cli
 def main():

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from pictures.lists import load_split
-from runtime.session import tf
-from training.settings import Settings
-from training.validation import Validator, first_images, read_best
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import load_split
+from darknet_face.runtime.session import tf
+from darknet_face.training.settings import Settings
+from darknet_face.training.validation import Validator, first_images, read_best
 
 
 @pytest.mark.parametrize("record", [

@@ -7,19 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from classify import finding, videos
-from pictures.decode import BadImage
+from darknet_face.classify import find_inputs, videos
+from darknet_face.images.decode import BadImage
 
 
 def test_video_frames(video):
-    pictures = list(finding.find_inputs([video], frames_per_second=1.0))
+    pictures = list(find_inputs.find_inputs([video], frames_per_second=1.0))
     assert [each.name for each in pictures] == [
         video + "@0.00s", video + "@1.00s", video + "@2.00s"]
     for channel, picture in enumerate(pictures):
         assert picture.read().shape == (48, 64, 3)
         assert picture.read().mean(axis=(0, 1)).argmax() == channel
-    assert len(list(finding.find_inputs([video], frames_per_second=5))) == 15
-    assert len(list(finding.find_inputs([video], frames_per_second=1000))) == 30
+    assert len(list(find_inputs.find_inputs([video], frames_per_second=5))) == 15
+    assert len(list(find_inputs.find_inputs([video], frames_per_second=1000))) == 30
 
 
 def test_classifying_a_video(infer, video, tmp_path):
@@ -39,7 +39,7 @@ def test_large_frames_are_shrunk(tmp_path):
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (2560, 640))
     writer.write(np.zeros((640, 2560, 3), np.uint8))
     writer.release()
-    (picture,) = finding.find_inputs([path])
+    (picture,) = find_inputs.find_inputs([path])
     assert picture.read().shape == (320, 1280, 3)
 
 
@@ -155,10 +155,10 @@ def test_a_video_that_is_cut_off_is_said(tmp_path, video, capsys, rate):
 def test_extensions_of_videos(tmp_path, extension):
     path = tmp_path / ("film" + extension)
     path.write_bytes(b"damaged")
-    (image,) = finding.find_inputs([str(path)])
+    (image,) = find_inputs.find_inputs([str(path)])
     with pytest.raises(BadImage, match="not a video"):
         image.read()
-    (image,) = finding.find_inputs([str(tmp_path / ("none" + extension))])
+    (image,) = find_inputs.find_inputs([str(tmp_path / ("none" + extension))])
     with pytest.raises(BadImage, match="no such file"):
         image.read()
 
@@ -174,7 +174,7 @@ def test_damaged_videos_end(tmp_path, video, capfd):
             content[place] = random.randint(256)
         path = tmp_path / "damaged{:02d}.avi".format(number)
         path.write_bytes(content[:len(content) * random.randint(1, 100) // 100])
-        for image in finding.find_inputs([str(path)], 10):
+        for image in find_inputs.find_inputs([str(path)], 10):
             if isinstance(image.content, BadImage):
                 assert str(image.content)
             else:

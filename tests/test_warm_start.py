@@ -7,13 +7,13 @@ import pytest
 from test_darknet_weights import write_public_weights
 
 import train
-from model.npz import write_npz
-from pictures.lists import load_split
-from training.loader import TrainingBatches
-from training.resume import plan_run, remove_old_run
-from training.settings import Settings
-from training.warm_start import hint, inherited_point, weights_to_start_from
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.images.file_lists import load_split
+from darknet_face.training.loader import TrainingBatches
+from darknet_face.training.resume import plan_run, remove_old_run
+from darknet_face.training.settings import Settings
+from darknet_face.training.warm_start import hint, inherited_point, weights_to_start_from
+from darknet_face.weights.npz import write_npz
 
 ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
 

@@ -7,12 +7,12 @@ import pytest
 from test_darknet_weights import write_public_weights
 from test_weights import altered
 
-from exporters.savedmodel import write_saved_model
-from model import darknet_weights, npz, weight_files, weights
-from model.classifier import build_classifier
-from model.graph_files import read_graph_def
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.engines.tensorflow_classifier import build_classifier
+from darknet_face.exporters.savedmodel import write_saved_model
+from darknet_face.runtime.session import tf
+from darknet_face.weights import arrays, darknet_weights, npz, weight_files
+from darknet_face.weights.graph_files import read_graph_def
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def forms(tiny_model, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("forms"))
     paths = {"npz": tiny_model.npz, "frozen": tiny_model.pb}
     classifier = build_classifier(32)
-    weights.assign(classifier.session, tiny_model.weights)
+    arrays.assign(classifier.session, tiny_model.weights)
     with classifier.session as session, session.graph.as_default():
         paths["checkpoint"] = tf.train.Saver().save(
             session, os.path.join(folder, "checkpoints", "model"), 7, write_meta_graph=False)
@@ -43,7 +43,7 @@ def forms(tiny_model, tmp_path_factory):
     "npz", "frozen", "checkpoint", "saved_model", "constants", "darknet"])
 def test_every_form_gives_the_same_bits(tiny_model, forms, form):
     read = weight_files.read_weights(forms[form])
-    assert list(read) == list(weights.weight_shapes())
+    assert list(read) == list(arrays.weight_shapes())
     for name, array in tiny_model.weights.items():
         assert read[name].dtype == np.float32
         np.testing.assert_array_equal(read[name], array, err_msg=name)
@@ -70,7 +70,7 @@ def test_the_newest_version_of_a_saved_model(tmp_path):
 def test_averaged_weights_are_preferred(tmp_path, tiny_model):
     with tf.Graph().as_default(), tf.Session() as session:
         for name, array in tiny_model.weights.items():
-            tf.get_variable(weights.variable_name(name), initializer=array)
+            tf.get_variable(arrays.variable_name(name), initializer=array)
         averaged = tiny_model.weights["conv_0/mean"] + 1
         tf.get_variable("conv_0/moving_mean/ExponentialMovingAverage", initializer=averaged)
         session.run(tf.global_variables_initializer())
@@ -100,9 +100,9 @@ def test_the_first_layers_alone(tiny_model, tmp_path):
         weight_files.read_weights(path)
     for gap in ({"conv_3__mean": None}, {"conv_18__bias": None}):
         with pytest.raises(UserError, match="is missing"):
-            weights.check_weights(altered(tiny_model, **gap), "gap.npz", partial=True)
+            arrays.check_weights(altered(tiny_model, **gap), "gap.npz", partial=True)
     with pytest.raises(UserError, match="conv_0 is missing"):
-        weights.check_weights({}, "empty.npz", partial=True)
+        arrays.check_weights({}, "empty.npz", partial=True)
 
 
 def test_damaged_files(forms, tmp_path):
@@ -155,9 +155,9 @@ def test_a_checkpoint_of_something_else(tmp_path):
         tf.get_variable("other", [2])
         session.run(tf.global_variables_initializer())
         other = tf.train.Saver().save(session, str(tmp_path / "other"))
-        for name, shape in weights.weight_shapes().items():
+        for name, shape in arrays.weight_shapes().items():
             kind = tf.int32 if name == "conv_4/beta" else tf.float32
-            tf.get_variable(weights.variable_name(name), shape, kind, tf.zeros_initializer())
+            tf.get_variable(arrays.variable_name(name), shape, kind, tf.zeros_initializer())
         session.run(tf.global_variables_initializer())
         integers = tf.train.Saver().save(session, str(tmp_path / "integers"))
     with pytest.raises(UserError, match="other: none of Darknet-19's layers is in it"):

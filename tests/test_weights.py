@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model import weights
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.weights import arrays
 
 
 def altered(tiny_model, **changes):
@@ -22,7 +22,7 @@ def test_every_mismatch_is_named(tiny_model):
                     **{"conv_12__" + part: None
                        for part in ("kernel", "gamma", "beta", "mean", "variance")})
     with pytest.raises(UserError) as caught:
-        weights.check_weights(wrong, "some.npz")
+        arrays.check_weights(wrong, "some.npz")
     message = str(caught.value)
     assert "conv_3/kernel: expected float [1, 1, 128, 64], found float32 [3, 3, 64, 64]" in message
     assert "conv_7/mean: expected float [256], found float64 [256]" in message
@@ -36,4 +36,4 @@ def test_numbers_that_are_none(tiny_model, value, cause):
     variance = tiny_model.weights["conv_4/variance"].copy()
     variance[3] = value
     with pytest.raises(UserError, match="conv_4/variance.* " + cause):
-        weights.check_weights(altered(tiny_model, conv_4__variance=variance), "x.npz")
+        arrays.check_weights(altered(tiny_model, conv_4__variance=variance), "x.npz")

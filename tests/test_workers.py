@@ -8,13 +8,13 @@ import tempfile
 import pytest
 from conftest import ROOT
 
-from training import workers
-from training.workers import BatchLoader
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.training import workers
+from darknet_face.training.workers import BatchLoader
 
 PROGRAM = """
 import os
-from training.workers import BatchLoader
+from darknet_face.training.workers import BatchLoader
 
 class Source:
     def batch(self, step):

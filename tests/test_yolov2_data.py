@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.yolov2 import data
-from examples.yolov2.photographs import Photograph, area
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.detection import data
+from darknet_face.detection.photographs import Photograph, area
 
 BOX = np.float32([[0.3, 0.25, 0.6, 0.65]])
 NONE = np.zeros((0, 4), np.float32)

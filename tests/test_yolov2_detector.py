@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from examples.yolov2.detector import Detector, build_detector, is_detector
-from model.classifier import without_newer_attributes
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.detection.detector import Detector, build_detector, is_detector
+from darknet_face.engines.tensorflow_classifier import without_newer_attributes
+from darknet_face.runtime.session import tf
 
 ANCHORS = [(0.1, 0.1), (0.2, 0.3)]
 

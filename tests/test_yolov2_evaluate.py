@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from examples.yolov2.evaluate import at_least, average_precision
+from darknet_face.detection.evaluate import at_least, average_precision
 
 NONE = np.zeros((0, 4), np.float32)
 FACE = np.float32([[0.1, 0.1, 0.3, 0.3]])

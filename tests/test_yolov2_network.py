@@ -5,10 +5,10 @@ import os
 import numpy as np
 
 from darknet19 import build
-from examples.yolov2 import network
-from model import handoff
-from model.weights import assign
-from runtime.session import tf
+from darknet_face.detection import network
+from darknet_face.runtime.session import tf
+from darknet_face.weights import handoff
+from darknet_face.weights.arrays import assign
 
 
 def pickles(weights, folder):

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.inputs import InputImage
-from examples.yolov2 import history
-from examples.yolov2.anchors import draw_anchors
-from examples.yolov2.compare import JSON_START
-from examples.yolov2.detect import detect_faces
-from examples.yolov2.photographs import Photograph
-from examples.yolov2.train import Options, check_outputs, train
-from runtime.files import write_json
-from training.lock import NAME
-from utils import UserError, starts_with
+from darknet_face.classify.inputs import InputImage
+from darknet_face.console import UserError
+from darknet_face.detection import history
+from darknet_face.detection.anchors import draw_anchors
+from darknet_face.detection.compare import JSON_START
+from darknet_face.detection.detect import detect_faces
+from darknet_face.detection.photographs import Photograph
+from darknet_face.detection.train import Options, check_outputs, train
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import starts_with
+from darknet_face.training.lock import NAME
 
 
 @pytest.fixture

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.yolov2.photographs import Photograph, prune, read_photographs, read_voc, read_wider
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.detection.photographs import (
+    Photograph,
+    prune,
+    read_photographs,
+    read_voc,
+    read_wider,
+)
 
 VOC = """<annotation><filename>one.jpg</filename>
 <object><name>face</name><difficult>{}</difficult>

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from examples.yolov2 import detect
-from examples.yolov2.data import DetectionBatches
-from examples.yolov2.detector import Detector
-from examples.yolov2.evaluate import average_precision, detect_all
-from examples.yolov2.photographs import read_photographs
-from examples.yolov2.train import Options, Trainer, train
-from model.classifier import NEWER_ATTRIBUTES
-from model.graph_files import read_graph_def
-from runtime.session import tf
-from utils import UserError
+from darknet_face.console import UserError
+from darknet_face.detection import detect
+from darknet_face.detection.data import DetectionBatches
+from darknet_face.detection.detector import Detector
+from darknet_face.detection.evaluate import average_precision, detect_all
+from darknet_face.detection.photographs import read_photographs
+from darknet_face.detection.train import Options, Trainer, train
+from darknet_face.engines.tensorflow_classifier import NEWER_ATTRIBUTES
+from darknet_face.runtime.session import tf
+from darknet_face.weights.graph_files import read_graph_def
 
 STEPS = 60
 

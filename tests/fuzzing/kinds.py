@@ -19,34 +19,34 @@ from test_checkpoint_index import table
 
 import darknet19
 import preprocess_celeba
-from classify.tables import keep_whole_rows
-from classify.videos import video_frames
-from evaluation.provenance import find_provenance
-from examples.yolov2.detector import Detector, is_detector
-from examples.yolov2.history import plot_precision
-from examples.yolov2.history import read_history as read_detector_history
-from examples.yolov2.photographs import read_photographs
-from exporters import compare
-from exporters import onnx as onnx_export
-from exporters.savedmodel import check_own
+from darknet_face.classify.tables import keep_whole_rows
+from darknet_face.classify.videos import video_frames
+from darknet_face.detection.detector import Detector, is_detector
+from darknet_face.detection.history import plot_precision
+from darknet_face.detection.history import read_history as read_detector_history
+from darknet_face.detection.photographs import read_photographs
+from darknet_face.evaluation.provenance import find_provenance
+from darknet_face.exporters import compare
+from darknet_face.exporters import onnx as onnx_export
+from darknet_face.exporters.savedmodel import check_own
+from darknet_face.images.crops import face_crops, face_free_windows
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.file_lists import load_list, read_names
+from darknet_face.images.wider_face import BoxFiles, find_photographs
+from darknet_face.negatives.checks import Unfit, decode_download
+from darknet_face.negatives.journal import Journal
+from darknet_face.negatives.store import Inventory
+from darknet_face.runtime.session import tf
+from darknet_face.training import resume
+from darknet_face.training.history import plot_history, read_history
+from darknet_face.training.settings import Settings
+from darknet_face.training.validation import read_best
+from darknet_face.weights import checkpoint_index, frozen_graph
+from darknet_face.weights.handoff import FILES, read_handoff
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.weight_files import read_weights
 from fuzzing.mutations import mutate_bytes, mutate_json, mutate_message, mutate_text
 from fuzzing.samples import COMMON_SETTINGS, SIZE, SPLITS
-from model import checkpoint_index, frozen
-from model.handoff import FILES, read_handoff
-from model.metadata import read_metadata
-from model.weight_files import read_weights
-from negatives.checks import Unfit, decode_download
-from negatives.journal import Journal
-from negatives.store import Inventory
-from pictures.boxes import BoxFiles, find_photographs
-from pictures.crops import face_crops, face_free_windows
-from pictures.decode import BadImage, read_image
-from pictures.lists import load_list, read_names
-from runtime.session import tf
-from training import resume
-from training.history import plot_history, read_history
-from training.settings import Settings
-from training.validation import read_best
 
 FRAMES = 40  # of a video are read
 LARGEST_DOWNLOAD = 1000 * 1000  # pixels
@@ -86,7 +86,7 @@ def read_cfg(path):
 
 def read_frozen(path):
     read_metadata(path)
-    frozen.load(path).session.close()
+    frozen_graph.load(path).session.close()
 
 
 def read_checkpoint(path):

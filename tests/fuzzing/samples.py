@@ -16,22 +16,22 @@ import numpy as np
 from PIL import Image
 
 import darknet19
-from examples.yolov2 import detector
-from examples.yolov2 import history as detector_history
-from exporters.onnx import to_onnx
-from exporters.savedmodel import write_saved_model
-from model import darknet_weights, frozen
-from model.classifier import classifier_from_weights
-from model.handoff import FILES, write_handoff
-from model.npz import write_npz
-from model.weights import assign, weight_shapes
-from negatives.journal import Journal, pack
-from pictures.lists import Split
-from runtime.files import write_json
-from runtime.session import tf
-from training.history import COLUMNS, write_history
-from training.resume import plan_run
-from training.settings import Settings
+from darknet_face.detection import detector
+from darknet_face.detection import history as detector_history
+from darknet_face.engines.tensorflow_classifier import classifier_from_weights
+from darknet_face.exporters.onnx import to_onnx
+from darknet_face.exporters.savedmodel import write_saved_model
+from darknet_face.images.file_lists import Split
+from darknet_face.negatives.journal import Journal, pack
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.session import tf
+from darknet_face.training.history import COLUMNS, write_history
+from darknet_face.training.resume import plan_run
+from darknet_face.training.settings import Settings
+from darknet_face.weights import darknet_weights, frozen_graph
+from darknet_face.weights.arrays import assign, weight_shapes
+from darknet_face.weights.handoff import FILES, write_handoff
+from darknet_face.weights.npz import write_npz
 
 SIZE = 32
 STEP = 3
@@ -155,7 +155,7 @@ def _make_weights(folder, weights):
     pictures = np.random.RandomState(0).randint(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
     classifier = classifier_from_weights(weights, SIZE)
     with classifier.session:
-        frozen.freeze(classifier, pb, pictures, METADATA)
+        frozen_graph.freeze(classifier, pb, pictures, METADATA)
     path = _new(folder, "model-json", "w.pb")
     for extension in ("pb", "json"):
         shutil.copy(pb[:-2] + extension, path[:-2] + extension)

@@ -7,9 +7,9 @@ import resource
 import shutil
 import traceback
 
+from darknet_face.console import UserError
+from darknet_face.images.decode import BadImage
 from fuzzing.kinds import KINDS
-from pictures.decode import BadImage
-from utils import UserError
 
 MEMORY_WORDS = ("MemoryError", "llocate", "out of memory", "bad_alloc")
 

@@ -1,0 +1,282 @@
+"""Use the model from Python: load it once, call it with pictures.
+
+    from darknet_face import load
+
+    model = load()                             # the newest model here, otherwise the released one
+    result = model("photo.jpg")                # a path, an array, a Pillow image or encoded bytes
+    print(result.probability, result.is_face, result.place)
+
+    for result in model(["a.jpg", array, image]):    # a list: batched, in order
+        print(result.name, result.error or result.label)
+
+inference.py and serve.py use it too. docs/python.md says more.
+"""
+
+import os
+import threading
+
+import numpy as np
+from PIL import Image
+
+from darknet19 import STRIDE
+from darknet_face.classes import CLASS_NAMES, FACE
+from darknet_face.classify.heatmaps import FaceMapper
+from darknet_face.classify.inputs import InputImage
+from darknet_face.classify.predict import classify_images, search_images
+from darknet_face.classify.results import BadPicture, Place, Result
+from darknet_face.classify.sliding_window import CHOICES, WindowSearch, search_bias, zooms_of
+from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.images.decode import MAX_PIXELS, BadImage
+from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.weights.released import RELEASED, choose_model, threshold_of
+from darknet_face.weights.weight_files import read_weights
+
+SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
+PLACE = ("x", "y", "width", "height")
+
+
+def load(weights=None, search=4, threshold=None, precision="float32", image_size=None,
+         batch_size=16, model_dir=None, fine_places=False):
+    """Load a model.
+
+    Parameters
+    ----------
+    weights : str or os.PathLike, optional
+        Any file that :func:`darknet_face.weights.weight_files.read_weights` reads: ``.npz``,
+        frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
+        in ``model_dir``, or the released one.
+    search : {4, 2, 1, "off"}
+        How far to search a picture, as inference.py's ``--search``: its shorter side is enlarged to
+        up to so many times the network's input. "off" stretches the picture and looks once.
+    threshold : float, optional
+        A picture is a face if its probability is at least this, 0..1. If absent, the threshold
+        stored with the weights, or 0.5.
+    precision : {"float32", "bfloat16", "float16"}
+        What convolutions compute in.
+    image_size : int, optional
+        Height and width of the network's input, a multiple of 32. If absent, as in training.
+    batch_size : int
+        The most pictures that are classified together.
+    model_dir : str, optional
+        Where your own models are; ``saved_models`` beside this package if absent.
+    fine_places : bool
+        A search stops at the first size where a window is certain, which may be as large as the
+        picture. Look on for a smaller window inside it, at up to the cost of a whole search. The
+        probability stays the same.
+
+    Returns
+    -------
+    FaceModel
+
+    Raises
+    ------
+    utils.UserError
+        Weights that are missing, damaged or of another network, or a precision that this computer
+        lacks.
+    ValueError
+        An option out of range.
+    """
+    if str(search) not in CHOICES:
+        raise ValueError("search={!r}: must be one of {}".format(search, ", ".join(CHOICES)))
+    if image_size is not None and (
+            not 0 < image_size <= LARGEST_SIZE or image_size % STRIDE):
+        raise ValueError("image_size={!r}: must be a multiple of {} up to {}".format(
+            image_size, STRIDE, LARGEST_SIZE))
+    if not 1 <= batch_size <= LARGEST_BATCH:
+        raise ValueError("batch_size={!r}: must be 1 to {}".format(batch_size, LARGEST_BATCH))
+    path, image_size = choose_model(model_dir or os.path.dirname(RELEASED),
+                                    None if weights is None else os.fspath(weights), image_size)
+    return FaceModel(path, image_size, zooms_of(str(search)), threshold, precision, batch_size,
+                     fine_places)
+
+
+class FaceModel:
+    """A loaded model: call it with pictures. Several threads may call one model at once.
+
+    Use it as a context manager, or :meth:`close` it, to free its memory. See :func:`load`.
+
+    Attributes
+    ----------
+    path : str
+        The file of the weights.
+    image_size : int
+        Height and width of the network's input.
+    threshold : float
+        From which probability on a picture is a face.
+    """
+
+    def __init__(self, path, image_size, zooms, threshold=None, precision="float32",
+                 batch_size=16, fine_places=False):
+        self.path, self.image_size = path, image_size
+        self.threshold = _checked(threshold_of(path, threshold))
+        self._batch_size, self._fine_places = batch_size, fine_places
+        self._bias = search_bias(path)
+        self._lock = threading.Lock()
+        self._classifier = self._search = self._mapper = self._weights = None
+        weights = read_weights(path)
+        if zooms:
+            self._search = WindowSearch(weights, image_size, zooms, precision=precision,
+                                        bias=self._bias)
+        else:
+            self._classifier = folded_classifier(weights, image_size, precision=precision)
+            self._weights = weights  # for heat maps
+
+
+    def __call__(self, pictures, threshold=None):
+        """Classify one picture or several.
+
+        Parameters
+        ----------
+        pictures : str, os.PathLike, numpy.ndarray, PIL.Image.Image, bytes, or an iterable of these
+            A path; an array, uint8, [height, width, 3], RGB, upright; a Pillow image, which is
+            turned upright by its orientation tag; an encoded file. An array [n, height, width, 3]
+            counts as a list.
+        threshold : float, optional
+            For this call; the model's own if absent.
+
+        Returns
+        -------
+        Result or list of Result
+            For a list a list, in order. A bad picture has a result with ``error`` in its place.
+
+        Raises
+        ------
+        BadPicture
+            When a single picture can't be read.
+        TypeError
+            For anything that is no picture, in a list too.
+        """
+        if _is_one(pictures):
+            result, = self([pictures], threshold)
+            if result.error:
+                raise BadPicture(result.name, result.error)
+            return result
+        names, answers = [], {}
+        for rows, bad in self.stream(_inputs(pictures, names), threshold):
+            for image, row in rows:
+                place = None if row["x"] is None else Place(*[row[name] for name in PLACE])
+                answers[image.place] = Result(
+                    image.name, row["face_probability"], row["class"] == CLASS_NAMES[FACE],
+                    row["class"], place)
+            for image, cause in bad:
+                answers[image.place] = Result(image.name, error=cause)
+        return [answers[str(index)] for index in range(len(names))]
+
+    def stream(self, images, threshold=None):
+        """Classify pictures as they come, with a few read ahead.
+
+        Parameters
+        ----------
+        images : iterable of darknet_face.classify.inputs.InputImage
+        threshold : float, optional
+            The model's own if absent.
+
+        Yields
+        ------
+        results, bad
+            As :func:`darknet_face.classify.predict.classify_images`.
+        """
+        threshold = self.threshold if threshold is None else _checked(threshold)
+        if self._search:
+            return search_images(self._search, images, min(self._batch_size, SEARCHED_TOGETHER),
+                                 threshold, self._fine_places)
+        return classify_images(self._classifier, images, self._batch_size, threshold)
+
+    def heat_map(self, picture):
+        """Where a face is seen.
+
+        Parameters
+        ----------
+        picture
+            One picture, as for a call.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, [height, width] of the upright picture, 0..1; see
+            :class:`darknet_face.classify.heatmaps.FaceMapper`.
+
+        Raises
+        ------
+        BadPicture, TypeError
+            As for a call.
+        """
+        image = _input(picture, "0")
+        try:
+            pixels = image.read()
+        except BadImage as error:
+            raise BadPicture(image.name, str(error))
+        return self.mapper()(pixels)
+
+    def mapper(self):
+        """The :class:`darknet_face.classify.heatmaps.FaceMapper` of this model."""
+        with self._lock:
+            if not self._mapper:
+                self._mapper = FaceMapper.sharing(self._search) if self._search else FaceMapper(
+                    self._weights, self.image_size, bias=self._bias)
+            return self._mapper
+
+    def close(self):
+        """Free the memory; the model can't be called afterwards."""
+        for each in (self._classifier, self._search, self._mapper and self._mapper.search):
+            if each:
+                each.session.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _checked(threshold):
+    if not 0 <= threshold <= 1:
+        raise ValueError("threshold={!r}: must be 0 to 1".format(threshold))
+    return threshold
+
+
+def _is_one(pictures):
+    """Whether this is one picture and no list of them."""
+    if isinstance(pictures, np.ndarray):
+        return pictures.ndim != 4
+    return isinstance(pictures, (str, os.PathLike, bytes, Image.Image))
+
+
+def _inputs(pictures, names):
+    """Yield each picture as an InputImage, numbered; its name is appended to ``names``."""
+    try:
+        pictures = iter(pictures)
+    except TypeError:
+        raise _not_a_picture(pictures)
+    for number, picture in enumerate(pictures):
+        image = _input(picture, str(number))
+        names.append(image.name)
+        yield image
+
+
+def _input(picture, place):
+    if isinstance(picture, (str, os.PathLike)):
+        return InputImage(os.fsdecode(picture), place, None)
+    if isinstance(picture, bytes):
+        return InputImage("bytes", place, picture)
+    if isinstance(picture, Image.Image):
+        return InputImage(getattr(picture, "filename", "") or "image", place, picture)
+    if isinstance(picture, np.ndarray):
+        return InputImage("array", place, _checked_array(picture))
+    raise _not_a_picture(picture)
+
+
+def _checked_array(array):
+    """The array itself, or the BadImage that says what is wrong with it."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        return BadImage("{} {}, must be uint8 [height, width, 3], RGB".format(
+            array.dtype, list(array.shape)))
+    if not 0 < array.shape[0] * array.shape[1] <= MAX_PIXELS:
+        return BadImage("{} x {} pixels, must be 1 to {:,}".format(
+            array.shape[1], array.shape[0], MAX_PIXELS))
+    return array
+
+
+def _not_a_picture(value):
+    return TypeError("{} is no picture: give a path, a uint8 array, a Pillow image or bytes".format(
+        type(value).__name__))

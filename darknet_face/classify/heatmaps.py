@@ -1,0 +1,132 @@
+"""Heat maps: where in a picture the network sees a face.
+
+    python inference.py --heatmap maps photo.jpg       # writes maps/photo.jpg
+
+The network looks at the picture through windows of the size that it was trained at (see
+:mod:`darknet_face.classify.sliding_window`), and the map gives every place the mean answer of the
+windows that show it. A single cell of the class activation map would say less: it is trained only
+as a part of a mean, and is above one half somewhere in nearly every picture.
+"""
+
+import cv2
+import numpy as np
+from scipy.signal import convolve2d
+from scipy.special import expit
+
+from darknet_face.classify.sliding_window import WindowSearch
+
+# Sizes at which a picture is looked at. 1 is left out: there a portrait is a single window, and the
+# map the same everywhere.
+ZOOMS = (2, 4)
+
+STRIP_PIXELS = 1000 * 1000  # are drawn at a time: a drawing takes 60 bytes for each
+
+
+class FaceMapper:
+    """Maps the probability of FACE over pictures of any size.
+
+    Parameters
+    ----------
+    weights : mapping of str to numpy.ndarray
+    image_size : int
+        The input size in training, in pixels.
+    zooms : sequence of float
+        Sizes at which a picture is looked at, as for
+        :class:`darknet_face.classify.sliding_window.WindowSearch`.
+    threads : int, optional
+        See :func:`darknet_face.runtime.session.new_session`.
+    bias : float
+        See :class:`darknet_face.classify.sliding_window.WindowSearch`.
+    """
+
+    def __init__(self, weights, image_size, zooms=ZOOMS, threads=None, bias=0.0):
+        self.search = WindowSearch(weights, image_size, zooms, threads, bias=bias)
+        self.zooms = zooms
+
+    @classmethod
+    def sharing(cls, search, zooms=ZOOMS):
+        """A mapper that runs the graph of a
+        :class:`darknet_face.classify.sliding_window.WindowSearch`.
+        """
+        mapper = cls.__new__(cls)
+        mapper.search, mapper.zooms = search, zooms
+        return mapper
+
+    def __call__(self, image):
+        """Map one picture.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            uint8, [any height, any width, 3], RGB.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, [height, width], 0..1: the mean probability of FACE in the windows that show
+            each place, the maximum over the sizes.
+        """
+        height, width = image.shape[:2]
+        highest = np.zeros((height, width), np.float32)
+        for _, log_odds in self.search.windows(image, self.zooms):
+            cells = mean_over_windows(expit(log_odds), self.search.cells)
+            smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
+            np.maximum(highest, smooth, out=highest)
+        return highest
+
+
+def mean_over_windows(values, cells):
+    """The mean value of the windows that cover each cell.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        [rows, columns], one for each window; neighbours are a cell apart.
+    cells : int
+        Cells along each side of a window.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, [rows + cells - 1, columns + cells - 1].
+    """
+    window = np.ones((cells, cells))
+    totals = convolve2d(values, window)
+    return (totals / convolve2d(np.ones_like(values), window)).astype(np.float32)
+
+
+def overlay(image, face_map):
+    """Lay a map over its picture: grey where no face is seen, warm colours where one is.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, [height, width, 3], RGB.
+    face_map : numpy.ndarray
+        float32, [height, width], 0..1.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, [height, width, 3]. A white line with black edges marks where the map is 0.5.
+    """
+    mixed = np.empty_like(image)
+    rows = max(1, STRIP_PIXELS // image.shape[1])
+    for top in range(0, image.shape[0], rows):
+        part = slice(top, top + rows)
+        mixed[part] = _mix(image[part], face_map[part])
+    outlines, _ = cv2.findContours(
+        (face_map >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, min(image.shape[:2]) // 200)
+    cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 2 * thickness + 1, cv2.LINE_AA)
+    cv2.drawContours(mixed, outlines, -1, (255, 255, 255), thickness, cv2.LINE_AA)
+    return mixed
+
+
+def _mix(image, face_map):
+    """A strip of :func:`overlay`, without lines."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    levels = np.rint(face_map * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = (0.55 * np.sqrt(face_map))[..., np.newaxis]
+    return np.rint(grey * (1 - share) + colours * share).astype(np.uint8)

@@ -1,0 +1,183 @@
+"""The tables of results: CSV, or JSON with one object per line; and how a run is resumed.
+
+Unlike the project's other files, a table is not written to a temporary name: it grows under its
+own name, so that its rows survive Ctrl-C or a power failure. :func:`keep_whole_rows` drops a row
+that was cut off.
+"""
+
+import csv
+import json
+import os
+import re
+import sys
+
+from darknet_face.classify.inputs import digest
+from darknet_face.console import UserError
+from darknet_face.runtime.atomic_files import write_atomically
+from darknet_face.runtime.safe_files import check_replaceable, starts_with
+
+COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
+MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
+# File names may hold bytes that are not UTF-8; they pass through unchanged.
+ENCODING = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+
+
+class Table:
+    """Writes the results to a CSV, or as JSON with one object per line.
+
+    Parameters
+    ----------
+    path : str
+        ``-`` for standard output.
+    kind : {"csv", "json"}
+    append : bool
+        Add to an existing file.
+    """
+
+    def __init__(self, path, kind, append=False):
+        if path == "-":
+            self.stream = sys.stdout
+            self.stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        else:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            self.stream = open(path, "a" if append else "w", **ENCODING)  # noqa: SIM115 (close())
+        self.rows = _RowWriter(self.stream, kind)
+        if not (append and os.path.getsize(path)):
+            self.rows.write_header()
+
+    def write(self, _, row):
+        self.rows.write(row)
+
+    def flush(self):
+        self.stream.flush()
+
+    def close(self):
+        if self.stream is not sys.stdout:
+            self.stream.close()
+
+
+class _RowWriter:
+    """Writes rows to an open text file as CSV or JSON."""
+
+    def __init__(self, stream, kind):
+        self.stream, self.kind = stream, kind
+        self.csv = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+
+    def write_header(self):
+        if self.kind == "csv":
+            self.csv.writeheader()
+
+    def write(self, row):
+        if self.kind == "csv":
+            self.csv.writerow(row)
+        else:
+            self.stream.write(json.dumps(row) + "\n")
+
+
+def keep_whole_rows(path, kind, only=None):
+    """Prepare a table for more rows: remove what is damaged at its end.
+
+    Parameters
+    ----------
+    path : str
+        Replaced atomically if it exists.
+    kind : {"csv", "json"}
+    only : set of int, optional
+        Keep only rows whose file has one of these digests.
+
+    Returns
+    -------
+    set of int
+        The digests of the files in the table.
+
+    Raises
+    ------
+    UserError
+        If it is not a table that inference.py wrote.
+    """
+    if not os.path.exists(path):
+        return set()
+    if not os.path.isfile(path):
+        raise _other_file(path, "not a regular file, so it cannot be resumed")
+    kept = set()
+    with open(path, **ENCODING) as source, write_atomically(path, "w", **ENCODING) as target:
+        rows = _RowWriter(target, kind)
+        rows.write_header()
+        for row in _whole_rows(path, source, kind):
+            if only is None or digest(row["file"]) in only:
+                kept.add(digest(row["file"]))
+                rows.write(row)
+    return kept
+
+
+def check_table(path, kind):
+    """Check that a file about to be replaced is a table of this kind, or the beginning of one.
+
+    Raises
+    ------
+    UserError
+        If it is another file: a slip such as ``--csv *.jpg`` must not cost a photograph.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return  # a pipe or device, such as /dev/stderr, loses nothing
+    is_ours = _is_json_table if kind == "json" else (
+        lambda path: starts_with(path, ",".join(COLUMNS)))
+    check_replaceable(path, is_ours, "a table of this script")
+
+
+def _is_json_table(path):
+    """Whether the first line of a file is a row, or the beginning of one that was cut off."""
+    with open(path, **ENCODING) as stream:
+        line = stream.readline(MAX_LINE)
+    if line.endswith("\n"):
+        return _parse_row(line, "json") is not None
+    line = line.rstrip("\0")
+    name = re.match(r'\{"file": "(?:[^"\\]|\\.)*"?', line)
+    rest, following = line[name.end():] if name else line, ', "class": ' if name else '{"file": "'
+    return rest in ("", "\\") or rest.startswith(following) or following.startswith(rest)
+
+
+def _other_file(path, cause="not a table of this script"):
+    return UserError("{}: {}; name another file".format(path, cause))
+
+
+def _whole_rows(path, source, kind):
+    """Yield the rows of a table up to its end, or to where it was cut off."""
+    lines = iter(_whole_lines(source))
+    try:
+        if kind == "csv":
+            lines = csv.reader(lines)
+            if next(lines, list(COLUMNS)) != list(COLUMNS):
+                raise _other_file(path)
+        for line in lines:
+            row = _parse_row(line, kind)
+            # A name with a line break in it can be cut off at the break.
+            if row is None and kind == "csv" and next(lines, None) is None:
+                return
+            if row is None:
+                raise _other_file(path, "damaged, or not a table of this script")
+            yield row
+    except csv.Error as error:
+        raise _other_file(path, "damaged ({})".format(error))
+
+
+def _whole_lines(source):
+    """Yield lines up to one that has no end, or holds the zeros that a power failure leaves."""
+    for line in source:
+        if not line.endswith("\n") or "\0" in line:
+            return
+        yield line
+
+
+def _parse_row(line, kind):
+    """A row as a dict, or None if it is not whole."""
+    try:
+        if kind == "json":
+            row = json.loads(line)
+            whole = isinstance(row, dict) and set(row) == set(COLUMNS)
+            return row if whole and isinstance(row["file"], str) else None
+        row = dict(zip(COLUMNS, line))
+        whole = len(line) == len(COLUMNS) and 0 <= float(row["face_probability"]) <= 1
+        return row if whole else None
+    except (ValueError, TypeError, RecursionError):  # the last for nested brackets
+        return None

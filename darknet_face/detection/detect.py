@@ -1,0 +1,155 @@
+"""Find faces in pictures and videos: draw their boxes, and write them as JSON.
+
+    python -m darknet_face.detection.detect photo.jpg pictures/ --out found
+    python -m darknet_face.detection.detect film.mp4 --fps 2 --out found
+
+For ``photo.jpg`` it writes ``found/photo.jpg``, with the boxes, and ``found/photo.jpg.json``:
+``{"name": .., "width": .., "height": .., "faces": [{"score": .., "box": [left, top, right,
+bottom]}, ..]}``, in pixels of the upright picture, best first.
+"""
+
+import argparse
+import os
+
+from PIL import Image, ImageDraw
+
+from darknet_face.classify.find_inputs import check_names, find_inputs
+from darknet_face.classify.outputs import ONE_PICTURE_ERRORS
+from darknet_face.console import HelpFormatter, UserError, cli, number_type, printable, warn
+from darknet_face.detection.boxes import NMS_IOU
+from darknet_face.detection.detector import DEFAULT, DEFAULT_SIZE, Detector
+from darknet_face.images.contact_sheets import (
+    GREEN,
+    check_drawing,
+    font,
+    mark_drawing,
+    save_picture,
+)
+from darknet_face.images.decode import EXTENSIONS, BadImage
+from darknet_face.images.walk import PassedOver
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import check_replaceable, is_json_with
+from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
+
+
+def describe(name, shape, boxes, scores):
+    """What the JSON of a picture holds: see the head of this file."""
+    height, width = shape[:2]
+    return {"name": name, "width": width, "height": height, "faces": [
+        {"score": round(float(score), 4),
+         "box": [round(float(corner) * side, 1)
+                 for corner, side in zip(box, (width, height, width, height))]}
+        for box, score in zip(boxes, scores)]}
+
+
+def draw(pixels, faces):
+    """Draw faces into a picture.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        uint8, [height, width, 3].
+    faces : list of dict
+        See :func:`describe`.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    image = Image.fromarray(pixels)
+    pen, line = ImageDraw.Draw(image), max(1, int(round(max(image.size) / 250)))
+    for face in faces:
+        left, top, right, bottom = face["box"]
+        pen.rectangle([left, top, right, bottom], outline=GREEN, width=line)
+        pen.text((left + line + 1, top + line), "{:.2f}".format(face["score"]), fill=GREEN,
+                 font=font(max(9, 4 * line + 4)))
+    return image
+
+
+def detect_faces(detect, images, out):
+    """Detect the faces of pictures and write the results; bad pictures are reported and skipped.
+
+    Parameters
+    ----------
+    detect : Detector
+    images : iterable of darknet_face.classify.inputs.InputImage
+    out : str
+        The folder for the results.
+
+    Returns
+    -------
+    pictures, faces, bad : int
+    """
+    pictures = faces = bad = 0
+    for each in images:
+        try:
+            pixels = each.read()
+        except BadImage as error:
+            warn("{}: {}; skipped".format(printable(each.name), error))
+            bad += 1
+            continue
+        record = describe(each.name, pixels.shape, *detect(pixels))
+        try:
+            _write(os.path.join(out, each.place), pixels, record)
+        except OSError as error:
+            if error.errno not in ONE_PICTURE_ERRORS:
+                raise
+            warn("{}: {}: {}; skipped".format(
+                printable(each.name), error.filename or "results", error.strerror))
+            bad += 1
+            continue
+        pictures, faces = pictures + 1, faces + len(record["faces"])
+        print("{:3d} faces  {}".format(len(record["faces"]), printable(each.name)))
+    return pictures, faces, bad
+
+
+def _write(path, pixels, record):
+    """Write a picture with its faces, and their JSON; neither replaces anything else."""
+    if not path.lower().endswith((".jpg", ".jpeg", ".png")):
+        path += ".png"
+    if not os.path.isdir(path):  # a folder is in the way of this picture alone
+        check_drawing(path)
+        check_replaceable(path + ".json", lambda name: is_json_with(name, ["name", "faces"]),
+                          "a result of this program")
+    save_picture(path, mark_drawing(draw(pixels, record["faces"])))
+    write_json(path + ".json", record)
+
+
+@cli
+@explain_memory_errors("use a smaller --image-size")
+def main():
+    parser = argparse.ArgumentParser(
+        description="Find faces in pictures and videos.", formatter_class=HelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME",
+                        help="pictures ({}, ..), videos, folders, patterns, or - for a list"
+                        .format(EXTENSIONS[0]))
+    parser.add_argument("--model", default=DEFAULT, help="a frozen graph of train.py")
+    parser.add_argument("--out", default="found", help="folder for the results")
+    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.4,
+                        help="lowest score of a face")
+    parser.add_argument("--nms-iou", type=number_type(float, 0, 1), default=NMS_IOU,
+                        help="of two boxes that overlap more than this, keep the better")
+    parser.add_argument("--image-size", type=number_type(int, 32, 2048), default=DEFAULT_SIZE,
+                        help="stretch pictures to this height and width, a multiple of 32")
+    parser.add_argument("--fps", type=number_type(float, 0.001, 1000), default=1.0,
+                        help="frames to take from each second of video")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="bfloat16 is faster on processors that have it")
+    args = parser.parse_args()
+    if args.image_size % 32:
+        parser.error("--image-size is a multiple of 32")
+    check_names(args.names, [args.out])
+    passed_over = PassedOver()
+    images = find_inputs(args.names, args.fps, {os.path.realpath(args.out)}, passed_over.add)
+    with Detector(args.model, args.image_size, args.threshold, args.nms_iou,
+                  args.precision) as detect:
+        pictures, faces, bad = detect_faces(detect, images, args.out)
+    print("found {:,} faces in {:,} pictures{}{}; results in {}".format(
+        faces, pictures, ", skipped {:,} bad ones".format(bad) if bad else "",
+        ", passed over {}".format(passed_over) if len(passed_over) else "", args.out))
+    if not pictures:
+        raise UserError("no picture decoded; check the names")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The detector's network: this project's trunk, its pass-through layer, and the paper's head.
+
+Layers 0 to 17 are those of darknet19.py. The pass-through (layer 12, stride 16) is reduced to 64
+channels, reorganised to the trunk's grid (space to depth, stride 32) and joined with the trunk.
+Source: "YOLO9000", 2016, section 2, and darknet's ``cfg/yolov2-voc.cfg``.
+
+Batch norm of the trunk always uses the moving statistics that come with the weights, also after
+the trunk is freed: batches of a few pictures at changing sizes would give worse ones, and so the
+trunk computes the same in training and detection. Batch norm of the head is trained as usual.
+"""
+
+import os
+
+import numpy as np
+
+import darknet19
+from darknet_face.detection.boxes import NUMBERS
+from darknet_face.runtime.session import new_session, tf
+from darknet_face.weights import handoff
+from darknet_face.weights.arrays import assign, weight_shapes
+from darknet_face.weights.weight_files import read_weights
+
+HEAD = "head"
+MOMENTUM = 0.95  # of the head's moving statistics: a training has a few hundred steps or more
+RANDOM = "random"
+
+
+def build_trunk(images):
+    """Layers 0 to 17.
+
+    Parameters
+    ----------
+    images : tf.Tensor
+        float32, [n, height, width, 3], RGB 0..1; sides are multiples of 32.
+
+    Returns
+    -------
+    pass_through : tf.Tensor
+        float32, [n, height / 16, width / 16, 512].
+    trunk : tf.Tensor
+        float32, [n, height / 32, width / 32, 1024].
+    """
+    with tf.get_default_graph().gradient_override_map(darknet19.fast_gradients(True)):
+        _, ends = darknet19.build(images)
+    return ends["pass_through"], ends["trunk"]
+
+
+def build_head(pass_through, trunk, anchors, training=False, reuse=False):
+    """The detection head: four convolutions with batch norm, then a linear one.
+
+    Parameters
+    ----------
+    pass_through, trunk : tf.Tensor
+        See :func:`build_trunk`.
+    anchors : int
+    training : bool
+        Normalise by the batch, and add the moving averages' updates to
+        ``tf.GraphKeys.UPDATE_OPS``.
+    reuse : bool
+        Use the variables of an earlier call.
+
+    Returns
+    -------
+    tf.Tensor
+        float32, [n, height / 32, width / 32, 5 * anchors].
+    """
+    with tf.get_default_graph().gradient_override_map(darknet19.fast_gradients(training)):
+        with tf.variable_scope(HEAD, reuse=reuse):
+            net = _layer(_layer(trunk, 1024, 3, training, "conv_0"), 1024, 3, training, "conv_1")
+            fine = tf.space_to_depth(_layer(pass_through, 64, 1, training, "reduce"), 2)
+            net = _layer(tf.concat([fine, net], -1), 1024, 3, training, "conv_2")
+            return tf.layers.conv2d(
+                net, NUMBERS * anchors, 1, name="output",
+                kernel_initializer=tf.random_normal_initializer(stddev=0.01))
+
+
+def _layer(net, filters, size, training, name):
+    net = tf.layers.conv2d(
+        net, filters, size, padding="same", use_bias=False, name=name,
+        kernel_initializer=tf.variance_scaling_initializer(scale=2.0, mode="fan_in"))
+    net = tf.layers.batch_normalization(
+        net, momentum=MOMENTUM, epsilon=darknet19.BATCH_NORM_EPSILON, training=training,
+        fused=True, name=name)
+    return tf.nn.leaky_relu(net, darknet19.LEAKY_SLOPE)
+
+
+def head_variables():
+    return tf.trainable_variables(HEAD + "/")
+
+
+def trunk_variables():
+    """The trainable variables of layers 0 to 17."""
+    prefixes = tuple("conv_{}/".format(k) for k in range(darknet19.NUM_CONVOLUTIONS - 1))
+    return [each for each in tf.trainable_variables() if each.op.name.startswith(prefixes)]
+
+
+def read_trunk(source, images=None, seed=0):
+    """The trunk's weights.
+
+    Parameters
+    ----------
+    source : str
+        A folder with the two pickles of the hand-off, any file that ``extract_weights.py`` reads,
+        or ``random``.
+    images : numpy.ndarray, optional
+        uint8, [n, height, width, 3], for the batch norm of random weights.
+    seed : int
+        For random weights.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Named as in the ``.npz``, for :func:`darknet_face.weights.arrays.assign`.
+    """
+    if source == RANDOM:
+        return _random_trunk(images, seed)
+    paths = [os.path.join(source, name) for name in handoff.FILES]
+    weights = handoff.read_handoff(*paths) if os.path.exists(paths[0]) else read_weights(source)
+    return {name: array for name, array in weights.items()
+            if not name.startswith(darknet19.CLASSIFIER + "/")}
+
+
+def _random_trunk(images, seed):
+    """He initialisation, with the moving statistics of real pictures.
+
+    With means of 0 and variances of 1 instead, batch norm would normalise nothing, and the
+    comparison with trained weights would be unfair.
+    """
+    rng = np.random.RandomState(seed)
+    weights = {name: _initial(name, shape, rng) for name, shape in weight_shapes().items()}
+    graph = tf.Graph()
+    with graph.as_default(), new_session(graph) as session:
+        # With momentum 0 an update copies the batch's statistics.
+        darknet19.build(tf.constant(images / np.float32(255)), training=True, momentum=0.0)
+        assign(session, weights)
+        session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        for part in ("mean", "variance"):
+            for k in range(darknet19.NUM_CONVOLUTIONS - 1):
+                weights["conv_{}/{}".format(k, part)] = session.run(
+                    "conv_{}/moving_{}:0".format(k, part))
+    return {name: array for name, array in weights.items()
+            if not name.startswith(darknet19.CLASSIFIER + "/")}
+
+
+def _initial(name, shape, rng):
+    part = name.split("/")[1]
+    if part == "kernel":
+        return (rng.randn(*shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+    return np.full(shape, part in ("gamma", "variance"), np.float32)

@@ -1,0 +1,355 @@
+"""Train the detector: the head on the frozen trunk first, then all of it.
+
+    python -m darknet_face.detection.train --wider-dir wider
+    python -m darknet_face.detection.train --wider-dir wider --weights data     # from the two
+    pickles python -m darknet_face.detection.train --wider-dir wider --steps 500 --freeze-steps 500
+    tensorboard --logdir runs/yolov2
+
+In ``--run-dir`` it keeps the newest checkpoint, ``history.csv``, a chart and TensorBoard's events.
+The detector with the best validation AP at IoU 0.5 becomes the frozen graph ``--model``. Interrupt
+it at any moment: the same command resumes at the newest checkpoint.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import time
+
+import numpy as np
+
+import darknet19
+from clr import cyclical_learning_rate
+from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress
+from darknet_face.detection import data, history, network
+from darknet_face.detection.anchors import COUNT, face_sizes, find_anchors
+from darknet_face.detection.boxes import NUMBERS, detections, encode
+from darknet_face.detection.detector import DEFAULT, freeze, is_detector, saved_variables
+from darknet_face.detection.evaluate import average_precision, detect_all
+from darknet_face.detection.loss import yolo_loss
+from darknet_face.detection.photographs import KEEP, prune, read_photographs, read_wider
+from darknet_face.images.contact_sheets import BLUE, hexadecimal
+from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import check_replaceable, is_json_with, read_json
+from darknet_face.runtime.session import (
+    PRECISIONS,
+    check_precision,
+    explain_memory_errors,
+    new_session,
+    tf,
+)
+from darknet_face.training.lock import locked_folders
+from darknet_face.training.stop import StopSignal
+from darknet_face.training.summaries import EventLog
+from darknet_face.training.workers import BatchLoader
+from darknet_face.weights.arrays import assign
+from darknet_face.weights.checkpoints import (
+    keep_only,
+    newest_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
+
+WARM_UP = 0.04  # the cycle's lowest learning rate, as a share of the highest
+AGAIN = "begin again with --restart"
+CALIBRATION = 16, 224  # photographs and their size, for the batch norm of a random trunk
+
+Options = collections.namedtuple(
+    "Options", "weights run_dir model steps freeze_steps batch_size sizes val_size max_lr "
+               "trunk_rate validate_every seed augment precision workers restart",
+    defaults=("saved_models/darknet19_face.npz", "runs/yolov2", DEFAULT, 3000, 300, 16,
+              (224, 256, 288, 320), 288, 1e-3, 0.2, 250, 0, True, "float32", 1, False))
+Options.__doc__ = """Settings of a training; the command line's --help explains each."""
+# With other values of these a checkpoint can't be resumed.
+BOUND = ("weights", "steps", "freeze_steps", "batch_size", "sizes", "max_lr", "trunk_rate", "seed",
+         "augment")
+
+Graph = collections.namedtuple(
+    "Graph", "images faces ignored target step rate loss train_head train_all summary boxes scores "
+             "saver")
+
+
+def build_graph(options, anchors):
+    """Add the training graph to the default graph.
+
+    Parameters
+    ----------
+    options : Options
+    anchors : numpy.ndarray
+        float32, [k, 2], in cells.
+
+    Returns
+    -------
+    Graph
+        ``images`` is fed uint8; ``boxes`` and ``scores`` are the detections of one picture.
+    """
+    count = len(anchors)
+    images = tf.placeholder(tf.uint8, [None, None, None, 3], name="images")
+    faces, ignored = (tf.placeholder(tf.float32, [None, None, 4]) for _ in range(2))
+    target = tf.placeholder(tf.float32, [None, None, None, count, NUMBERS])
+    features = network.build_trunk(tf.cast(images, tf.float32) / 255)
+    loss = yolo_loss(network.build_head(*features, anchors=count, training=True), target, faces,
+                     ignored, anchors)
+    boxes, scores = detections(network.build_head(*features, anchors=count, reuse=True), anchors)
+    step = tf.train.get_or_create_global_step()
+    rate = cyclical_learning_rate(
+        step, WARM_UP * options.max_lr, options.max_lr, max(1.0, options.steps / 2))
+    # Two optimisers, so that the trunk's moments begin when it is freed.
+    head = tf.train.AdamOptimizer(rate, name="adam_head").minimize(
+        loss.total, var_list=network.head_variables())
+    trunk = tf.train.AdamOptimizer(rate * options.trunk_rate, name="adam_trunk").minimize(
+        loss.total, var_list=network.trunk_variables())
+    with tf.control_dependencies([head] + tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        train_head = tf.assign_add(step, 1)
+    with tf.control_dependencies([train_head, trunk]):
+        train_all = tf.identity(step)
+    summary = tf.summary.merge([tf.summary.scalar("loss/" + name, value)
+                                for name, value in loss._asdict().items()]
+                               + [tf.summary.scalar("learning_rate", rate)])
+    return Graph(images, faces, ignored, target, step, rate, loss, train_head, train_all, summary,
+                 boxes, scores, tf.train.Saver(saved_variables(), max_to_keep=None))
+
+
+class Trainer:
+    """A training in a session of its own.
+
+    Parameters
+    ----------
+    options : Options
+    photographs : dict of str to list of Photograph
+        ``train`` and ``val``.
+    """
+
+    def __init__(self, options, photographs):
+        self.options, self.photographs = options, photographs
+        self.anchors = _anchors(photographs["train"], options.sizes)
+        self._checkpoints = os.path.join(options.run_dir, "checkpoints")
+        self._history = os.path.join(options.run_dir, "history.csv")
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.set_random_seed(options.seed)
+            self.net = build_graph(options, self.anchors)
+        self.session = new_session(graph, precision=options.precision)
+        self.rows = self._start_or_resume()
+
+    def _start_or_resume(self):
+        """Initialise the variables, or restore the newest checkpoint; the history up to there."""
+        options, step = self.options, 0
+        os.makedirs(self._checkpoints, exist_ok=True)
+        path = os.path.join(options.run_dir, "settings.json")
+        record = {name: getattr(options, name) for name in BOUND}
+        record.update(sizes=list(options.sizes), anchors=self.anchors.tolist(),
+                      photographs=len(self.photographs["train"]))
+        checkpoint = None if options.restart else newest_checkpoint(self._checkpoints)
+        if checkpoint:
+            stored = read_json(path, AGAIN)
+            for name, value in record.items():
+                if stored.get(name) != value:
+                    raise UserError("{}: made with {} {}, not {}; use the same, another --run-dir, "
+                                    "or begin again with --restart".format(
+                                        options.run_dir, name.replace("_", "-"),
+                                        str(stored.get(name))[:60], str(value)[:60]))
+            step = self._restore(checkpoint)
+            print("resuming at step {:,} of {:,}".format(step, options.steps), flush=True)
+        else:
+            with self.session.graph.as_default():
+                self.session.run(tf.global_variables_initializer())
+            assign(self.session, network.read_trunk(
+                options.weights, self._calibration_pictures(), options.seed))
+            keep_only(self._checkpoints, ())
+            write_json(path, record)
+        return history.read_history(self._history, step) if checkpoint else []
+
+    def _restore(self, checkpoint):
+        restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
+        return int(self.session.run(self.net.step))
+
+    def _calibration_pictures(self):
+        """The first training photographs, for a random trunk; None for any other."""
+        if self.options.weights != network.RANDOM:
+            return None
+        (count, size), images = CALIBRATION, []
+        for each in self.photographs["train"]:
+            if len(images) < count:
+                with contextlib.suppress(BadImage):  # reported when its batch is made
+                    images.append(resize(read_image(each.path), size, size))
+        if not images:
+            raise UserError("none of the {:,} training photographs decodes; check the disk".format(
+                len(self.photographs["train"])))
+        return np.stack(images)
+
+    def run(self):
+        """Train to the end, validating on the way.
+
+        Returns
+        -------
+        list of dict
+            The history.
+        """
+        options, stop = self.options, StopSignal()
+        first = int(self.session.run(self.net.step))
+        batches = data.DetectionBatches(self.photographs["train"], options.batch_size,
+                                        options.sizes, options.seed, options.augment)
+        losses, start = [], time.time()
+        with EventLog(options.run_dir, self.session.graph, first) as log, \
+                BatchLoader({"train": batches}, options.workers) as loader, \
+                progress(total=options.steps, initial=first, desc="training") as bar:
+            for step, batch in enumerate(loader.stream("train", first, options.steps), first + 1):
+                loss, summary = self._step(step, *batch)
+                losses.append(loss)
+                log.add(summary, step)
+                bar.set_postfix_str("loss {:.3f}".format(loss.total), refresh=False)
+                bar.update()
+                if step % options.validate_every == 0 or step == options.steps:
+                    speed = len(losses) * options.batch_size / (time.time() - start)
+                    self._validate(step, np.mean(losses, 0), speed, log)
+                    losses, start = [], time.time()
+                elif stop.is_due:
+                    self._save(step)
+                if stop.is_due:
+                    stop.exit()
+        return self.rows
+
+    def _step(self, step, images, truth):
+        """One update. The trunk's begins after the frozen steps."""
+        grid = images.shape[1] // 32
+        target = np.stack([encode(data.without_padding(faces), grid, self.anchors)
+                           for faces in truth.faces])
+        net = self.net
+        update = net.train_head if step <= self.options.freeze_steps else net.train_all
+        loss, summary, _ = self.session.run([net.loss, net.summary, update], {
+            net.images: images, net.faces: truth.faces, net.ignored: truth.ignored,
+            net.target: target})
+        if not np.isfinite(loss.total):
+            raise UserError("step {}: the loss is not finite; begin again with a lower --max-lr "
+                            "and --restart".format(step), exit_code=1)
+        return loss, summary
+
+    def detect(self, image):
+        """Boxes and scores of a picture of any shape, at the validation size."""
+        size = self.options.val_size
+        return self.session.run([self.net.boxes, self.net.scores],
+                                {self.net.images: resize(image, size, size)[None]})
+
+    def _validate(self, step, losses, speed, log):
+        """Measure AP, save a checkpoint, and freeze the detector if it is the best so far."""
+        ap40, ap50 = average_precision(*detect_all(self.detect, self.photographs["val"]))
+        values = [step, self.session.run(self.net.rate)] + list(losses) + [ap40, ap50, speed]
+        best = max([row["ap50"] for row in self.rows], default=-1.0)
+        self.rows.append(dict(zip(history.COLUMNS, map(float, values))))
+        summary = tf.Summary()
+        for name, value in (("ap40", ap40), ("ap50", ap50)):
+            summary.value.add(tag="validation/" + name, simple_value=value)
+        log.add(summary, step)
+        checkpoint = self._save(step)
+        if ap50 > best:
+            freeze(checkpoint, self.anchors, self.options.model)
+        history.plot_precision(os.path.join(self.options.run_dir, "history.png"),
+                               [("validation", hexadecimal(BLUE), self.rows)], "Detector")
+        print("step {:,} of {:,}: loss {:.3f}, AP40 {:.3f}, AP50 {:.3f}{}, {:.1f} images/s".format(
+            step, self.options.steps, losses[0], ap40, ap50, " (best)" if ap50 > best else "",
+            speed), flush=True)
+
+    def _save(self, step):
+        checkpoint = save_checkpoint(self.net.saver, self.session, self._checkpoints, step)
+        keep_only(self._checkpoints, [step])
+        history.write_history(self._history, self.rows)
+        return checkpoint
+
+
+def _anchors(photographs, sizes):
+    """Anchors in cells, at the mean input size, of the faces that the rule counts.
+
+    The others are many and tiny.
+    """
+    large = [each for each in (prune(each, "large") for each in photographs) if each]
+    shares = find_anchors(face_sizes(large or photographs), COUNT)
+    return shares * np.float32(np.mean(sizes) / darknet19.STRIDE)
+
+
+def check_outputs(options):
+    """Check that a training replaces nothing but an earlier one; raises UserError."""
+    def inside(name):
+        return os.path.join(options.run_dir, name)
+
+    check_replaceable(options.model, is_detector, "a detector of this program")
+    check_replaceable(inside("settings.json"), lambda path: is_json_with(path, ["anchors"]),
+                      "a record of this training")
+    history.check_history(inside("history.csv"))
+    if os.path.exists(inside("checkpoints/settings.json")):
+        raise UserError("{}: a classifier is trained there; choose another --run-dir".format(
+            options.run_dir))
+
+
+def train(options, photographs):
+    """Train a detector; see :class:`Trainer`. Returns the history, oldest row first."""
+    check_precision(options.precision)
+    check_outputs(options)
+    with locked_folders({"--run-dir": options.run_dir}):
+        trainer = Trainer(options, photographs)
+        with trainer.session:
+            return trainer.run()
+
+
+def _parser():
+    default = Options()
+    parser = argparse.ArgumentParser(
+        description="Train a YOLOv2 face detector on WIDER FACE.", formatter_class=HelpFormatter)
+
+    def add(name, convert, text, **options):
+        parser.add_argument("--" + name.replace("_", "-"), type=convert,
+                            default=getattr(default, name), help=text, **options)
+
+    parser.add_argument("--wider-dir", default="wider", help="WIDER FACE as distributed")
+    for split in ("train", "val"):
+        parser.add_argument("--{}-keep".format(split), choices=KEEP, default="pruned",
+                            help="which {} photographs: see photographs.py".format(split))
+    parser.add_argument("--also", nargs=2, action="append", default=[],
+                        metavar=("IMAGES", "BOXES"),
+                        help="more training photographs: their folder, and a box file in WIDER "
+                             "FACE's format or a folder of Pascal VOC files")
+    add("weights", str, "the trunk's: an .npz, a folder with the two pickles, or random")
+    add("run_dir", str, "folder for checkpoints, history and events")
+    add("model", str, "the frozen graph to write")
+    add("steps", number_type(int, 1), "updates")
+    add("freeze_steps", number_type(int, 0), "updates of the head alone, before all is trained")
+    add("batch_size", number_type(int, 1, 1024), "photographs per update")
+    add("sizes", number_type(int, 64, 1024), "input sizes to change between", nargs="+")
+    add("val_size", number_type(int, 64, 1024), "input size of the validation")
+    add("max_lr", number_type(float, 0), "highest learning rate; it rises to it until half way")
+    add("trunk_rate", number_type(float, 0, 1), "the trunk's share of the learning rate")
+    add("validate_every", number_type(int, 1), "updates between validations")
+    add("seed", number_type(int, 0, 2 ** 31 - 1), "of the head and the order of photographs")
+    add("workers", number_type(int, 0, 64), "processes that make batches")
+    add("precision", str, "bfloat16 is faster on processors that have it", choices=PRECISIONS)
+    parser.add_argument("--no-augment", dest="augment", action="store_false",
+                        help="train on the photographs as they are")
+    parser.add_argument("--restart", action="store_true", help="do not resume: begin again")
+    return parser
+
+
+@cli
+@explain_memory_errors("use a smaller --batch-size, or smaller --sizes")
+def main():
+    parser = _parser()
+    args = vars(parser.parse_args())
+    args["sizes"] = tuple(args["sizes"])
+    if any(size % 32 for size in args["sizes"] + (args["val_size"],)):
+        parser.error("--sizes and --val-size are multiples of 32")
+    training = read_wider(args["wider_dir"], "train", args["train_keep"])
+    for images, boxes in args["also"]:
+        training += read_photographs(images, boxes, args["train_keep"])
+    photographs = {"train": training, "val": read_wider(args["wider_dir"], "val", args["val_keep"])}
+    print("{:,} training and {:,} validation photographs".format(
+        len(training), len(photographs["val"])), flush=True)
+    options = Options(**{name: args[name] for name in Options._fields})
+    rows = train(options, photographs)
+    if rows:
+        best = max(rows, key=lambda row: row["ap50"])
+        print("best: step {:,.0f}, AP40 {:.3f}, AP50 {:.3f}; the detector is {}".format(
+            best["step"], best["ap40"], best["ap50"], options.model))
+
+
+if __name__ == "__main__":
+    main()

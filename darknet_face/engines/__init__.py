@@ -1,0 +1,1 @@
+"""What runs the network: a batch of images in, class probabilities or maps out."""

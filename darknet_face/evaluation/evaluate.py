@@ -1,0 +1,164 @@
+"""The evaluation on test pictures that test.py and inference.py share."""
+
+import collections
+import os
+
+from darknet_face.classify.heatmaps import FaceMapper
+from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.console import number_type
+from darknet_face.evaluation.by_source import (
+    figures_by_source,
+    format_by_source,
+    score_by_search,
+    union,
+)
+from darknet_face.evaluation.metrics import figures_of, format_table, score_split, threshold_at
+from darknet_face.evaluation.provenance import find_provenance
+from darknet_face.evaluation.report import check_report_folder, write_report
+from darknet_face.evaluation.robustness import format_robustness, measure_disturbed
+from darknet_face.runtime import distributed
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import check_json, relative_to_here
+from darknet_face.runtime.session import PRECISIONS
+from darknet_face.weights.released import describe_threshold, threshold_of
+
+EvaluationOptions = collections.namedtuple(
+    "EvaluationOptions",
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision "
+    "search_bias",
+    defaults=(None, None, False, None, 16, "data", None, (), "float32", 0.0))
+EvaluationOptions.__doc__ = """What to measure.
+
+Parameters
+----------
+threshold : float, optional
+    A picture is called a face if its probability of FACE is at least this. If absent, the one
+    stored with the model, or 0.5.
+false_positive_rate : float, optional
+    Also report which threshold keeps this rate, 0..1, on the pictures measured.
+robustness : bool
+    Also measure on disturbed pictures.
+report : str, optional
+    The folder for the report.
+batch_size : int
+data_dir : str or None
+    Where the report finds the file lists; None if the pictures come from no lists.
+log_dir : str, optional
+    Where the report finds the training history; absent, where train.py wrote it.
+zooms : sequence of float
+    Also measure with the answers of a search at these sizes; empty leaves it out.
+precision : str
+    Of that search; see :func:`darknet_face.runtime.session.new_session`.
+search_bias : float
+    Of searches; see :class:`darknet_face.classify.sliding_window.WindowSearch`.
+"""
+
+
+def add_evaluation_arguments(parser):
+    """Add the options of every script that measures on the test lists."""
+    parser.add_argument("--threshold", type=number_type(float, 0, 1),
+                        help="call a picture a face if its probability is at least this (default: "
+                             "the one stored with the model, or 0.5)")
+    parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
+                        help="also report which threshold keeps this false-positive rate on the "
+                             "test pictures; to choose and store one on the validation lists, use "
+                             "--at-fpr of train.py or extract_weights.py")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
+    parser.add_argument("--robustness", action="store_true",
+                        help="also measure with every test picture grey, blurred, noisy, shrunk, "
+                             "moved, .. (takes 12 times as long)")
+    parser.add_argument("--report", metavar="DIR",
+                        help="write report.json and a self-contained index.html there")
+    parser.add_argument("--log-dir",
+                        help="folder with the history.csv of the model's training, for the report "
+                             "(default: where train.py wrote it, otherwise logs)")
+
+
+def evaluation_options(args, zooms=(), search_bias=0.0):
+    """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
+    return EvaluationOptions(
+        args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
+        args.log_dir, zooms, args.precision, search_bias)
+
+
+def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
+    """Measure on test pictures, print the tables and write the files.
+
+    All ranks classify. Rank 0 does the rest.
+
+    Parameters
+    ----------
+    classifier : darknet_face.engines.tensorflow_classifier.Classifier
+    splits : dict of str to darknet_face.images.file_lists.Split
+        The test pictures of each source, by its name.
+    model : str
+        The file of the model; shown, and used to find its training record.
+    read_weights : callable
+        Returns the model's weights. Called only for a search and the report's heat maps.
+    metrics_path : str
+        The JSON file for the figures.
+    options : EvaluationOptions
+
+    Raises
+    ------
+    UserError
+        If no picture of a class decodes, or if a file of another kind would be replaced.
+    """
+    if distributed.rank() == 0:
+        _check_outputs(metrics_path, options.report)
+    in_use = describe_threshold(model, options.threshold)
+    options = options._replace(threshold=threshold_of(model, options.threshold))
+    split = union(splits)
+    scores = score_split(classifier, split, options.batch_size)
+    searched = None
+    if options.zooms:
+        search = WindowSearch(read_weights(), classifier.image_size, options.zooms,
+                              precision=options.precision, bias=options.search_bias)
+        searched = score_by_search(search, split)
+    if distributed.rank():
+        return
+    figures = figures_of(scores, options.threshold)
+    if options.false_positive_rate is not None:
+        figures["at_false_positive_rate"] = threshold_at(
+            scores.labels, scores.face_probabilities, options.false_positive_rate)
+    name = relative_to_here(model)
+    print("{}, {} faces and {} non-faces, threshold {}".format(
+        name, *map(len, split), in_use))
+    print(format_table(figures), flush=True)
+    if len(splits) > 1:
+        figures["by_source"] = figures_by_source(scores, splits, options.threshold)
+        print("\n" + format_by_source(figures["by_source"]), flush=True)
+    if searched:
+        figures["search"] = _figures_of_search(searched, splits, options)
+    if options.robustness:
+        figures["robustness"] = measure_disturbed(
+            classifier, scores, options.batch_size, options.threshold)
+        print("\n" + format_robustness(figures["robustness"]), flush=True)
+    write_json(metrics_path, figures)
+    if options.report:
+        mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
+        write_report(options.report, name, scores, figures, mapper, find_provenance(
+            model, options.data_dir, options.log_dir, tuple(map(len, split))))
+        print("wrote {}".format(os.path.join(options.report, "index.html")))
+
+
+def _check_outputs(metrics_path, report):
+    """Check that no file of another kind would be replaced."""
+    check_json(metrics_path, ["images", "accuracy", "threshold"], "a file of figures")
+    if report:
+        check_report_folder(report)
+
+
+def _figures_of_search(searched, splits, options):
+    """Print and return the figures of the answers that a search gave."""
+    figures = figures_of(searched, options.threshold)
+    if options.false_positive_rate is not None:
+        figures["at_false_positive_rate"] = threshold_at(
+            searched.labels, searched.face_probabilities, options.false_positive_rate)
+    figures["by_source"] = figures_by_source(searched, splits, options.threshold)
+    print("\nby search, sizes {}:\n{}".format(
+        ", ".join("{:g}".format(zoom) for zoom in options.zooms), format_table(figures)))
+    if len(splits) > 1:
+        print("\n" + format_by_source(figures["by_source"]), flush=True)
+    return figures

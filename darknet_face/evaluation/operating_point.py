@@ -1,0 +1,147 @@
+"""Choose the threshold of a model on validation pictures, for a given rate of false positives.
+
+``train.py --at-fpr 0.01`` and ``extract_weights.py --at-fpr 0.01`` store the choice with the model.
+Test pictures have no part in it, so the rate measured on them is a fair one.
+
+There is one threshold for one look and for searches. The best of a search's many windows scores
+higher than one look, so a bias is subtracted from the log-odds of windows: the smallest one with
+which, by search too, no more than the given rate of the non-faces reach the threshold.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import logit
+
+from darknet_face.classes import FACE
+from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.console import progress, warn
+from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.evaluation.metrics import score_split, threshold_at
+from darknet_face.images.decode import read_image
+from darknet_face.images.reader import read_ahead
+from darknet_face.runtime import distributed
+from darknet_face.weights.metadata import LARGEST_BIAS
+
+MOST_SEARCHED = 1000  # non-faces: searching takes 20 times as long as one look
+LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
+
+
+def choose_operating_point(weights, image_size, split, rate, batch_size=16, precision="float32"):
+    """Choose the threshold and the bias of searches. Ranks share the pictures.
+
+    Parameters
+    ----------
+    weights : mapping of str to numpy.ndarray
+    image_size : int
+    split : darknet_face.images.file_lists.Split
+        Validation pictures.
+    rate : float
+        The largest share of the non-faces, 0..0.5, that may be called a face.
+    batch_size : int
+    precision : str
+        See :func:`darknet_face.runtime.session.new_session`.
+
+    Returns
+    -------
+    dict
+        ``threshold`` and ``search_bias``, as in :mod:`darknet_face.weights.metadata`. Empty if no
+        threshold keeps the rate and finds a face; a warning says so.
+
+    Raises
+    ------
+    UserError
+        If no picture of a class decodes.
+    """
+    classifier = folded_classifier(weights, image_size, precision=precision)
+    with classifier.session:
+        scores = score_split(classifier, split, batch_size, "choosing the threshold")
+    point = best_threshold(scores.labels, scores.face_probabilities, rate)
+    non_faces = int(np.sum(scores.labels))
+    if distributed.rank() == 0:
+        _warn_of_few(non_faces, rate)
+    if point["threshold"] is None:
+        if distributed.rank() == 0:
+            warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
+                 "have the highest scores of all validation pictures; none is stored".format(rate))
+        return {}
+    search = WindowSearch(weights, image_size, precision=precision)
+    with search.session:
+        bias = bias_of_search(_best_windows(search, split.negatives), point["threshold"], rate)
+    if distributed.rank() == 0:
+        print("threshold {threshold:g}: finds {recall:.4f} of the validation faces at a "
+              "false-positive rate of {false_positive_rate:.4f}; search bias {bias:.2f}".format(
+                  bias=bias, **point), flush=True)
+    return {"threshold": point["threshold"], "search_bias": bias}
+
+
+def best_threshold(labels, face_probabilities, rate):
+    """The threshold that finds most faces at a given rate of false positives.
+
+    Of those that find equally many, the one with the fewest false positives is taken: a model that
+    makes no mistakes gets a threshold between its classes, however large the rate.
+
+    Parameters
+    ----------
+    labels : array of int, [n]
+    face_probabilities : array of float, [n]
+    rate : float
+
+    Returns
+    -------
+    dict
+        As :func:`darknet_face.evaluation.metrics.threshold_at`; the threshold is None if it would
+        find no face.
+    """
+    point = threshold_at(labels, face_probabilities, rate)
+    is_face = np.asarray(labels) == FACE
+    face_probabilities = np.asarray(face_probabilities)
+    if not point["recall"]:
+        return dict(point, threshold=None)
+    lowest = min(value for value in face_probabilities[is_face] if value >= point["threshold"])
+    needed = float((face_probabilities[~is_face] >= lowest).mean())
+    return dict(threshold_at(labels, face_probabilities, needed), target=rate)
+
+
+def _warn_of_few(non_faces, rate):
+    if non_faces * rate < 1:
+        needed = "; it needs at least {:,}".format(math.ceil(1 / rate)) if rate else ""
+        warn("--at-fpr {:g}: {:,} validation non-faces are too few for this rate{}; the threshold "
+             "is one that none of them reaches".format(rate, non_faces, needed))
+
+
+def bias_of_search(log_odds, threshold, rate):
+    """The smallest bias with which at most a share of searched non-faces reaches the threshold.
+
+    Parameters
+    ----------
+    log_odds : sequence of float
+        Of each non-face's best window, without a bias.
+    threshold : float
+        0..1.
+    rate : float
+        0..0.5.
+
+    Returns
+    -------
+    float
+        At least 0, with two decimals: searches keep a rate that they keep anyway.
+    """
+    if not len(log_odds):
+        return 0.0
+    highest = np.sort(log_odds)[::-1][int(rate * len(log_odds))]  # the first one to stay below
+    wanted = np.clip(logit(threshold), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100, 0, LARGEST_BIAS))
+
+
+def _best_windows(search, paths):
+    """The log-odds of each picture's best window; pictures that do not decode are left out."""
+    paths = paths[::math.ceil(len(paths) / MOST_SEARCHED)]
+    mine = paths[distributed.rank()::distributed.size()]
+    found = []
+    with progress(total=len(mine), desc="searching", unit="image", leave=False) as bar:
+        for _, image, _ in read_ahead(mine, read_image):
+            if image is not None:
+                found.append(max(float(each.max()) for _, each in search.windows(image)))
+            bar.update()
+    return [value for share in distributed.gather(found) for value in share]

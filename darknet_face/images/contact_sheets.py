@@ -1,0 +1,211 @@
+"""Contact sheets, and the style of charts.
+
+Sheets and charts have a near-white background of their own, so that they look the same on light
+and dark pages. Letters are large enough to be read at half size.
+"""
+
+import argparse
+import functools
+import io
+import os
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from darknet_face.console import UserError
+from darknet_face.runtime.atomic_files import temporary_path
+from darknet_face.runtime.safe_files import check_replaceable, open_regular
+
+# From the palette of Okabe & Ito, which colour-blind readers can tell apart.
+GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
+PAPER, INK = (250, 250, 250), (32, 32, 32)
+
+# Drawings of this project carry this mark: in a PNG the text "Software", in a JPEG the comment.
+SOFTWARE = "Darknet-19 face classifier"
+
+
+def hexadecimal(colour):
+    """``(0, 158, 115)`` as ``#009e73``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+# matplotlib's settings for every chart of the project, for matplotlib.rc_context().
+CHART_STYLE = {
+    "font.size": 14, "axes.titlesize": 16, "axes.titleweight": "bold", "lines.linewidth": 2.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.35,
+    "grid.color": hexadecimal(GREY), "legend.frameon": False, "axes.axisbelow": True,
+    "figure.facecolor": hexadecimal(PAPER), "axes.facecolor": hexadecimal(PAPER),
+    "savefig.facecolor": hexadecimal(PAPER), "text.color": hexadecimal(INK),
+    "axes.edgecolor": hexadecimal(INK), "axes.labelcolor": hexadecimal(INK),
+    "xtick.color": hexadecimal(INK), "ytick.color": hexadecimal(INK),
+    "axes.prop_cycle": "cycler('color', ['{}', '{}', '{}'])".format(
+        *map(hexadecimal, (BLUE, RED, GREEN))),
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=None)
+def font(size):
+    """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high."""
+    import matplotlib
+
+    folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
+    return ImageFont.truetype(os.path.join(folder, "DejaVuSans.ttf"), size)
+
+
+def contact_sheet(images, captions=None, frames=None, title=None, columns=8, tile=160):
+    """Draw a contact sheet: pictures in rows.
+
+    Parameters
+    ----------
+    images : sequence of numpy.ndarray
+        uint8, [any height, any width, 3], RGB; each is fitted into a square tile.
+    captions : sequence of str, optional
+        The lines under each picture; all captions have the same number of lines. Long lines lose
+        their beginnings.
+    frames : sequence of (int, int, int), optional
+        The colour of each picture's frame, RGB.
+    title : str, optional
+        A line above the pictures.
+    columns : int
+    tile : int
+        Height and width of a tile in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        With the mark of :func:`mark_drawing`.
+    """
+    columns = max(1, min(columns, len(images)))
+    rows = -(-len(images) // columns)
+    frame, line = max(2, tile // 40), max(13, tile // 9)
+    gap = 3 * frame  # so that neighbours' frames do not touch
+    lines = captions[0].count("\n") + 1 if captions else 0
+    cell_height = tile + gap + lines * (line + frame) + (frame if lines else 0)
+    top = 2 * line + gap if title else gap
+    sheet = mark_drawing(Image.new(
+        "RGB", (columns * (tile + gap) + gap, top + rows * cell_height), PAPER))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        size = int(line * 1.3)
+        while size > 8 and font(size).getlength(title) > sheet.width - 2 * gap:
+            size -= 1
+        draw.text((gap, gap), title, INK, font(size))
+    for index, image in enumerate(images):
+        left = gap + (index % columns) * (tile + gap)
+        upper = top + (index // columns) * cell_height
+        if frames:
+            draw.rectangle(
+                [left - frame, upper - frame, left + tile + frame - 1, upper + tile + frame - 1],
+                fill=frames[index])
+        sheet.paste(Image.fromarray(fit(image, tile)), (left, upper))
+        if captions:
+            for number, text in enumerate(captions[index].split("\n")):
+                draw.text((left, upper + tile + frame + number * (line + frame)),
+                          _cut(text, font(line), tile), INK, font(line))
+    return sheet
+
+
+def fit(image, tile):
+    """Scale a picture into a ``tile`` x ``tile`` square and fill the rest with grey."""
+    small = scale_to(image, tile)
+    height, width = small.shape[:2]
+    square = np.full((tile, tile, 3), 225, np.uint8)
+    top, left = (tile - height) // 2, (tile - width) // 2
+    square[top:top + height, left:left + width] = small
+    return square
+
+
+def scale_to(image, longest):
+    """Scale a picture, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _cut(text, typeface, width):
+    """Cut the beginning of a text that is too long: file names differ at their ends."""
+    if typeface.getlength(text) <= width:
+        return text
+    while text and typeface.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text
+
+
+def picture_name(text):
+    """An argparse ``type``: the name of a picture to write, with the extension of its format."""
+    if not text.lower().endswith((".jpg", ".jpeg", ".png")):
+        raise argparse.ArgumentTypeError(
+            "{}: not the name of a picture; end it in .png or .jpg".format(text))
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
+    try:
+        check_drawing(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error))
+    return text
+
+
+def mark_drawing(image):
+    """Mark a Pillow image as drawn by this project, so that it may be replaced later."""
+    image.info["Software"] = SOFTWARE
+    return image
+
+
+def is_drawing(path):
+    """Whether a file is a picture with the mark of :func:`mark_drawing`."""
+    try:
+        with open_regular(path) as stream, Image.open(stream, formats=("PNG", "JPEG")) as image:
+            return (image.info.get("Software") == SOFTWARE
+                    or image.info.get("comment") == SOFTWARE.encode())
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return False
+
+
+def check_drawing(path):
+    """Check that writing a drawing does not replace a photograph or another file.
+
+    Raises
+    ------
+    UserError
+        If the file exists and is not a drawing of this project.
+    """
+    check_replaceable(path, is_drawing, "a picture drawn by this program")
+
+
+def save_picture(path, image):
+    """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
+
+    The mark of :func:`mark_drawing` is written if the image has it.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with temporary_path(path) as temporary:
+        image.save(temporary, **_mark_options(image))
+
+
+def _mark_options(image):
+    """Options for saving an image that keep its mark; each format ignores the other's option."""
+    if image.info.get("Software") != SOFTWARE:
+        return {}
+    text = PngInfo()
+    text.add_text("Software", SOFTWARE)
+    return {"pnginfo": text, "comment": SOFTWARE}
+
+
+def save_chart(path, figure, dpi):
+    """Write a matplotlib figure as a marked drawing, atomically."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    with Image.open(stream) as image:
+        save_picture(path, mark_drawing(image.convert("RGB")))
+
+
+def encode_png(image):
+    """Encode a Pillow image as a PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()

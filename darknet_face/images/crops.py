@@ -1,0 +1,107 @@
+"""Where to cut a photograph with known face boxes: squares with a face, and squares without one."""
+
+import math
+
+# How much of a crop's side the longer side of its face takes: from a face in its surroundings to
+# a face that fills the crop.
+FACE_SHARES = (0.2, 0.95)
+STORED_SIDE = 256  # pixels: larger crops are shrunk to this before they are written
+MARGIN = 0.1  # a face-free window keeps this share of a face's size away from its box
+SMALLEST_WINDOW = 40  # pixels
+ATTEMPTS = 8  # to place a window before one less is cut
+
+
+def face_crops(shape, faces, rng, per_face=2, most=24):
+    """Squares that hold a whole face, framed at random.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The photograph's height and width come first.
+    faces : sequence of darknet_face.images.wider_face.Face
+    rng : numpy.random.RandomState
+    per_face : int
+        Squares for each face.
+    most : int
+        Squares in all; the largest faces come first.
+
+    Returns
+    -------
+    list of (int, int, int)
+        Left, top and side in pixels, within the photograph.
+    """
+    largest_first = sorted(faces, key=lambda face: -face.width * face.height)
+    squares = []
+    for face in largest_first:
+        for _ in range(per_face):
+            square = _frame(shape, face, rng)
+            if square and len(squares) < most:
+                squares.append(square)
+    return squares
+
+
+def _frame(shape, face, rng):
+    """A square around a face; None where the photograph has no room for one."""
+    height, width = shape[:2]
+    longest = max(face.width, face.height)
+    share = math.exp(rng.uniform(*map(math.log, FACE_SHARES)))
+    side = int(min(longest / share, height, width))
+    if side < longest:  # a face that the photograph cuts off
+        return None
+    left = _place(rng, face.left, face.right, side, width)
+    top = _place(rng, face.top, face.bottom, side, height)
+    return None if left is None or top is None else (left, top, side)
+
+
+def _place(rng, low, high, side, length):
+    """Where a square of one side may begin along an axis so that it holds low .. high."""
+    first, last = max(0, high - side), min(low, length - side)
+    return rng.randint(first, last + 1) if first <= last else None
+
+
+def face_free_windows(shape, faces, rng, most=14):
+    """Squares that touch no face, not even an unusable one.
+
+    Half of them lie beside or under a face, as far as there is room: hair, necks, bodies, hands.
+    The others lie anywhere.
+
+    Parameters and the result are those of :func:`face_crops`; ``faces`` are all faces of the
+    photograph.
+    """
+    height, width = shape[:2]
+    squares = []
+    for number in range(most):
+        for _ in range(ATTEMPTS):
+            beside = faces and number % 2 == 0
+            left, top, side = (_window_beside(faces[rng.randint(len(faces))], rng) if beside
+                               else _window_anywhere(height, width, rng))
+            inside = left >= 0 and top >= 0 and left + side <= width and top + side <= height
+            if inside and side >= SMALLEST_WINDOW and not any(
+                    touches(face, left, top, side) for face in faces):
+                squares.append((left, top, side))
+                break
+    return squares
+
+
+def _window_anywhere(height, width, rng):
+    longest = min(height, width)
+    side = int(math.exp(rng.uniform(math.log(min(SMALLEST_WINDOW, longest)), math.log(longest))))
+    return rng.randint(width - side + 1), rng.randint(height - side + 1), side
+
+
+def _window_beside(face, rng):
+    """A window under or beside a face, one to four times its size."""
+    side = max(SMALLEST_WINDOW, int(max(face.width, face.height) * rng.uniform(1.0, 4.0)))
+    gap = int(MARGIN * max(face.width, face.height)) + 2
+    where = rng.randint(4)
+    if where < 2:  # under it, more often than to either side
+        return face.left + face.width // 2 - rng.randint(side), face.bottom + gap, side
+    top = face.top + face.height // 2 - rng.randint(side)
+    return (face.right + gap if where == 2 else face.left - gap - side), top, side
+
+
+def touches(face, left, top, side):
+    """Whether a square comes closer to a face than :data:`MARGIN` of its size."""
+    margin = MARGIN * max(face.width, face.height)
+    return (face.left - margin < left + side and left < face.right + margin
+            and face.top - margin < top + side and top < face.bottom + margin)

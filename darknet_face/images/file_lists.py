@@ -1,0 +1,363 @@
+"""The file lists: which pictures belong to which split and class.
+
+A list is a pickled list of file names, absolute or relative to the data folder. Each split has two:
+its faces and its non-faces. No picture is in two lists, neither by name nor by content.
+"""
+
+import argparse
+import codecs
+import collections
+import contextlib
+import os
+import pickle
+import re
+
+import numpy as np
+
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.console import UserError, number_type, progress
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.pickles import parse_names
+from darknet_face.runtime.atomic_files import write_atomically
+from darknet_face.runtime.safe_files import open_regular, sha256
+
+# The lists of each split: faces, then non-faces.
+LISTS = {
+    "train": ("celeba_train_file.pickle", "neg_samples.pickle"),
+    "val": ("celeba_val_file.pickle", "neg_samples_val.pickle"),
+    "test": ("celeba_test_file.pickle", "neg_samples_test.pickle"),
+}
+
+SPLITS = tuple(LISTS)
+CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
+
+# What to do about a missing or bad list of faces, and of non-faces.
+_MAKERS = (
+    "run preprocess_folders.py on folders of your own pictures, or preprocess_celeba.py for CelebA",
+    "run preprocess_folders.py on folders of your own pictures, or gen_neg_samples.py",
+)
+
+MAX_LIST_BYTES = 256 * 1000 * 1000
+MAX_LINE_BYTES = 1 << 16  # of a text with a name per line; Linux takes 4,096 for a path
+
+
+class Split(collections.namedtuple("Split", "faces negatives")):
+    """The image paths of one split, by class: ``faces`` and ``negatives``, tuples of str."""
+
+    @property
+    def paths(self):
+        return self.faces + self.negatives
+
+    @property
+    def labels(self):
+        return np.array([FACE] * len(self.faces) + [NON_FACE] * len(self.negatives), np.int32)
+
+
+def load_split(data_dir, name):
+    """Read the two file lists of a split.
+
+    Parameters
+    ----------
+    data_dir : str
+        The folder with the lists; relative names in them are relative to it.
+    name : {"train", "val", "test"}
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        A list that is missing or damaged, or that names a file twice.
+    """
+    columns = []
+    for filename, maker in zip(LISTS[name], _MAKERS):
+        columns.append(_load_paths(os.path.join(data_dir, filename), data_dir, maker))
+    return Split(*columns)
+
+
+def _load_paths(path, data_dir, remedy):
+    """The paths that a list names, each once."""
+    paths = tuple(resolve(each, data_dir) for each in load_list(path, remedy))
+    if len(set(map(os.path.normpath, paths))) != len(paths):
+        raise UserError("{}: names a file twice; {}".format(path, remedy))
+    return paths
+
+
+def check_disjoint(splits):
+    """Check that no picture is in two splits or in both classes.
+
+    First by name, then by content: files of equal size are compared by SHA-256. Files that do not
+    decode are no pictures; the reader reports them.
+
+    Parameters
+    ----------
+    splits : dict of str to Split
+
+    Raises
+    ------
+    UserError
+        Names the two files.
+    """
+    places = {}
+    for split_name, split in splits.items():
+        for class_name, paths in zip(("faces", "non-faces"), split):
+            for path in paths:
+                here = "{} {}".format(split_name, class_name)
+                there = places.setdefault(_real_path(path), here)
+                if there != here:
+                    _overlap(path, here, path, there)
+    by_size = collections.defaultdict(list)
+    for path in places:
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.isfile(path):
+                by_size[os.path.getsize(path)].append(path)
+    suspects = [path for size, paths in by_size.items() if size and len(paths) > 1
+                for path in paths]
+    seen = {}
+    for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
+        try:
+            twin = seen.setdefault(sha256(path), path)
+        except OSError:
+            continue
+        if places[twin] != places[path] and _decodes(path):
+            _overlap(path, places[path], twin, places[twin])
+
+
+def _decodes(path):
+    try:
+        read_image(path)
+    except BadImage:
+        return False
+    return True
+
+
+def _real_path(path):
+    """A path without symbolic links; unchanged if it can't be a file's name."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        return path
+
+
+def _overlap(path, here, twin, there):
+    raise UserError(
+        "{} ({}) is the same picture as {} ({}); make the lists again: a picture belongs to one "
+        "split and one class".format(path, here, twin, there))
+
+
+def add_data_arguments(parser):
+    """The option that every script with file lists has."""
+    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+
+
+def add_rate_argument(parser):
+    """Add the option of every script that chooses a threshold on the validation lists."""
+    parser.add_argument("--at-fpr", type=number_type(float, 0, 0.5), metavar="RATE",
+                        help="choose the threshold on the validation lists so that at most this "
+                             "share of the non-faces is called a face, and store it with the "
+                             "model, for all scripts (default: keep what is stored, or 0.5)")
+
+
+def load_list(path, remedy="make it again"):
+    """Read a file list: a pickled, non-empty list of strings.
+
+    Parameters
+    ----------
+    path : str
+        The pickle, of any protocol, written by Python 2 or 3. Nothing in it is executed: see
+        :mod:`darknet_face.images.pickles`.
+    remedy : str
+        What to do when the file is missing or bad, for the error line.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UserError
+        Missing, empty, truncated, huge or hostile file, or anything but a list of strings.
+    """
+    try:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_LIST_BYTES:
+                raise ValueError("larger than {:,} bytes".format(MAX_LIST_BYTES))
+            names = parse_names(stream.read(MAX_LIST_BYTES))
+    except FileNotFoundError:
+        raise UserError("{}: no such file; {}".format(path, remedy))
+    except OSError as error:
+        raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
+    except ValueError as error:
+        raise UserError("{}: not a pickled list of file names ({}); {}".format(
+            path, error, remedy))
+    if not names:
+        raise UserError("{}: the list is empty; {}".format(path, remedy))
+    return names
+
+
+def save_list(path, strings):
+    """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
+    with write_atomically(path) as stream:
+        pickle.dump(list(strings), stream, protocol=2)
+
+
+def save_lists(kept, data_dir, class_index=0, remedy="add pictures"):
+    """Write the file lists of one class; if a split is empty, write none.
+
+    Parameters
+    ----------
+    kept : dict of str to list of str
+        Paths by split.
+    data_dir : str
+    class_index : {0, 1}
+        0 writes the lists of faces, 1 those of non-faces.
+    remedy : str
+        What to do about a split without pictures, for the error line.
+
+    Raises
+    ------
+    UserError
+        A split without pictures.
+    """
+    for split in LISTS:
+        if not kept[split]:
+            raise UserError("no usable image for the {} split; the lists were left as they were: "
+                            "{}".format(split, remedy))
+    for split in LISTS:
+        save_list(os.path.join(data_dir, LISTS[split][class_index]),
+                  [relative_to_data(path, data_dir) for path in kept[split]])
+
+
+def save_source_list(paths, data_dir, name, label, split):
+    """Write a list of a source anew: without paths, one of an earlier run is removed.
+
+    Parameters
+    ----------
+    paths : list of str
+    data_dir, name, label, split
+        See :func:`source_list`.
+    """
+    path = os.path.join(data_dir, source_list(name, label, split))
+    if paths:
+        save_list(path, [relative_to_data(each, data_dir) for each in paths])
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
+def read_names(stream):
+    """Yield the file names in a text, one a line.
+
+    Parameters
+    ----------
+    stream : binary file
+        Lines in UTF-8, with or without a byte-order mark, that end in LF or CR LF. Blanks belong
+        to the names. Empty lines are skipped.
+
+    Yields
+    ------
+    str
+        As :func:`os.fsdecode` makes it.
+
+    Raises
+    ------
+    UserError
+        A line that is too long for a name: a device may never end one.
+    """
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES), b"")):
+        if len(line) == MAX_LINE_BYTES:
+            raise UserError("line {:,} of the list has {:,} bytes or more; list one name per "
+                            "line".format(number + 1, MAX_LINE_BYTES))
+        if number == 0 and line.startswith(codecs.BOM_UTF8):
+            line = line[len(codecs.BOM_UTF8):]
+        name = os.fsdecode(line).rstrip("\r\n")
+        if name:
+            yield name
+
+
+def relative_to_data(path, data_dir):
+    """A file's name in a list: relative to ``data_dir`` if it is in there, otherwise absolute."""
+    path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
+    if os.path.commonpath([path, data_dir]) == data_dir:
+        return os.path.relpath(path, data_dir)
+    return path
+
+
+def resolve(name, data_dir):
+    """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
+    return os.path.join(data_dir, name)  # an absolute name wins over data_dir
+
+
+def source_name(text):
+    """An argparse ``type``: the name of a source, which is part of its lists' file names."""
+    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", text):
+        raise argparse.ArgumentTypeError(
+            "{!r}: a name has letters, digits, - and _, and at most 64 of them".format(text))
+    return text
+
+
+def new_source_name(text):
+    """An argparse ``type``: the name of a source that is to be made."""
+    if text == CELEBA:
+        raise argparse.ArgumentTypeError(
+            "{}: stands for the six lists without a name; choose another".format(text))
+    return source_name(text)
+
+
+def source_list(name, label, split):
+    """The file name of a source's list.
+
+    Parameters
+    ----------
+    name : str
+        :data:`CELEBA` stands for the original's lists.
+    label : int
+        FACE or NON_FACE.
+    split : {"train", "val", "test"}
+    """
+    if name == CELEBA:
+        return LISTS[split][label]
+    return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
+
+
+def add_source_arguments(parser):
+    """Add the option of every script that measures on the test lists of sources."""
+    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME", type=source_name,
+                        help="measure on the test lists of these sources, each in a row of its own")
+
+
+def load_sources(data_dir, names, split):
+    """Read the lists of one split of several sources.
+
+    Returns
+    -------
+    OrderedDict of str to Split
+    """
+    return collections.OrderedDict((name, load_source(data_dir, name, split)) for name in names)
+
+
+def load_source(data_dir, name, split):
+    """Read the lists of one split of a source; the split, or one of its classes, may be empty.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        When the source has no list at all, or one is damaged or names a file twice.
+    """
+    if name == CELEBA:
+        return load_split(data_dir, split)
+    paths = [os.path.join(data_dir, source_list(name, label, split)) for label in (FACE, NON_FACE)]
+    every = [os.path.join(data_dir, source_list(name, label, each))
+             for each in SPLITS for label in (FACE, NON_FACE)]
+    if not any(map(os.path.exists, every)):
+        raise UserError("{} .. {}: none of these lists is there; make the source {} by "
+                        "preprocess_wider.py or preprocess_folders.py --name, or leave it out of "
+                        "--sources".format(every[0], every[-1], name))
+    return Split(*[_load_paths(path, data_dir, "make it again") if os.path.exists(path) else ()
+                   for path in paths])

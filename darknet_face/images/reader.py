@@ -1,0 +1,101 @@
+"""Pictures for inference: decoded in threads, ahead of the session, alone or in batches."""
+
+import collections
+import concurrent.futures
+import itertools
+import os
+
+import numpy as np
+
+from darknet_face.images.decode import OVERSAMPLING, BadImage, read_image, resize
+
+# Bounds for the command line, far above what is useful: a typing error must not fill the memory.
+LARGEST_SIZE = 4096
+LARGEST_BATCH = 4096
+
+
+def read_for_inference(path, least_size):
+    """Read a picture that will be shrunk to no less than ``least_size``; raises BadImage."""
+    return read_image(path, least_size=least_size)
+
+
+def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inference):
+    """Read pictures in threads, a few batches ahead, and yield them in the order given.
+
+    Parameters
+    ----------
+    paths : iterable of str
+    batch_size : int
+    image_size : int
+        Height and width that every picture is stretched to.
+    threads : int
+        Decoding threads (the decoders release Python's lock).
+    read : callable
+        Called with one of ``paths`` (any objects, then) and the size below which the picture must
+        not be shrunk. Returns an RGB image or raises BadImage.
+
+    Yields
+    ------
+    paths : list of str
+        The batch's files that decoded.
+    images : numpy.ndarray
+        uint8, [len(paths), image_size, image_size, 3], RGB; len(paths) may be 0.
+    bad : list of (str, str)
+        The batch's files that did not, each with the cause.
+    """
+    def read_resized(path):
+        return resize(read(path, OVERSAMPLING * image_size), image_size, image_size)
+
+    results = read_ahead(paths, read_resized, threads, 3 * batch_size)
+    for chunk in iter(lambda: list(itertools.islice(results, batch_size)), []):
+        images = [image for _, image, _ in chunk if image is not None]
+        yield ([path for path, image, _ in chunk if image is not None],
+               np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8),
+               [(path, cause) for path, image, cause in chunk if image is None])
+
+
+def read_ahead(items, read, threads=2, ahead=8):
+    """Read pictures in threads, in the order given.
+
+    Parameters
+    ----------
+    items : iterable
+    read : callable
+        Turns an item into an image, or raises BadImage.
+    threads : int
+        Decoding threads (the decoders release Python's lock).
+    ahead : int
+        The most pictures that are read before they are asked for.
+
+    Yields
+    ------
+    item, image, cause
+        ``image`` is None for a bad picture, otherwise ``cause`` is.
+    """
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        pending = collections.deque()
+        while True:
+            # Not at every turn: what is read is handed on before a slow list is asked for more.
+            if len(pending) <= 2 * ahead // 3:
+                for item in itertools.islice(items, ahead - len(pending)):
+                    pending.append((item, pool.submit(read, item)))
+            if not pending:
+                return
+            item, future = pending.popleft()
+            try:
+                image, cause = future.result(), None
+            except BadImage as error:
+                image, cause = None, str(error)
+            yield item, image, cause
+
+
+def map_in_threads(function, items, chunk=512):
+    """Yield ``function(item)`` for each item, in order, computed by as many threads as processors.
+
+    The items are taken ``chunk`` at a time: ``pool.map`` alone would queue all of them at once.
+    """
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part in iter(lambda: list(itertools.islice(items, chunk)), []):
+            yield from pool.map(function, part)

@@ -1,0 +1,55 @@
+"""Pictures that the scikit-image package carries: a small data set, and some photographs.
+
+They need no download, so that tests, the demo and benchmarks run anywhere.
+"""
+
+import collections
+import importlib.util
+import itertools
+import os
+
+from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.file_lists import save_lists
+
+# How many pictures of each class the embedded data set gives to each split.
+SAMPLE_COUNTS = collections.OrderedDict([("train", 70), ("val", 10), ("test", 20)])
+
+# Photographs of people and of other things.
+PHOTOGRAPHS = (
+    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png",
+    "clock_motion.png", "coins.png", "horse.png", "hubble_deep_field.jpg", "moon.png", "grass.png",
+)  # fmt: skip
+
+
+def build_sample(sample_dir):
+    """Write the embedded data set: 100 faces and 100 non-faces, with their lists.
+
+    They are grey pictures of 25 x 25 pixels from Labelled Faces in the Wild
+    (``skimage.data.lfw_subset``): the first 100 show faces, the last 100 do not.
+
+    Parameters
+    ----------
+    sample_dir : str
+        Where the PNGs and the six lists go.
+    """
+    from skimage.data import lfw_subset
+    from skimage.util import img_as_ubyte
+
+    pictures = img_as_ubyte(lfw_subset())
+    halves = (("faces", pictures[:100]), ("non_faces", pictures[100:]))
+    for class_index, (class_name, half) in enumerate(halves):
+        numbers = iter(range(len(half)))
+        kept = {}
+        for split, count in SAMPLE_COUNTS.items():
+            kept[split] = []
+            for number in itertools.islice(numbers, count):
+                path = os.path.join(sample_dir, class_name, "{:03d}.png".format(number))
+                save_picture(path, half[number])
+                kept[split].append(path)
+        save_lists(kept, sample_dir, class_index)
+
+
+def photographs():
+    """The paths of :data:`PHOTOGRAPHS`, as a list of str."""
+    package = importlib.util.find_spec("skimage").submodule_search_locations[0]
+    return [os.path.join(package, "data", name) for name in PHOTOGRAPHS]

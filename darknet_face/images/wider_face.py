@@ -1,0 +1,211 @@
+"""Face boxes as WIDER FACE distributes them, in a text file.
+
+For each photograph: a line with its name, a line with the number of faces, and a line for each face
+that begins ``x y w h``. WIDER FACE's own lines go on with ``blur expression illumination invalid
+occlusion pose``; other collections put a label there, or nothing. A photograph without a face has
+the number 0 and then one line of zeros, or none.
+"""
+
+import collections
+import fnmatch
+import hashlib
+import os
+
+from darknet_face.console import UserError, printable
+from darknet_face.runtime.safe_files import open_regular
+
+MAX_BYTES = 1 << 28  # of a box file; WIDER FACE's has 4.5 MB
+MOST_FACES = 10000  # in one photograph; the most in WIDER FACE are 1,968
+LARGEST = 1 << 20  # pixels: no photograph has a coordinate beyond it
+LONGEST_STEM = 150  # bytes of a name, which leaves room for a number and an extension
+INVALID = 7  # the place of "invalid" in WIDER FACE's lines
+
+
+class Face(collections.namedtuple("Face", "left top width height is_valid")):
+    """A face's box in pixels; ``is_valid`` is False where WIDER FACE says that it is unusable."""
+
+    @property
+    def right(self):
+        return self.left + self.width
+
+    @property
+    def bottom(self):
+        return self.top + self.height
+
+
+BoxFiles = collections.namedtuple(
+    "BoxFiles", "train_images train_boxes test_images test_boxes", defaults=(None,) * 4)
+BoxFiles.__doc__ = """Photographs' folders and the files with their boxes; None is WIDER FACE's."""
+
+
+class Photograph(collections.namedtuple("Photograph", "path name boxes split stem")):
+    """A photograph, its faces and the split that it belongs to.
+
+    ``stem`` begins the names of the files made from it; no other photograph of the split has it.
+    """
+
+    @property
+    def seed(self):
+        """A number below 2^32 that depends on the name alone."""
+        return _hash(self.name)
+
+
+def _hash(name):
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "little")
+
+
+def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
+    """Photographs with their boxes and splits.
+
+    Parameters
+    ----------
+    wider_dir : str
+        WIDER FACE as distributed: ``WIDER_train``, ``WIDER_val``, ``wider_face_split``.
+    val_size : float
+        The share of the training photographs that is for validation: those whose names have the
+        lowest hashes, so that photographs added later move no other.
+    files : BoxFiles, optional
+        Another collection's folders and box files.
+    train_only : str
+        A pattern; photographs whose base names match are for training or left out.
+
+    Returns
+    -------
+    list of Photograph
+
+    Raises
+    ------
+    UserError
+        When a box file is missing or damaged, or none of the photographs exists.
+    """
+    official, files = {"train": "train", "test": "val"}, files or BoxFiles()
+    photographs = []
+    for part, name in official.items():
+        images = getattr(files, part + "_images") or os.path.join(
+            wider_dir, "WIDER_" + name, "images")
+        boxes = getattr(files, part + "_boxes") or os.path.join(
+            wider_dir, "wider_face_split", "wider_face_{}_bbx_gt.txt".format(name))
+        for photograph, faces in read_boxes(boxes):
+            split = _split_of(photograph, part, val_size, train_only)
+            if split:
+                photographs.append(Photograph(
+                    os.path.join(images, photograph), photograph, faces, split,
+                    _stem(photograph)))
+    if not any(os.path.exists(each.path) for each in photographs):
+        raise UserError("{}: no such photograph, nor any other that the boxes name; check "
+                        "--wider-dir or --train-images".format(photographs[0].path))
+    uses = collections.Counter((each.split, each.stem) for each in photographs)
+    return [each if uses[each.split, each.stem] == 1
+            else each._replace(stem=_with_hash(each.stem, each.name)) for each in photographs]
+
+
+def _stem(name):
+    """A photograph's name without folders and extension, short enough for a file system."""
+    stem = os.path.splitext(name)[0].replace(os.sep, "-").replace("/", "-")
+    return stem if len(os.fsencode(stem)) <= LONGEST_STEM else _with_hash(stem[:30], name)
+
+
+def _with_hash(stem, name):
+    return "{}-{:08x}".format(stem, _hash(name))
+
+
+def _split_of(name, part, val_size, train_only):
+    """The split of a photograph of the training or the test part, or None to leave it out."""
+    if train_only and fnmatch.fnmatch(os.path.basename(name), train_only):
+        return "train" if part == "train" else None
+    if part == "test":
+        return "test"
+    return "val" if _hash(name) < val_size * 2 ** 32 else "train"
+
+
+def read_boxes(path):
+    """Read a file of boxes.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    list of (str, list of Face)
+        Each photograph's name and faces, in the file's order. Boxes without an area are left out.
+
+    Raises
+    ------
+    UserError
+        Missing, empty or damaged, naming the line; also for a photograph that is named twice, or
+        whose name leads out of its folder.
+    """
+    lines = _read_lines(path)
+    photographs, names, number = [], set(), 0
+    while number < len(lines):
+        if not lines[number]:
+            number += 1
+            continue
+        _check_name(path, number, lines[number], names)
+        names.add(os.path.normpath(lines[number]))
+        number = _read_photograph(path, lines, number, photographs)
+    if not photographs:
+        raise UserError("{}: empty; download it again".format(path))
+    return photographs
+
+
+def _read_lines(path):
+    """The lines of a text file, without blanks around them."""
+    try:
+        with open_regular(path, "r", encoding="utf-8-sig") as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+                raise UserError("{}: larger than {:,} bytes; name a file of boxes".format(
+                    path, MAX_BYTES))
+            return [line.strip() for line in stream]
+    except FileNotFoundError:
+        raise UserError("{}: no such file; name the boxes by --wider-dir or --train-boxes and "
+                        "--test-boxes".format(path))
+    except UnicodeDecodeError:
+        raise UserError("{}: not a text file; download it again".format(path))
+
+
+def _check_name(path, number, name, names):
+    """Check that a photograph's name is one within its folder, and new."""
+    plain = os.path.normpath(name)
+    if "\0" in name or os.path.isabs(name) or plain.split(os.sep)[0] in (os.pardir, os.curdir):
+        raise UserError("{}:{}: '{}' is not a file's name within the photographs' folder; "
+                        "download the file again".format(path, number + 1, printable(name[:60])))
+    if plain in names:
+        raise UserError("{}:{}: '{}' is named twice; put all its faces under one name".format(
+            path, number + 1, printable(name[:60])))
+
+
+def _read_photograph(path, lines, number, photographs):
+    """Read one photograph's lines from ``number`` on; return the number after them."""
+    name, count = lines[number], lines[number + 1] if number + 1 < len(lines) else ""
+    if not count.isdecimal() or len(count) > 9 or int(count) > MOST_FACES:
+        raise UserError("{}:{}: {!r} is not the number of faces in {}; download the file "
+                        "again".format(path, number + 2, printable(count[:40]),
+                                       printable(name[:60])))
+    faces, start = [], number + 2
+    for index in range(start, start + int(count)):
+        face = _parse_face(lines[index]) if index < len(lines) else None
+        if face is None:
+            raise UserError("{}:{}: not a line 'x y w h ..'; download the file again".format(
+                path, index + 1))
+        if face.width > 0 and face.height > 0:
+            faces.append(face)
+    end = start + int(count)
+    if int(count) == 0 and end < len(lines) and _parse_face(lines[end]):
+        end += 1  # the line of zeros
+    photographs.append((name, faces))
+    return end
+
+
+def _parse_face(line):
+    """The face of a line, or None where it is not one."""
+    fields = line.split()
+    try:
+        left, top, width, height = (int(round(float(field))) for field in fields[:4])
+    except (ValueError, OverflowError):
+        return None
+    if max(map(abs, (left, top, width, height))) > LARGEST:
+        return None
+    is_valid = len(fields) < 10 or fields[INVALID] != "1"
+    return Face(left, top, width, height, is_valid)

@@ -1,0 +1,117 @@
+"""Tables and the contact sheet of a collection: what was kept, and what was left out and why."""
+
+import collections
+import csv
+
+from PIL import Image, ImageDraw
+
+from darknet_face.console import printable, warn
+from darknet_face.images import decode
+from darknet_face.images.contact_sheets import INK, PAPER, contact_sheet, font, save_picture
+from darknet_face.runtime.atomic_files import write_atomically
+
+SHEET_PER_QUERY = 60  # pictures of each query on the contact sheet, evenly spaced
+SHEET_COLUMNS, SHEET_TILE = 20, 96
+HEADING_SIZE = 16  # pixels
+
+Rejection = collections.namedtuple("Rejection", "name category cause detail")
+Rejection.__doc__ = """A file or address left out: the cause to count it under, and details."""
+
+
+def write_csv(path, header, rows):
+    """Write a CSV file that terminals and spreadsheet programs can open safely.
+
+    Parameters
+    ----------
+    path : str
+    header : list of str
+    rows : iterable of list of str
+        Line breaks become blanks and control characters escapes. A cell that a spreadsheet would
+        take for a formula gets an apostrophe in front.
+    """
+    with write_atomically(path, "w", encoding="utf-8", errors="backslashreplace",
+                          newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        for row in rows:
+            cells = [printable(" ".join(str(cell).split())) for cell in row]
+            writer.writerow(["'" + cell if cell[:1] in ("=", "+", "-", "@") else cell
+                             for cell in cells])
+
+
+def count_causes(rejections):
+    """The causes of rejections and their numbers: a sorted list of (str, int)."""
+    return sorted(collections.Counter(rejection.cause for rejection in rejections).items())
+
+
+def write_rejections(path, rejections):
+    """Write what was left out and why as a CSV file.
+
+    Parameters
+    ----------
+    path : str
+    rejections : list of Rejection
+    """
+    write_csv(path, list(Rejection._fields), rejections)
+
+
+def write_attribution(path, rows):
+    """Write the sources of the pictures as a CSV file, as Creative Commons licences demand.
+
+    Parameters
+    ----------
+    path : str
+    rows : list of list of str
+        File, source page, creator, licence, query and retrieval time.
+    """
+    write_csv(path, ["file", "source page", "creator", "licence", "query", "retrieved"],
+              sorted(rows))
+
+
+def write_sheet(path, folders):
+    """Draw a contact sheet with up to SHEET_PER_QUERY pictures per query.
+
+    Parameters
+    ----------
+    path : str
+    folders : OrderedDict of str to list of str
+        For each query the name of its folder and the paths of its pictures. A folder's name is
+        short, and leads to the picture that somebody wants to delete.
+    """
+    strips = []
+    for name, paths in folders.items():
+        every = -(-len(paths) // SHEET_PER_QUERY)
+        shown = list(_readable(paths[::every]))
+        if shown:
+            strips.append(_heading("{} ({})".format(name, len(paths))))
+            strips.append(contact_sheet(shown, columns=SHEET_COLUMNS, tile=SHEET_TILE))
+    save_picture(path, _stack(strips))
+
+
+def _readable(paths):
+    """The pictures in some files, without those that were damaged since."""
+    for path in paths:
+        try:
+            yield decode.read_image(path)
+        except decode.BadImage as error:
+            warn("{}: {}; not on the sheet".format(path, error))
+
+
+def _heading(text):
+    """A line of text as an image."""
+    typeface = font(HEADING_SIZE)
+    size = int(typeface.getlength(text)) + HEADING_SIZE, 2 * HEADING_SIZE
+    image = Image.new("RGB", size, PAPER)
+    ImageDraw.Draw(image).text((HEADING_SIZE // 2, HEADING_SIZE // 2), text, INK, typeface)
+    return image
+
+
+def _stack(strips):
+    """Put images below one another."""
+    sheet = Image.new("RGB", (max([1] + [strip.width for strip in strips]),
+                              max(1, sum(strip.height for strip in strips))), PAPER)
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet

@@ -1,0 +1,276 @@
+"""Augmentation of training batches, the same for faces and non-faces.
+
+Two give-aways would let a network score well here and fail elsewhere: aligned faces all sit at
+one place at one size, and they come from one camera pipeline, smaller and softer than pictures of
+other things. So every picture, of either class, is moved, zoomed, set into a foreign background,
+shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompressed at random.
+"""
+
+import cv2
+import numpy as np
+
+if not hasattr(np, "sctypes"):  # NumPy 2 has dropped it; imgaug 0.4.0 reads it when it is imported
+    np.sctypes = {"float": [np.float16, np.float32, np.float64, np.longdouble],
+                  "int": [np.int8, np.int16, np.int32, np.int64],
+                  "uint": [np.uint8, np.uint16, np.uint32, np.uint64]}
+if not hasattr(np, "bool"):  # gone from NumPy 1.24 to 1.26
+    np.bool = np.bool_
+import imgaug.augmenters as iaa  # noqa: E402
+
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.images.decode import resize
+from darknet_face.training.occlusions import lay_over, wear_cloth
+
+# What an Augmenter can be told to do; the parts serve to weigh them against each other.
+KINDS = ("all", "framing", "distortion", "none")
+
+# Where an aligned CelebA picture shows the face with its hair line and chin, as shares of the
+# picture: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
+ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
+
+
+class Augmenter:
+    """Disturbs whole batches; the outcome depends on the pictures and the seed alone.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the result.
+    kind : str
+        One of KINDS: ``framing`` moves, zooms and sets into backgrounds, ``distortion`` does the
+        rest but for the light, ``none`` only resizes.
+    hidden_face_share : float
+        Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
+        shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
+    """
+
+    def __init__(self, image_size, kind="all", hidden_face_share=0.08):
+        self.image_size = image_size
+        self.kind = kind
+        self.hidden_face_share = hidden_face_share
+        self._frame = _framing(image_size)
+        self._nudge = _mild_framing()
+        self._distort = _distortion(image_size)
+
+    def __reduce__(self):
+        # Built again in a worker process: imgaug keeps its hue tables on the class, unpickled.
+        return type(self), (self.image_size, self.kind, self.hidden_face_share)
+
+    def __call__(self, images, labels, seed, aligned=None):
+        """Augment a batch.
+
+        Parameters
+        ----------
+        images : list of numpy.ndarray
+            uint8, [any height, any width, 3], RGB.
+        labels : sequence of int
+            0 for FACE, 1 for NON_FACE. Backgrounds are taken from the batch's non-faces.
+        seed : int
+            0 .. 2^31 - 1.
+        aligned : sequence of bool, optional
+            Whether a face sits where :data:`ALIGNED_FACE_BOX` says; all do if absent. The others
+            are framed at random already, and only nudged.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8, [batch, image_size, image_size, 3].
+        """
+        size = self.image_size
+        if self.kind == "none":
+            return np.stack([resize(image, size, size) for image in images])
+        rng = np.random.RandomState(seed)
+        batch = [_stretch(image, size, rng) for image in images]
+        if self.kind != "distortion":
+            self._frame.seed_(seed)
+            self._nudge.seed_(seed + 2)
+            aligned = [True] * len(images) if aligned is None else aligned
+            batch = [wear_cloth(square, label == FACE, rng) if label == NON_FACE or known
+                     else square for square, label, known in zip(batch, labels, aligned)]
+            batch = self._reframe(batch, labels, aligned, rng)
+        if self.kind != "framing":
+            self._distort.seed_(seed + 1)
+            batch = self._distort(images=batch)
+        if self.kind == "all":
+            batch = [_light(picture, rng) for picture in batch]
+        return np.stack(batch)
+
+    def _reframe(self, squares, labels, aligned, rng):
+        """Move and zoom pictures over backgrounds; hide some portraits' faces behind non-faces."""
+        backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
+        portraits = [square for square, label, known in zip(squares, labels, aligned)
+                     if label == FACE and known]
+        batch = []
+        for label, framed in zip(labels, self._move(squares, labels, aligned, rng)):
+            if label == NON_FACE and portraits and rng.rand() < self.hidden_face_share:
+                batch.append(_hide_face(_pick(portraits, rng), framed[..., :3], rng))
+            else:
+                batch.append(lay_over(framed, _background(backdrops, self.image_size, rng)))
+        return batch
+
+    def _move(self, squares, labels, aligned, rng):
+        """Pictures with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
+        size = self.image_size
+        strong = [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)]
+        opaque = np.full((size, size, 1), 255, np.uint8)
+        # An oval or a box would cut into a face that is not where an aligned one is.
+        cutouts = np.stack([np.dstack([square, _mask(size, rng) if moves else opaque])
+                            for square, moves in zip(squares, strong)])
+        strong = np.array(strong)
+        framed = np.empty_like(cutouts)
+        for chosen, frame in ((strong, self._frame), (~strong, self._nudge)):
+            if chosen.any():
+                framed[chosen] = frame(images=cutouts[chosen])
+        return framed
+
+
+def _stretch(image, size, rng):
+    """Stretch to a square; the interpolation is drawn, since its traces must not tell sources."""
+    shrinks = min(image.shape[:2]) >= size
+    choices = (cv2.INTER_AREA, cv2.INTER_LINEAR) if shrinks else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+    return cv2.resize(image, (size, size), interpolation=choices[rng.randint(2)])
+
+
+def _mask(size, rng):
+    """Opacity of a picture, uint8 [size, size, 1]: all of it, or an oval or box with soft edges."""
+    kind = rng.rand()
+    if kind < 0.6:
+        return np.full((size, size, 1), 255, np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    half_width, half_height = (size * rng.uniform(0.32, 0.48, 2)).astype(int)
+    center = size // 2, int(size * rng.uniform(0.5, 0.56))
+    if kind < 0.85:
+        cv2.ellipse(mask, center, (half_width, half_height), 0, 0, 360, 255, -1)
+    else:
+        corner = center[0] - half_width, center[1] - half_height
+        opposite = center[0] + half_width, center[1] + half_height
+        cv2.rectangle(mask, corner, opposite, 255, -1)
+    softness = size * rng.uniform(0.003, 0.05)
+    return cv2.GaussianBlur(mask, (0, 0), softness)[..., np.newaxis]
+
+
+def _framing(size):
+    """imgaug's part of the geometry, on RGB and opacity together: flips, zooms, shifts, turns."""
+    turn = dict(rotate=(-25, 25), shear=(-8, 8), mode="constant", cval=0)
+    aspect = (0.82, 1.22)
+    # The middle of an aligned face lies below the middle of its picture, hence mostly upwards: so
+    # zoomed in twice there is the inner face alone, as tightly framed collections have it.
+    zoom_in = iaa.Sequential([
+        iaa.Affine(scale=(1.0, 2.1), translate_percent={"x": (-0.1, 0.1), "y": (-0.24, 0.04)},
+                   **turn),
+        _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+    zoom_out = iaa.Sequential([
+        iaa.Affine(scale=(0.4, 1.0), translate_percent=(-0.2, 0.2), **turn),
+        _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
+    nudge = iaa.Affine(scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), mode="edge")
+    return iaa.Sequential([
+        iaa.Fliplr(0.5),
+        iaa.OneOf([zoom_in, zoom_out, nudge]),
+    ])
+
+
+def _mild_framing():
+    """The geometry for faces that are framed at random already: none of them may be cut off."""
+    return iaa.Sequential([
+        iaa.Fliplr(0.5),
+        _sometimes(0.7, iaa.Affine(scale={"x": (0.75, 1.08), "y": (0.75, 1.08)},
+                                   translate_percent=(-0.04, 0.04), rotate=(-20, 20),
+                                   shear=(-6, 6), mode="constant", cval=0)),
+    ])
+
+
+def _light(image, rng, share=0.2):
+    """Light a share of the pictures from one side, or dim them as at night.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, [size, size, 3].
+    """
+    kind = rng.rand()
+    if kind >= share:
+        return image
+    size = image.shape[0]
+    angle = rng.uniform(0, 2 * np.pi)
+    darkest, brightest = rng.uniform(0.05, 0.6), rng.uniform(0.8, 1.3)
+    if kind < share / 3:
+        gain = np.float32(rng.uniform(0.12, 0.5))
+    else:
+        y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
+        ramp = np.clip((x * np.cos(angle) + y * np.sin(angle)) / rng.uniform(0.3, 1.0) + 0.5, 0, 1)
+        gain = (darkest + (brightest - darkest) * ramp)[..., np.newaxis]
+    return np.clip(image * gain, 0, 255).astype(np.uint8)
+
+
+def _distortion(size):
+    """What cameras, editors and networks do to a picture, in the order in which they do it."""
+    # From 24 pixels on, and as often down to thumbnails as only a little: softness, of any degree,
+    # must not say FACE.
+    shrink = iaa.KeepSizeByResize(
+        [iaa.OneOf([iaa.Resize(share, interpolation=["area", "linear", "nearest"])
+                    for share in ((24.0 / size, 64.0 / size), (0.3, 0.8))])],
+        interpolation=["linear", "cubic", "linear", "nearest"])
+    return iaa.Sequential([
+        _sometimes(0.05, iaa.CoarseDropout((0.02, 0.1), size_percent=(0.04, 0.12))),
+        _sometimes(0.55, iaa.SomeOf((1, 2), [
+            iaa.Multiply((0.4, 1.5)),
+            iaa.Multiply((0.75, 1.3), per_channel=True),
+            iaa.LinearContrast((0.4, 1.7)),
+            iaa.GammaContrast((0.45, 2.2)),
+            iaa.AddToHueAndSaturation((-30, 30)),
+        ])),
+        _sometimes(0.3, iaa.Grayscale((0.7, 1.0))),
+        _sometimes(0.4, iaa.OneOf([
+            iaa.GaussianBlur((0.3, size / 32.0)),
+            iaa.GaussianBlur((size / 100.0, size / 32.0)),
+            iaa.AverageBlur((2, max(3, size // 28))),
+            iaa.MotionBlur(k=(3, max(5, size // 14))),
+        ])),
+        _sometimes(0.15, iaa.Sharpen(alpha=(0.2, 1.0), lightness=(0.9, 1.1))),
+        _sometimes(0.5, shrink),
+        _sometimes(0.2, iaa.AdditiveGaussianNoise(scale=(2, 22), per_channel=0.5)),
+        _sometimes(0.25, iaa.JpegCompression((30, 85))),
+    ])
+
+
+def _sometimes(share, augmenter):
+    """Apply an augmenter to a share of the images.
+
+    In a list, as in every choice here: imgaug takes a bare one for the list of children itself, and
+    then seed_() passes it by, so that a batch would depend on what came before it.
+    """
+    return iaa.Sometimes(share, [augmenter])
+
+
+def _background(backdrops, size, rng):
+    """A picture to stand behind: one of the non-faces, a plain colour, or noise."""
+    kind = rng.rand()
+    if backdrops and kind < 0.75:
+        picture = _pick(backdrops, rng)
+        side = int(size * rng.uniform(0.4, 1.0))
+        top, left = rng.randint(0, size - side + 1, 2)
+        crop = cv2.resize(picture[top:top + side, left:left + side], (size, size))
+        return crop[:, ::-1] if rng.rand() < 0.5 else crop
+    plain = np.full((size, size, 3), rng.randint(0, 256, 3), np.uint8)
+    if kind < 0.9:
+        return plain
+    coarse = rng.randint(2, 17)
+    noise = rng.randint(0, 256, (coarse, coarse, 3)).astype(np.uint8)
+    return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _hide_face(portrait, cover, rng):
+    """Lay a non-face over an aligned portrait so that nothing of the face is left."""
+    size = portrait.shape[0]
+    slack = rng.uniform(0, 0.15, 4)
+    left, top, right, bottom = (
+        int(size * min(1, max(0, edge + sign * extra)))
+        for edge, sign, extra in zip(ALIGNED_FACE_BOX, (-1, -1, 1, 1), slack))
+    hidden = portrait.copy()
+    hidden[top:bottom, left:right] = cv2.resize(
+        np.ascontiguousarray(cover), (right - left, bottom - top))
+    return hidden
+
+
+def _pick(items, rng):
+    return items[rng.randint(len(items))]

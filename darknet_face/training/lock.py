@@ -1,0 +1,94 @@
+"""One training at a time in a folder: two would delete each other's checkpoints."""
+
+import contextlib
+import fcntl
+import os
+import socket
+
+from darknet_face.console import UserError, warn
+from darknet_face.runtime import distributed
+
+NAME = ".train.lock"
+
+
+@contextlib.contextmanager
+def locked(settings):
+    """Hold the folders of train.py for the block: see :func:`locked_folders`. Rank 0 holds them.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+    options = {"--log-dir": settings.log_dir}
+    if not settings.lr_range_test:
+        options["--model-dir"] = settings.model_dir
+    with locked_folders({} if distributed.rank() else options):
+        yield
+
+
+@contextlib.contextmanager
+def locked_folders(options):
+    """Hold the folders of a training for the block, if no other process does.
+
+    The operating system ends a lock with the process that holds it, however that ends. Folders
+    that do not exist are made, and removed again if they stay empty.
+
+    Parameters
+    ----------
+    options : dict of str to str
+        The folders, by the options that name them.
+
+    Raises
+    ------
+    UserError
+        When another process holds one of them.
+    """
+    by_path = {os.path.realpath(folder): (option, folder) for option, folder in options.items()}
+    with contextlib.ExitStack() as stack:
+        for path in sorted(by_path):
+            stack.enter_context(_locked(path, *by_path[path]))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path, option, folder):
+    is_new = not os.path.exists(path)
+    os.makedirs(path, exist_ok=True)
+    name = os.path.join(path, NAME)
+    stream = _open_locked(name, option, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(name)  # while it is locked, so that nobody else's file is removed
+        stream.close()
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(path)
+
+
+def _open_locked(name, option, folder):
+    """Open the lock file and lock it."""
+    while True:
+        stream = open(name, "a+")  # noqa: SIM115 (closed by the caller)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read(200).strip()
+            stream.close()
+            raise UserError("{}: another training is using this folder{}; wait until it has ended "
+                            "or choose another {}".format(
+                                folder, " ({})".format(holder) if holder else "", option))
+        except OSError as error:  # some network file systems have no locks
+            warn("{}: cannot be locked ({}); do not start a second training there".format(
+                folder, error.strerror))
+            return stream
+        # The one that held the lock before may have removed the file between open and lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(name)):
+                stream.truncate(0)
+                stream.write("process {} on {}".format(os.getpid(), socket.gethostname()))
+                stream.flush()
+                return stream
+        stream.close()

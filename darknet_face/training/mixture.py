@@ -1,0 +1,123 @@
+"""Pictures of several sources, mixed in chosen shares, for each class and epoch.
+
+A source is a pair of lists: faces and non-faces that come from one place. Left alone, the largest
+source would rule the training; weights say how much of each class comes from which source.
+"""
+
+import argparse
+import collections
+import itertools
+
+import numpy as np
+
+from darknet_face.images.file_lists import CELEBA, Split, load_source, source_name
+
+Source = collections.namedtuple("Source", "name face_weight other_weight")
+Source.__doc__ = """A source and its weights, as ``train.py --sources`` takes them.
+
+The weights are relative to the other sources' of the same class; None stands for the number of
+the source's pictures.
+"""
+
+
+ONE_SOURCE = (Source(CELEBA, None, None),)  # the original's lists
+
+
+def parse_source(text):
+    """An argparse ``type``: ``NAME``, ``NAME=WEIGHT`` or ``NAME=FACE_WEIGHT:OTHER_WEIGHT``."""
+    name, equals, weights = text.partition("=")
+    source_name(name)
+    if not equals:
+        return Source(name, None, None)
+    faces, colon, others = weights.partition(":")
+    try:
+        source = Source(name, float(faces), float(others if colon else faces))
+    except ValueError:
+        source = None
+    if source is None or not all(0 <= weight <= 1e6 for weight in source[1:]):
+        raise argparse.ArgumentTypeError(
+            "{!r}: not NAME, NAME=WEIGHT or NAME=FACE_WEIGHT:OTHER_WEIGHT".format(text))
+    return source
+
+
+class Mixture:
+    """The pictures of one split of several sources.
+
+    Parameters
+    ----------
+    splits : sequence of darknet_face.images.file_lists.Split
+        One for each source.
+    sources : sequence of Source, optional
+        Their names and weights; by default one aligned source that weighs as much as it has.
+
+    Attributes
+    ----------
+    split : darknet_face.images.file_lists.Split
+        All pictures together.
+    aligned : (numpy.ndarray, numpy.ndarray)
+        For each class whether a picture is of CelebA's aligned ones, bool.
+    """
+
+    def __init__(self, splits, sources=ONE_SOURCE):
+        self.split = Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits)])
+        self.aligned = tuple(
+            np.concatenate([np.full(len(split[label]), source.name == CELEBA)
+                            for split, source in zip(splits, sources)])
+            for label in (0, 1))
+        self._sizes = [[len(split[label]) for split in splits] for label in (0, 1)]
+        self._weights = [
+            [size if source[1 + label] is None else source[1 + label] * bool(size)
+             for source, size in zip(sources, self._sizes[label])]
+            for label in (0, 1)]
+
+    def order(self, label, count, seed):
+        """Which pictures of a class an epoch takes, in which order.
+
+        Each source gives its share of them: all of its pictures once before one comes again.
+
+        Parameters
+        ----------
+        label : int
+        count : int
+            How many pictures the epoch takes, repetitions included.
+        seed : int
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices into ``split[label]``, at least ``count``.
+        """
+        rng = np.random.RandomState(seed)
+        sizes, weights = self._sizes[label], self._weights[label]
+        if len(sizes) == 1:
+            return _repeat(sizes[0], -(-count // sizes[0]) * sizes[0], rng)
+        shares = np.cumsum([0.0] + weights) / sum(weights)
+        ends = np.rint(shares * count).astype(int)
+        parts, first = [], 0
+        for size, number in zip(sizes, np.diff(ends)):
+            if number:
+                parts.append(first + _repeat(size, number, rng))
+            first += size
+        return rng.permutation(np.concatenate(parts))
+
+
+def _repeat(size, count, rng):
+    """``count`` indices below ``size``: one permutation after the other."""
+    return np.concatenate([rng.permutation(size) for _ in range(-(-count // size))])[:count]
+
+
+def load_mixture(data_dir, sources, split_name):
+    """Read the lists of several sources.
+
+    Raises
+    ------
+    UserError
+        As :func:`darknet_face.images.file_lists.load_source`.
+    """
+    return Mixture([load_source(data_dir, source.name, split_name) for source in sources], sources)
+
+
+def describe(sources):
+    """Sources and weights as one line, as the command line takes them."""
+    return " ".join(source.name if source.face_weight is None
+                    else "{}={:g}:{:g}".format(*source) for source in sources)

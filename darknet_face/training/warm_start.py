@@ -1,0 +1,128 @@
+"""Starting from trained weights instead of random ones: --init-from and --freeze-until."""
+
+import collections
+
+from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
+from darknet_face.console import UserError
+from darknet_face.runtime.safe_files import relative_to_here
+from darknet_face.runtime.session import tf
+from darknet_face.weights.arrays import assign, set_variables, weight_shapes
+from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.weight_files import read_weights
+
+FEW = 2000  # pictures: fewer seldom teach a network that starts at random
+
+
+def warm_start(session, init_from, freeze_until=0):
+    """Set the variables of the training graph to the weights of a file, as far as they fit.
+
+    Parameters
+    ----------
+    session : tf.Session
+        With the training graph, its variables initialised.
+    init_from : str or None
+        See :func:`darknet_face.weights.arrays.read_weights`; with None nothing is set.
+    freeze_until : int
+        How many convolutions will not be trained; the file must have them.
+
+    Raises
+    ------
+    UserError
+        See :func:`weights_to_start_from`; also for ``freeze_until`` without a file.
+    """
+    if not init_from:
+        if freeze_until:
+            raise UserError("--freeze-until {}: would keep the random weights of these layers; "
+                            "name trained weights by --init-from".format(freeze_until))
+        return
+    weights, message = weights_to_start_from(init_from, freeze_until)
+    assign(session, weights)
+    # The moving averages of the weights, where kept, must start at these weights too.
+    suffix = "/ExponentialMovingAverage"
+    averages = [each for each in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+                if each.op.name.endswith(suffix)]
+    averaged = session.run([each.op.name[:-len(suffix)] + ":0" for each in averages])
+    set_variables(session, dict(zip(averages, averaged)))
+    print(message)
+
+
+def weights_to_start_from(path, freeze_until=0):
+    """Read weights for a warm start: of this network, of its first layers, or for other classes.
+
+    Parameters
+    ----------
+    path : str
+        See :func:`darknet_face.weights.arrays.read_weights`.
+    freeze_until : int
+        How many convolutions will not be trained; the file must have them.
+
+    Returns
+    -------
+    weights : dict of str to numpy.ndarray
+        Without the last layer if the file's is for another number of classes.
+    message : str
+        Which layers start with the file's weights, which at random, and why.
+
+    Raises
+    ------
+    UserError
+        Naming each layer that does not fit, what was expected and what was found.
+    """
+    weights = read_weights(path, num_classes=None, partial=True)
+    shapes = weight_shapes()
+    others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
+    reasons = ["{}: expected {}, found {}".format(
+        name, list(shapes[name]), list(weights.pop(name).shape)) for name in others]
+    loaded = len({name.split("/")[0] for name in weights})
+    if loaded < freeze_until:
+        raise UserError("{}: conv_{} is missing, so --freeze-until is at most {} with it".format(
+            path, loaded, loaded))
+    message = "starting from conv_0 to conv_{} of {}".format(
+        loaded - 1, relative_to_here(path))
+    if loaded < NUM_CONVOLUTIONS:
+        rest = " to ".join(collections.OrderedDict.fromkeys(["conv_{}".format(loaded), CLASSIFIER]))
+        message += "; at random: {} ({})".format(rest, "; ".join(reasons) or "not in the file")
+    return weights, message
+
+
+def hint(settings, pictures):
+    """Advice for a training that starts now, in one line, or None.
+
+    Parameters
+    ----------
+    settings : Settings
+    pictures : int
+        How many the training has.
+    """
+    if not settings.init_from:
+        if pictures >= FEW:
+            return None
+        return ("hint: {:,} pictures are few for random start weights; --init-from released starts "
+                "from the released model".format(pictures))
+    trained = read_metadata(settings.init_from).get("image_size")
+    if trained in (None, settings.image_size):
+        return None
+    return ("hint: {0} was trained at {1} x {1}, this training is at {2} x {2}; --image-size {1} "
+            "keeps its size".format(
+                relative_to_here(settings.init_from), trained, settings.image_size))
+
+
+def inherited_point(init_from, epoch):
+    """What a model keeps of the operating point of its start weights.
+
+    Parameters
+    ----------
+    init_from : str or None
+        The start weights.
+    epoch : int
+        The epoch that is kept; 0 are the start weights themselves.
+
+    Returns
+    -------
+    dict
+        ``search_bias``, a better guess than 0 until --at-fpr chooses one, and for epoch 0 also
+        ``threshold``; each if the start weights have it.
+    """
+    known = read_metadata(init_from) if init_from else {}
+    names = ("search_bias",) if epoch else ("search_bias", "threshold")
+    return {name: known[name] for name in names if name in known}

@@ -1,0 +1,238 @@
+"""darknet's description of a network, the ``.cfg``: read, written, compared with Darknet-19.
+
+Weights in darknet's format have no names and no shapes (see ``darknet_weights.py``), so they are
+only as good as the description they are read by. Each layer of a ``.cfg`` is therefore compared
+with Darknet-19. Options and layers that matter in training alone are passed over.
+Source: darknet's ``src/parser.c``.
+"""
+
+import os
+import re
+from collections import OrderedDict, namedtuple
+
+import darknet19
+from darknet_face.console import UserError
+from darknet_face.runtime.atomic_files import write_atomically
+from darknet_face.runtime.safe_files import regular_size
+from darknet_face.weights.arrays import MAX_CLASSES
+
+MAX_CFG_BYTES = 1 << 20
+
+# The names that darknet and its readers know a layer by.
+_KINDS = {
+    "net": "net", "network": "net", "convolutional": "convolutional", "conv": "convolutional",
+    "maxpool": "maxpool", "max": "maxpool", "avgpool": "avgpool", "avg": "avgpool",
+    "softmax": "softmax", "soft": "softmax", "cost": "cost", "dropout": "dropout", "crop": "crop",
+}  # fmt: skip
+# The options that change what a layer computes, with darknet's defaults.
+_DEFAULTS = {
+    "convolutional": {"batch_normalize": "0", "filters": "1", "size": "1", "stride": "1",
+                      "pad": "0", "padding": "0", "activation": "logistic"},
+    "maxpool": {"size": None, "stride": "1", "padding": None},
+    "avgpool": {},
+    "softmax": {"groups": "1"},
+    "crop": {"noadjust": "0"},  # without it the layer maps pixels from 0..1 to -1..1
+}  # fmt: skip
+# What matters in training alone: layers, and options of layers.
+_TRAINING_LAYERS = {"cost", "dropout"}
+_TRAINING_OPTIONS = {
+    "convolutional": {"stopbackward"},
+    "crop": {"crop_height", "crop_width", "flip", "angle", "saturation", "exposure", "shift"},
+}  # fmt: skip
+
+_SIZE = "[0-9]{1,5}$"  # a height or width in a .cfg
+
+Section = namedtuple("Section", "kind options line")
+
+
+def _expected_sections(num_classes):
+    """The sections of Darknet-19's ``.cfg`` after ``[net]``."""
+    sections = []
+    for layer in darknet19.LAYERS:
+        if layer == darknet19.MAX_POOL:
+            sections.append(("maxpool", {"size": "2", "stride": "2"}))
+            continue
+        filters, size = layer
+        sections.append(("convolutional", OrderedDict([
+            ("batch_normalize", "1"), ("filters", str(filters)), ("size", str(size)),
+            ("stride", "1"), ("pad", "1"), ("activation", "leaky")])))
+    sections.append(("convolutional", OrderedDict([
+        ("filters", str(num_classes)), ("size", "1"), ("stride", "1"), ("pad", "1"),
+        ("activation", "linear")])))
+    return sections + [("avgpool", {}), ("softmax", {"groups": "1"})]
+
+
+def write_cfg(path, image_size, num_classes=darknet19.NUM_CLASSES, comments=()):
+    """Write Darknet-19's ``.cfg``.
+
+    Parameters
+    ----------
+    path : str
+    image_size : int
+        Height and width of the input.
+    num_classes : int
+    comments : iterable of str
+        Lines that begin with ``#``.
+    """
+    net = OrderedDict([("batch", "1"), ("subdivisions", "1"), ("height", str(image_size)),
+                       ("width", str(image_size)), ("channels", "3")])
+    blocks = ["\n".join(["[{}]".format(kind)] + ["{}={}".format(*item) for item in options.items()])
+              for kind, options in [("net", net)] + _expected_sections(num_classes)]
+    with write_atomically(path, "w", encoding="ascii") as stream:
+        stream.writelines(line + "\n" for line in comments)
+        stream.write("\n\n".join(blocks) + "\n")
+
+
+def read_cfg(path):
+    """Read a ``.cfg`` and make sure that it describes Darknet-19.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    int
+        The number of classes.
+
+    Raises
+    ------
+    UserError
+        Missing, damaged, with sections that Darknet-19 does not have, or of another network:
+        naming the line, what was expected and what was found.
+    """
+    sections = _parse_cfg(path, read_cfg_lines(path))
+    if not sections or sections[0].kind != "net":
+        raise UserError("{}: does not begin with [net]; use darknet's .cfg of Darknet-19".format(
+            path))
+    _check_input(path, sections[0])
+    found = _without_training(path, sections[1:])
+    classes = _number_of_classes(path, found)
+    expected = _expected_sections(classes)
+    # The average and the softmax have no weights: a .cfg that ends before them will do.
+    for index, (kind, options) in enumerate(expected):
+        if index >= len(found):
+            if kind in ("avgpool", "softmax"):
+                break
+            raise UserError("{}: ends where Darknet-19 has {}; use its whole .cfg".format(
+                path, _describe(kind, options)))
+        _check_section(path, found[index], kind, options)
+    if len(found) > len(expected):
+        raise UserError("{}: line {}: [{}] after the end of Darknet-19; use its own .cfg".format(
+            path, found[len(expected)].line, found[len(expected)].kind))
+    return classes
+
+
+def _without_training(path, sections):
+    """The layers that compute something in inference."""
+    if sections and sections[0].kind == "crop":
+        _check_section(path, sections[0], "crop", {"noadjust": "1"})
+        sections = sections[1:]
+    return [each for each in sections if each.kind not in _TRAINING_LAYERS]
+
+
+def _check_input(path, net):
+    """Check the input that ``[net]`` describes, as far as it does."""
+    for key, pattern in (("channels", "3$"), ("height", _SIZE), ("width", _SIZE)):
+        value = net.options.get(key, "3")
+        if not re.match(pattern, value):
+            raise UserError("{}: line {}: [net]: {}={} is not what Darknet-19 takes; use "
+                            "its own .cfg".format(path, net.line, key, ascii(value[:40])))
+
+
+def find_cfg(path, cfg=None):
+    """The ``.cfg`` that describes a file of weights: ``cfg``, or the one beside it, or None."""
+    beside = os.path.splitext(path)[0] + ".cfg"
+    return beside if cfg is None and os.path.exists(beside) else cfg
+
+
+def read_image_size(path):
+    """The height and width of the input in a ``.cfg``.
+
+    Returns
+    -------
+    int or None
+        None if it names none, or none that is a square and a multiple of 32.
+    """
+    read_cfg(path)
+    options = _parse_cfg(path, read_cfg_lines(path))[0].options
+    height, width = (int(options.get(key, "0")) for key in ("height", "width"))
+    return height if height == width and height and height % darknet19.STRIDE == 0 else None
+
+
+def read_cfg_lines(path):
+    """The lines of a ``.cfg`` of sane size."""
+    remedy = "use darknet's .cfg of Darknet-19"
+    size = regular_size(path, remedy)
+    if size > MAX_CFG_BYTES:
+        raise UserError("{}: {:,} bytes are no .cfg; {}".format(path, size, remedy))
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read(MAX_CFG_BYTES).splitlines()
+
+
+def _parse_cfg(path, lines):
+    """The sections of a ``.cfg``; option values are the strings that stand there."""
+    remedy = "use darknet's .cfg of Darknet-19"
+    sections = []
+    for number, line in enumerate(lines, 1):
+        line = re.sub(r"[ \t]|[#;].*", "", line)  # spaces go, as in darknet, and comments
+        if not line:
+            continue
+        if line[0] == "[":
+            name = line.strip("[]")
+            if name not in _KINDS or not line.endswith("]"):
+                raise UserError("{}: line {}: unknown section {}; {}".format(
+                    path, number, ascii(line[:40]), remedy))
+            sections.append(Section(_KINDS[name], OrderedDict(), number))
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not sections:
+            raise UserError("{}: line {}: {} is neither [section] nor option=value; {}".format(
+                path, number, ascii(line[:40]), remedy))
+        if key in sections[-1].options:  # darknet takes the first, OpenCV the last
+            raise UserError("{}: line {}: {} again in the same section; {}".format(
+                path, number, ascii(key[:40]), remedy))
+        sections[-1].options[key] = value
+    return sections
+
+
+def _number_of_classes(path, sections):
+    """The filters of the last convolution: the one thing that may differ."""
+    convolutions = [each for each in sections if each.kind == "convolutional"]
+    if len(convolutions) != darknet19.NUM_CONVOLUTIONS:
+        raise UserError("{}: {} convolutions, Darknet-19 has {}; use its own .cfg".format(
+            path, len(convolutions), darknet19.NUM_CONVOLUTIONS))
+    last = convolutions[-1]
+    text = last.options.get("filters", "1")
+    if not re.match(r"[0-9]{1,9}$", text) or not 1 <= int(text) <= MAX_CLASSES:
+        raise UserError("{}: line {}: filters={} is no number of classes from 1 to {}; use "
+                        "Darknet-19's own .cfg".format(path, last.line, ascii(text), MAX_CLASSES))
+    return int(text)
+
+
+def _check_section(path, section, kind, options):
+    """Compare a section with what Darknet-19 has in its place."""
+    if section.kind != kind:
+        raise UserError("{}: line {}: expected {}, found [{}]; use Darknet-19's own .cfg".format(
+            path, section.line, _describe(kind, options), section.kind))
+    defaults = _DEFAULTS[kind]
+    for key, value in section.options.items():
+        if key in _TRAINING_OPTIONS.get(kind, ()):
+            continue
+        wanted = options.get(key, defaults.get(key))
+        if key not in defaults:
+            raise UserError("{}: line {}: [{}] with {}={}, which Darknet-19 does not have; use its "
+                            "own .cfg".format(path, section.line, kind, ascii(key), ascii(value)))
+        # pad=1 overrules padding, and how an even size is padded does not matter to a max-pool.
+        if key != "padding" and value != wanted:
+            raise UserError("{}: line {}: [{}]: expected {}={}, found {}; use Darknet-19's own "
+                            ".cfg".format(path, section.line, kind, key, wanted, ascii(value)))
+    for key, value in options.items():
+        if key not in section.options and defaults[key] != value:
+            raise UserError("{}: line {}: [{}]: expected {}={}, found none; use Darknet-19's own "
+                            ".cfg".format(path, section.line, kind, key, value))
+
+
+def _describe(kind, options):
+    return "[{}]{}".format(kind, "".join(
+        " {}={}".format(key, options[key]) for key in ("filters", "size") if key in options))

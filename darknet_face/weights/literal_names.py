@@ -1,0 +1,48 @@
+"""Names that TensorFlow takes literally.
+
+TensorFlow looks for the files of a checkpoint by a pattern. It finds none if a ``[``, ``]`` or
+backslash is part of a folder's name, and could find others if a ``*`` or ``?`` is.
+"""
+
+import contextlib
+import glob
+import os
+import tempfile
+
+from darknet_face.console import UserError
+
+_SPECIAL = set("[]\\*?")
+
+
+@contextlib.contextmanager
+def literal(path):
+    """Yield a name for the same file, folder or checkpoint prefix without special characters.
+
+    Parameters
+    ----------
+    path : str
+        To be read, not written.
+
+    Yields
+    ------
+    str
+        ``path`` itself if it has none; otherwise the name of links in a temporary folder, for as
+        long as the block lasts.
+
+    Raises
+    ------
+    UserError
+        When the folder for temporary files has such a name too.
+    """
+    if not _SPECIAL & set(os.path.abspath(path)):
+        yield path
+        return
+    if _SPECIAL & set(tempfile.gettempdir()):
+        raise UserError("{}: TensorFlow cannot read from a folder with such a name, nor through "
+                        "links in {}; set TMPDIR to a folder without any of []\\*? in its name"
+                        .format(path, tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "link")
+        for each in glob.glob(glob.escape(path) + "*"):
+            os.symlink(os.path.abspath(each), link + each[len(path):])
+        yield link

@@ -1,1 +1,0 @@
-"""What the weights are for: complete programs that start from them."""
