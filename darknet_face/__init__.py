@@ -9,6 +9,8 @@
 ``import darknet_face`` costs nothing.
 """
 
+from __future__ import annotations
+
 import importlib
 import typing
 
@@ -32,5 +34,5 @@ def __getattr__(name: str) -> typing.Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-def __dir__() -> typing.List[str]:
+def __dir__() -> list[str]:
     return sorted(list(globals()) + __all__)

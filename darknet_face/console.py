@@ -5,6 +5,8 @@ Every script wraps its ``main`` in :func:`cli`. Bad input then looks the same ev
 on stderr with the file, the cause and the remedy, and exit code 2.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import os

@@ -12,6 +12,8 @@
 inference.py and serve.py use it too. docs/python.md says more.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 

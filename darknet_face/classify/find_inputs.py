@@ -4,6 +4,8 @@ Pictures are found one at a time, so that a folder of 100,000 pictures takes no 
 folder of ten.
 """
 
+from __future__ import annotations
+
 import glob
 import itertools
 import os

@@ -8,6 +8,8 @@ windows that show it. A single cell of the class activation map would say less: 
 as a part of a mean, and is above one half somewhere in nearly every picture.
 """
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 from scipy.signal import convolve2d

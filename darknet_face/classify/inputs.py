@@ -1,5 +1,7 @@
 """One picture to classify: an image file, or a frame of a video or camera."""
 
+from __future__ import annotations
+
 import collections
 import hashlib
 import os

@@ -5,6 +5,8 @@ after each batch, and ``close()``. See :mod:`darknet_face.classify.tables` for t
 tables.
 """
 
+from __future__ import annotations
+
 import collections
 import errno
 import filecmp

@@ -1,5 +1,7 @@
 """Classify pictures by one look or by searching them, on one process or shared among ranks."""
 
+from __future__ import annotations
+
 import itertools
 
 from darknet_face.classes import CLASS_NAMES, FACE

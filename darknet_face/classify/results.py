@@ -3,6 +3,8 @@
 See :mod:`darknet_face.classify.api`.
 """
 
+from __future__ import annotations
+
 import collections
 
 Place = collections.namedtuple("Place", "x y width height")

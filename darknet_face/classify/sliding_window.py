@@ -8,6 +8,8 @@ fill a window. A face that fills the picture and more is looked at as a part of 
 border. The answer is the window with the highest probability.
 """
 
+from __future__ import annotations
+
 import collections
 
 import cv2

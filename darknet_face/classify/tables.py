@@ -5,6 +5,8 @@ own name, so that its rows survive Ctrl-C or a power failure. :func:`keep_whole_
 that was cut off.
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import os

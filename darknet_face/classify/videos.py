@@ -1,5 +1,7 @@
 """Frames of video files and cameras, read by OpenCV."""
 
+from __future__ import annotations
+
 import os
 import time
 

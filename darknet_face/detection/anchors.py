@@ -7,6 +7,8 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, section 2,
 clusters". Euclidean distance would favour large boxes; 1 - IoU treats all sizes alike.
 """
 
+from __future__ import annotations
+
 import argparse
 
 import numpy as np

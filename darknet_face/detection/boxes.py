@@ -11,6 +11,8 @@ what a convolution sees, and one network works at many sizes. The boxes that com
 shares of the picture's sides.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from darknet_face.detection.anchors import size_iou

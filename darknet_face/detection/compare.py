@@ -8,6 +8,8 @@ differ. By default the trunk stays frozen, which shows what its features are wor
 moving statistics of training photographs.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 

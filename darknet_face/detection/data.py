@@ -4,6 +4,8 @@ Worker processes make them (:class:`darknet_face.training.workers.BatchLoader`),
 TensorFlow. A batch depends on the seed and the step alone, whichever process makes it.
 """
 
+from __future__ import annotations
+
 import collections
 
 import cv2

@@ -8,6 +8,8 @@ For ``photo.jpg`` it writes ``found/photo.jpg``, with the boxes, and ``found/pho
 bottom]}, ..]}``, in pixels of the upright picture, best first.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 

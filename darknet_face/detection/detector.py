@@ -5,6 +5,8 @@ In the graph: placeholder ``input`` (float32, [1, height, width, 3], RGB 0..1, s
 [n, 4], left, top, right, bottom as shares of the sides) and ``scores`` ([n], best first).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from darknet_face.console import UserError

@@ -8,6 +8,8 @@ A detection is right if its IoU with a face that is not taken yet is at least 0.
 ignores (see photographs.py) count neither way.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import io

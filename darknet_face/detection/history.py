@@ -1,5 +1,7 @@
 """What a training has measured: ``history.csv`` with a row per validation, and its chart."""
 
+from __future__ import annotations
+
 import csv
 import math
 

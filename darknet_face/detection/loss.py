@@ -12,6 +12,8 @@ There is no term for the class: with one class its softmax is always 1.
 Source: "YOLO9000", 2016, section 2, and the scales of darknet's ``cfg/yolov2-voc.cfg``.
 """
 
+from __future__ import annotations
+
 import collections
 
 from darknet_face.detection.boxes import iou, split_anchors, to_boxes

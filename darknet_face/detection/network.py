@@ -9,6 +9,8 @@ the trunk is freed: batches of a few pictures at changing sizes would give worse
 trunk computes the same in training and detection. Batch norm of the head is trained as usual.
 """
 
+from __future__ import annotations
+
 import os
 
 import numpy as np

@@ -5,6 +5,8 @@ these weights were first made for keeps a photograph if it has at most ten faces
 1 % of the picture's area. :func:`prune` does the same.
 """
 
+from __future__ import annotations
+
 import collections
 import os
 import xml.etree.ElementTree as ElementTree

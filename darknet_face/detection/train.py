@@ -10,6 +10,8 @@ The detector with the best validation AP at IoU 0.5 becomes the frozen graph ``-
 it at any moment: the same command resumes at the newest checkpoint.
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import contextlib

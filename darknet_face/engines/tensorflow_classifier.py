@@ -3,6 +3,8 @@
 For speed, batch norm is folded into the convolutions; no file holds a folded graph.
 """
 
+from __future__ import annotations
+
 import collections
 
 import numpy as np

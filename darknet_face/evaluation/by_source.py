@@ -5,6 +5,8 @@ One number over all pictures hides a source on which the classifier fails. So ea
 alone.
 """
 
+from __future__ import annotations
+
 import itertools
 
 from darknet_face.classes import FACE, NON_FACE

@@ -1,5 +1,7 @@
 """The charts of the evaluation report, as SVG that follows the theme of its page."""
 
+from __future__ import annotations
+
 import contextlib
 import html
 import io

@@ -1,5 +1,7 @@
 """The evaluation on test pictures that test.py and inference.py share."""
 
+from __future__ import annotations
+
 import collections
 import os
 

@@ -4,6 +4,8 @@ FACE is the positive class everywhere: a false positive is a non-face called a f
 negative is a missed face. scikit-learn computes the figures; this module names and prints them.
 """
 
+from __future__ import annotations
+
 import collections
 import decimal
 import os

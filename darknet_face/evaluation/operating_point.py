@@ -8,6 +8,8 @@ higher than one look, so a bias is subtracted from the log-odds of windows: the 
 which, by search too, no more than the given rate of the non-faces reach the threshold.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

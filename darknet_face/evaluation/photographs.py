@@ -8,6 +8,8 @@ of the photograph's. A photograph counts as found when its best window scores ab
 the threshold is the one that a given share of the face-free pictures of the sources' lists exceeds.
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import os

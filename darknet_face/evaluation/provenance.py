@@ -1,5 +1,7 @@
 """What is known of a model for its report: its pictures, and the training that it comes from."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import math

@@ -5,6 +5,8 @@ dark screens. It shows the figures, the curves behind them and the misclassified
 confident mistakes first, each beside its heat map. Its template is ``report.html.j2``.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import math

@@ -8,6 +8,8 @@ If a figure falls steeply, the classifier relied on that cue.
 ``python test.py --robustness`` and ``python inference.py --robustness`` print the table.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections import OrderedDict
 

@@ -1,5 +1,7 @@
 """What an export is compared with: the network built from the weights, on real pictures."""
 
+from __future__ import annotations
+
 import importlib
 import os
 

@@ -1,5 +1,7 @@
 """darknet's three files, checked by OpenCV's DNN module, which reads them."""
 
+from __future__ import annotations
+
 import os
 
 import cv2

@@ -7,6 +7,8 @@ resizes, so that the network sees the pixels that inference.py sees, within one 
 ``savedmodel.py`` puts it in front of the network.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from darknet_face.images.decode import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING

@@ -1,5 +1,7 @@
 """The ONNX model, checked by ONNX Runtime."""
 
+from __future__ import annotations
+
 import functools
 import logging
 import operator

@@ -5,6 +5,8 @@ writes the scales into the model (QDQ format). The first and the last convolutio
 see the pixels and decide the answer.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os

@@ -4,6 +4,8 @@ Each export becomes a version of its own, ``darknet19_face_savedmodel/<number>``
 changes to the highest number by itself. The newest two versions are kept.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil

@@ -4,6 +4,8 @@ Sheets and charts have a near-white background of their own, so that they look t
 and dark pages. Letters are large enough to be read at half size.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import io

@@ -1,5 +1,7 @@
 """Where to cut a photograph with known face boxes: squares with a face, and squares without one."""
 
+from __future__ import annotations
+
 import math
 
 # How much of a crop's side the longer side of its face takes: from a face in its surroundings to

@@ -4,6 +4,8 @@ The one place where the project decodes image files, so that all of it sees the 
 that does not decode raises :class:`BadImage`, which callers report, count and skip.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io

@@ -4,6 +4,8 @@ A list is a pickled list of file names, absolute or relative to the data folder.
 its faces and its non-faces. No picture is in two lists, neither by name nor by content.
 """
 
+from __future__ import annotations
+
 import argparse
 import codecs
 import collections

@@ -1,5 +1,7 @@
 """Folders of pictures by class, as ``--faces DIR`` and ``--non-faces DIR`` name them."""
 
+from __future__ import annotations
+
 import collections
 import os
 

@@ -5,6 +5,8 @@ pixels but may be 50 bytes long, so that a small file could keep a decoder busy 
 ITU-T T.81, annex B.
 """
 
+from __future__ import annotations
+
 import re
 
 _MARKER = re.compile(b"\xff+([\x01-\xcf\xd8-\xfe])")  # FF00 and FFD0 to FFD7 belong to a scan

@@ -5,6 +5,8 @@ instructions. :func:`parse_names` carries out these and refuses all others, what
 and protocol wrote the file. Source: the comments in CPython's ``Lib/pickletools.py``.
 """
 
+from __future__ import annotations
+
 import codecs
 import io
 import pickle

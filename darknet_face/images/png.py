@@ -5,6 +5,8 @@ or a remark, do not. Pillow refuses the whole file when one of the others is dam
 1 MB. Source: PNG specification, https://www.w3.org/TR/png-3/#5DataRep.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import struct

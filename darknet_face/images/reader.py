@@ -1,5 +1,7 @@
 """Pictures for inference: decoded in threads, ahead of the session, alone or in batches."""
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import itertools

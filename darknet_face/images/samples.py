@@ -3,6 +3,8 @@
 They need no download, so that tests, the demo and benchmarks run anywhere.
 """
 
+from __future__ import annotations
+
 import collections
 import importlib.util
 import itertools

@@ -1,5 +1,7 @@
 """Find picture files in folders, and count what is passed over."""
 
+from __future__ import annotations
+
 import collections
 import os
 

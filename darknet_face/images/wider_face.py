@@ -6,6 +6,8 @@ occlusion pose``; other collections put a label there, or nothing. A photograph 
 the number 0 and then one line of zeros, or none.
 """
 
+from __future__ import annotations
+
 import collections
 import fnmatch
 import hashlib

@@ -8,6 +8,8 @@ To print the pictures in which the face check finds a face, run it on folders, p
     python -m darknet_face.negatives.checks data/celeba_test_file.pickle data/neg_samples
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import io

@@ -4,6 +4,8 @@
 retries what may pass and trusts nothing that a server says about itself.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import http.cookiejar

@@ -1,5 +1,7 @@
 """Fill a store with pictures from a source: search, download, check and decide."""
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import itertools

@@ -1,5 +1,7 @@
 """Negative samples from a folder of the user's own pictures, one sub-folder per category."""
 
+from __future__ import annotations
+
 import os
 
 from darknet_face.console import UserError, progress, warn

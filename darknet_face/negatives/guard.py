@@ -6,6 +6,8 @@ socket's time-out starts again with each byte, so a timer closes the connection 
 takes too long.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ipaddress
 import socket

@@ -4,6 +4,8 @@ Lines are only ever added, so a run that is killed loses at most its last one. T
 the journal and continues from there.
 """
 
+from __future__ import annotations
+
 import collections
 import fcntl
 import json

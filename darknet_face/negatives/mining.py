@@ -1,5 +1,7 @@
 """Hard negatives: face-free windows in which a trained model sees a face all the same."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from darknet_face.images.crops import touches

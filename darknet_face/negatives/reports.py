@@ -1,5 +1,7 @@
 """Tables and the contact sheet of a collection: what was kept, and what was left out and why."""
 
+from __future__ import annotations
+
 import collections
 import csv
 

@@ -4,6 +4,8 @@ Wikimedia Commons speaks the API of MediaWiki (https://www.mediawiki.org/wiki/AP
 Openverse its own (https://api.openverse.org/v1/).
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import os

@@ -11,6 +11,8 @@
 - ``.incoming/``: pictures that are downloaded, but not yet compared with the others.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import datetime

@@ -1,5 +1,7 @@
 """Files written to a temporary name and renamed, and what killed writers left of them."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import hashlib

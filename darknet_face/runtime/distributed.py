@@ -7,6 +7,8 @@ Every script whose ``main`` is decorated by :func:`job` may be started by mpirun
 started alone never imports Horovod: it is rank 0 of 1, and every function here works for one rank.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import os

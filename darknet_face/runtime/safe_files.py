@@ -3,6 +3,8 @@
 Files are written by :mod:`darknet_face.runtime.atomic_files`.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json

@@ -5,6 +5,8 @@ are read once, when the library loads. That is when the first name of ``tf`` is 
 this module is quick. Everything that differs between the two runtimes is in this file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import logging
@@ -89,7 +91,7 @@ def is_tf2() -> bool:
     return not tf.__version__.startswith("1.")
 
 
-def checkpoint_errors() -> typing.Tuple[typing.Type[BaseException], ...]:
+def checkpoint_errors() -> tuple[type[BaseException], ...]:
     """What reading a damaged checkpoint raises: TensorFlow 2 lets C++'s kinds of error through."""
     return (tf.errors.OpError, ValueError, IndexError)
 
@@ -169,7 +171,7 @@ def explain_memory_errors(remedy):
             " for a " + tensor.group() if tensor else "", remedy), exit_code=1)
 
 
-def _memory_errors() -> typing.Tuple[typing.Type[BaseException], ...]:
+def _memory_errors() -> tuple[type[BaseException], ...]:
     if "tensorflow" not in sys.modules:
         return (MemoryError,)
     return (MemoryError, tf.errors.ResourceExhaustedError)

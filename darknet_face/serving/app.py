@@ -4,6 +4,8 @@
 answers.
 """
 
+from __future__ import annotations
+
 import base64
 import collections
 import io

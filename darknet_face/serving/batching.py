@@ -4,6 +4,8 @@ The network is faster with several pictures in a run, and two runs at a time wou
 cores. What waits is bounded: a server that can't keep up says so at once, before its memory fills.
 """
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import threading

@@ -1,5 +1,7 @@
 """The production server of serve.py: waitress, with errors in JSON and an orderly end."""
 
+from __future__ import annotations
+
 import json
 import threading
 import time

@@ -6,6 +6,8 @@ other things. So every picture, of either class, is moved, zoomed, set into a fo
 shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompressed at random.
 """
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 

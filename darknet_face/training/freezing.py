@@ -1,5 +1,7 @@
 """Freezing the best checkpoint of a training."""
 
+from __future__ import annotations
+
 import os
 
 import numpy as np

@@ -3,6 +3,8 @@
 A training from given weights has a row 0: their own validation before any step.
 """
 
+from __future__ import annotations
+
 import csv
 import math
 import os

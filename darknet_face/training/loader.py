@@ -5,6 +5,8 @@ worker processes (see :mod:`darknet_face.training.workers`) prepares the same ba
 resumed training goes on with the very batch that an uninterrupted one would have had.
 """
 
+from __future__ import annotations
+
 import hashlib
 
 import numpy as np

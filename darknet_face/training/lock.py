@@ -1,5 +1,7 @@
 """One training at a time in a folder: two would delete each other's checkpoints."""
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import os

@@ -1,5 +1,7 @@
 """The progress bar of an epoch and its speed."""
 
+from __future__ import annotations
+
 import time
 
 from darknet_face.console import progress

@@ -4,6 +4,8 @@ A source is a pair of lists: faces and non-faces that come from one place. Left 
 source would rule the training; weights say how much of each class comes from which source.
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import itertools

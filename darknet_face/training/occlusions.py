@@ -3,6 +3,8 @@
 Faces of which only the eyes show are rare in the aligned collections and common in the street.
 """
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 

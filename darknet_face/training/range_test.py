@@ -4,6 +4,8 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 (arXiv 1506.01186), section 3.3.
 """
 
+from __future__ import annotations
+
 import csv
 import os
 

@@ -1,5 +1,7 @@
 """Resuming a training: where it goes on, and what it must have in common with its checkpoints."""
 
+from __future__ import annotations
+
 import collections
 import hashlib
 import os

@@ -1,5 +1,7 @@
 """Saving the checkpoints of a training."""
 
+from __future__ import annotations
+
 import os
 
 from darknet_face.console import UserError

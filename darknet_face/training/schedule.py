@@ -7,6 +7,8 @@ A training that resumes with as many ranks as before goes on at the same place i
 another number of ranks it begins that epoch again; the count of steps goes on.
 """
 
+from __future__ import annotations
+
 import collections
 
 # A part of the training by one number of ranks: the step that it begins with, the epoch that begins

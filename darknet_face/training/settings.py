@@ -1,5 +1,7 @@
 """The options of a training: a record with defaults, and the command line that fills it."""
 
+from __future__ import annotations
+
 import argparse
 import typing
 

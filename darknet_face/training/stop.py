@@ -1,5 +1,7 @@
 """Stopping a training by a signal, after it has saved a checkpoint."""
 
+from __future__ import annotations
+
 import signal
 import sys
 

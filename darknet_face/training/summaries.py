@@ -1,5 +1,7 @@
 """What a training writes for TensorBoard, and the labelled sheet of a batch."""
 
+from __future__ import annotations
+
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from darknet_face.classes import CLASS_NAMES, FACE

@@ -1,5 +1,7 @@
 """Validating checkpoints in an inference graph, and keeping the best one."""
 
+from __future__ import annotations
+
 import math
 import os
 

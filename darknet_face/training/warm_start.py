@@ -1,5 +1,7 @@
 """Starting from trained weights instead of random ones: --init-from and --freeze-until."""
 
+from __future__ import annotations
+
 import collections
 
 from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS

@@ -3,6 +3,8 @@
 They import neither TensorFlow nor the training script: only what reads and augments pictures.
 """
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import multiprocessing

@@ -6,6 +6,8 @@ Everywhere in the project weights are an ordered dict of float32 arrays, named a
 written in ``weight_files.py``.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict, namedtuple
 
 import numpy as np

@@ -10,6 +10,8 @@ points to these blocks, and a footer that points to that one. The first entry is
 Source: ``tensorflow/core/lib/io/table_format.txt`` and ``protobuf/tensor_bundle.proto``.
 """
 
+from __future__ import annotations
+
 import struct
 from collections import OrderedDict
 

@@ -4,6 +4,8 @@ TensorFlow's own note of them, the file ``checkpoint``, is written but not relie
 damaged, or name a checkpoint whose files were removed while others are there.
 """
 
+from __future__ import annotations
+
 import glob
 import os
 import re

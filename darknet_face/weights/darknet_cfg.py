@@ -6,6 +6,8 @@ with Darknet-19. Options and layers that matter in training alone are passed ove
 Source: darknet's ``src/parser.c``.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections import OrderedDict, namedtuple

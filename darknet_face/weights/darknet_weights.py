@@ -14,6 +14,8 @@ raises them by 9e-6 and says so in a comment of the ``.cfg``, and :func:`read_we
 again where it finds the comment: what comes back differs by rounding alone.
 """
 
+from __future__ import annotations
+
 import re
 import struct
 from collections import OrderedDict

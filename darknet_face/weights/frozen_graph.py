@@ -5,6 +5,8 @@ and ``probabilities`` ([None, 2], FACE first). It holds no training nodes: it is
 that was built for inference, never cut out of the training graph.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 

@@ -4,6 +4,8 @@ A graph is a program: it could read and write files, ask for any amount of memor
 network under the same names.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

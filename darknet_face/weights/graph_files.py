@@ -1,5 +1,7 @@
 """Graphs in protobuf files: frozen graphs (``.pb``) and SavedModels, and the weights in them."""
 
+from __future__ import annotations
+
 import os
 import warnings
 

@@ -7,6 +7,8 @@
 they use a few of its instructions only and two classes, and :func:`read_handoff` admits no others.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import pickle

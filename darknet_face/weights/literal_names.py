@@ -4,6 +4,8 @@ TensorFlow looks for the files of a checkpoint by a pattern. It finds none if a 
 backslash is part of a folder's name, and could find others if a ``*`` or ``?`` is.
 """
 
+from __future__ import annotations
+
 import contextlib
 import glob
 import os

@@ -10,6 +10,8 @@ have the same rate of false positives at it. :mod:`darknet_face.evaluation.opera
 both.
 """
 
+from __future__ import annotations
+
 import os
 
 import darknet19

@@ -4,6 +4,8 @@ The arrays are named as in ``weights.py``; the member ``metadata``, if there is 
 array of UTF-8 JSON. All load with ``numpy.load(path, allow_pickle=False)``.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io

@@ -1,5 +1,7 @@
 """Which weights to use, and at which input size: your newest model, or the released one."""
 
+from __future__ import annotations
+
 import argparse
 import os
 

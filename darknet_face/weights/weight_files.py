@@ -4,6 +4,8 @@
 hostile: the shape that a file claims is compared with the network's before memory is taken for it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 
