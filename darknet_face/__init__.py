@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 import typing
 
+__version__ = "0.6.0"  # its only home: pyproject.toml reads it here
+
 if typing.TYPE_CHECKING:
     from darknet_face.classify.api import load
     from darknet_face.classify.results import BadPicture, Place, Result
