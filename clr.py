@@ -8,7 +8,7 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017
 
 import argparse
 
-from darknet_face.images.contact_sheets import picture_name, save_chart
+from darknet_face.images.contact_sheets import image_name, save_chart
 from darknet_face.runtime.session import tf
 from utils import HelpFormatter, cli, number_type
 
@@ -133,7 +133,7 @@ def main():
         description="Draw the cyclical learning rate policies.",
         formatter_class=HelpFormatter)
     rate = number_type(float, 0)
-    parser.add_argument("--plot", type=picture_name, default="clr.png", help="the picture to write")
+    parser.add_argument("--plot", type=image_name, default="clr.png", help="the picture to write")
     parser.add_argument("--base-lr", type=rate, default=1e-4, help="lower end of the cycle")
     parser.add_argument("--max-lr", type=rate, default=1e-3, help="upper end of the cycle")
     parser.add_argument("--step-size", type=number_type(int, 1), default=100,

@@ -40,12 +40,12 @@ from darknet_face.evaluation.evaluate import (
     evaluate_and_report,
     evaluation_options,
 )
-from darknet_face.images.contact_sheets import picture_name
+from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.decode import BadImage
 from darknet_face.images.file_lists import add_data_arguments, add_source_arguments, load_sources
+from darknet_face.images.find_images import Skipped
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
-from darknet_face.images.samples import photographs
-from darknet_face.images.walk import PassedOver
+from darknet_face.images.samples import sample_images
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import released
@@ -81,15 +81,15 @@ def classify_and_write(predict, inputs, options, make_mapper):
         collections.deque(predict(()), maxlen=0)
         return
     done = _prepare_tables(options)
-    counts, passed_over = collections.Counter(), PassedOver()
+    counts, skipped = collections.Counter(), Skipped()
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(
             total=_count(inputs, options), desc="classifying", unit="image", leave=False))
-        stack.callback(_summarise, counts, passed_over)
+        stack.callback(_summarise, counts, skipped)
         outputs = open_outputs(options, make_mapper)
         for output in outputs:  # on Ctrl-C too: the montage then shows what was classified
             stack.callback(output.close)
-        images = _not_done(_find(inputs, options, passed_over.add), done, counts, bar)
+        images = _not_done(_find(inputs, options, skipped.add), done, counts, bar)
         with contextlib.suppress(*([] if inputs.camera is None else [KeyboardInterrupt])):
             for results, bad in predict(images):
                 _write(results, bad, outputs, counts)
@@ -157,7 +157,7 @@ def _count(inputs, options):
     return sum(1 for _ in _find(inputs, options))
 
 
-def _summarise(counts, passed_over):
+def _summarise(counts, skipped):
     """Print the counts to stderr, and what was passed over."""
     total = sum(counts[name] for name in CLASS_NAMES)
     parts = ["{:,} {}".format(counts[name], name) for name in CLASS_NAMES]
@@ -167,8 +167,8 @@ def _summarise(counts, passed_over):
             parts.append("{:,} {}".format(counts[name], what))
     tqdm.write("classified {:,} picture{}: {}".format(
         total, "" if total == 1 else "s", ", ".join(parts)), file=sys.stderr)
-    if passed_over:
-        tqdm.write("passed over: {}".format(passed_over), file=sys.stderr)
+    if skipped:
+        tqdm.write("passed over: {}".format(skipped), file=sys.stderr)
 
 
 def _parser():
@@ -207,7 +207,7 @@ def _add_named_arguments(group):
     group.add_argument("--csv", metavar="FILE", help="write a table, - for standard output")
     group.add_argument("--resume", action="store_true",
                        help="continue an interrupted run's --csv: skip the pictures in it")
-    group.add_argument("--montage", type=picture_name, metavar="PNG",
+    group.add_argument("--montage", type=image_name, metavar="PNG",
                        help="draw a contact sheet: green frames for faces, red for others")
     group.add_argument("--montage-images", type=number_type(int, 1, 10000), default=200,
                        metavar="N", help="show at most so many pictures on it, the first ones")
@@ -276,7 +276,7 @@ def main():
         model = load(args.weights, args.search or CHOICES[-1], args.threshold, args.precision,
                      args.image_size, args.batch_size, args.model_dir)
         _print_model(model.path, model.image_size, args.threshold)
-        names = args.images + (photographs() if args.photographs else [])
+        names = args.images + (sample_images() if args.photographs else [])
         options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
         classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
                            model.mapper)

@@ -14,7 +14,7 @@ import os
 
 from darknet_face.classes import NON_FACE
 from darknet_face.classify.sliding_window import add_search_arguments, open_search
-from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.images.file_lists import (
@@ -24,7 +24,7 @@ from darknet_face.images.file_lists import (
     save_source_list,
     source_name,
 )
-from darknet_face.images.wider_face import find_photographs
+from darknet_face.images.wider_face import find_labelled_images
 from darknet_face.negatives.mining import hard_windows
 from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
@@ -39,7 +39,7 @@ def find_pictures(options):
             for path in load_source(options.data_dir, name, split)[NON_FACE]:
                 yield split, path, ()
     if options.wider_dir:
-        for photograph in find_photographs(options.wider_dir, options.val_size):
+        for photograph in find_labelled_images(options.wider_dir, options.val_size):
             if photograph.split in SPLITS:
                 yield photograph.split, photograph.path, photograph.boxes
 
@@ -72,7 +72,7 @@ def mine(search, pictures, folder, options):
             small = min(side, STORED_SIDE)
             crop = resize(image[top:top + side, left:left + side], small, small)
             target = os.path.join(folder, split, "{:06d}-{}.jpg".format(number, rank))
-            save_picture(target, crop)
+            save_image(target, crop)
             crops[split].append(target)
     if bad == len(pictures):
         raise UserError("none of the {:,} pictures decodes; the lists were left as they were: "

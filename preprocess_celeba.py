@@ -18,9 +18,9 @@ import os
 
 from darknet_face.images.decode import BadImage, pixel_digest, read_image
 from darknet_face.images.file_lists import SPLITS, save_lists
+from darknet_face.images.find_images import Skipped, find_images
 from darknet_face.images.reader import map_in_threads
 from darknet_face.images.samples import SAMPLE_COUNTS, build_sample
-from darknet_face.images.walk import PassedOver, find_images
 from darknet_face.runtime.safe_files import open_regular
 from utils import UserError, cli, number_type, printable, progress, warn
 
@@ -84,7 +84,7 @@ def read_partition(celeba_dir, folder):
     partition : dict of str to list of str
         File names by split, in the official order. A name that is missing is replaced by the file
         with the same stem, such as ``000001.png``.
-    missing : PassedOver
+    missing : Skipped
         The names without a file.
 
     Raises
@@ -103,14 +103,14 @@ def read_partition(celeba_dir, folder):
             return matched
     print("{}: {:,} images, divided by the official index ranges (no list_eval_partition.txt)"
           .format(folder, len(present)))
-    return _official_partition(present), PassedOver()
+    return _official_partition(present), Skipped()
 
 
 def _match(partition, present):
     """Replace the names in a partition by those of files; count the names without a file."""
     names = set(present)
     by_stem = {os.path.splitext(name)[0]: name for name in present}
-    missing, matched = PassedOver(), {}
+    missing, matched = Skipped(), {}
     for split in SPLITS:
         matched[split] = []
         for name in partition[split]:
@@ -203,12 +203,12 @@ def check_images(partition, folder):
     -------
     kept : dict of str to list of str
         Paths by split.
-    bad : PassedOver
+    bad : Skipped
         Images that do not decode, by cause.
     duplicates : int
     """
     kept, seen = {}, {}
-    bad, duplicates = PassedOver(), 0
+    bad, duplicates = Skipped(), 0
     total = sum(map(len, partition.values()))
     with progress(total=total, desc="checking images", unit="image") as bar:
         for split in reversed(SPLITS):

@@ -25,8 +25,8 @@ from darknet_face.images.contact_sheets import (
     RED,
     contact_sheet,
     fit,
-    picture_name,
-    save_picture,
+    image_name,
+    save_image,
 )
 from darknet_face.images.decode import BadImage, pixel_digest, read_image
 from darknet_face.images.file_lists import (
@@ -37,9 +37,9 @@ from darknet_face.images.file_lists import (
     save_list,
     source_list,
 )
+from darknet_face.images.find_images import Skipped
 from darknet_face.images.folders import OPTIONS, add_folder_arguments, find_files
 from darknet_face.images.reader import map_in_threads, read_batches
-from darknet_face.images.walk import PassedOver
 from darknet_face.negatives.checks import near_duplicate_groups, perceptual_hash
 from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
 
@@ -47,7 +47,7 @@ CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 
 # The released model doubts a picture's class if it is at least this sure of the other one.
 DOUBT = 0.99
-SHEET_PICTURES, SHEET_TILE = 100, 160
+MOST_TILES, TILE_SIDE = 100, 160
 
 Labelled = collections.namedtuple("Labelled", "path label digest hash")
 Labelled.__doc__ = """A picture's file, class, pixel digest and perceptual hash (bool, [256])."""
@@ -56,7 +56,7 @@ Doubt = collections.namedtuple("Doubt", "path label face_probability")
 Doubt.__doc__ = """A picture whose class the released model doubts."""
 
 
-def read_pictures(paths, label, left_out):
+def read_images(paths, label, skipped):
     """Decode pictures and take their digests; what does not decode is counted.
 
     Returns
@@ -70,7 +70,7 @@ def read_pictures(paths, label, left_out):
         for path, (digest, bits, cause) in zip(paths, map_in_threads(_measure, paths)):
             bar.update()
             if cause:
-                left_out.add("{}: {}".format(path, cause), "bad picture")
+                skipped.add("{}: {}".format(path, cause), "bad picture")
             else:
                 pictures.append(Labelled(path, label, digest, bits))
     return pictures
@@ -84,7 +84,7 @@ def _measure(path):
     return pixel_digest(image), perceptual_hash(image), None
 
 
-def group_duplicates(pictures, left_out):
+def group_duplicates(pictures, skipped):
     """Group near duplicates; drop equal pictures but the first, and groups of both classes.
 
     Returns
@@ -98,7 +98,7 @@ def group_duplicates(pictures, left_out):
     numbers = near_duplicate_groups(np.array([picture.hash for picture in pictures]))
     for picture, number in zip(pictures, numbers):
         groups.setdefault(number, []).append(picture)
-    kept, ambiguous = [], PassedOver()
+    kept, ambiguous = [], Skipped()
     for group in groups.values():
         if len({picture.label for picture in group}) > 1:
             for picture in group:
@@ -107,12 +107,12 @@ def group_duplicates(pictures, left_out):
         different = collections.OrderedDict()
         for picture in group:
             if different.setdefault(picture.digest, picture) is not picture:
-                left_out.add(picture.path, "duplicate")
+                skipped.add(picture.path, "duplicate")
         kept.append(list(different.values()))
     if ambiguous:
         warn("the same picture, or nearly, is among the faces and the non-faces: {}; these are "
              "left out".format(ambiguous))
-        left_out.update(ambiguous)
+        skipped.update(ambiguous)
     return kept
 
 
@@ -229,9 +229,9 @@ def report_doubts(doubts, total, label):
 def draw_doubts(path, doubts):
     """Draw the pictures whose class is doubted: framed green if the model sees a face."""
     tiles, captions, frames = [], [], []
-    for doubt in doubts[:SHEET_PICTURES]:
+    for doubt in doubts[:MOST_TILES]:
         try:
-            tiles.append(fit(read_image(doubt.path), SHEET_TILE))
+            tiles.append(fit(read_image(doubt.path), TILE_SIDE))
         except BadImage as error:  # changed since
             warn("{}: {}; not on the sheet".format(doubt.path, error))
             continue
@@ -241,8 +241,8 @@ def draw_doubts(path, doubts):
     if not tiles:
         print("{}: not drawn, no picture's class is doubted".format(path))
         return
-    save_picture(path, contact_sheet(
-        tiles, captions, frames, "green: face; red: no face", tile=SHEET_TILE))
+    save_image(path, contact_sheet(
+        tiles, captions, frames, "green: face; red: no face", tile=TILE_SIDE))
     print("{}: {:,} of {:,} pictures whose class is doubted".format(
         path, len(tiles), len(doubts)))
 
@@ -284,7 +284,7 @@ def _parse():
                         help="share of the pictures for testing")
     parser.add_argument("--no-check", action="store_true",
                         help="do not compare the classes with what the released model sees")
-    parser.add_argument("--review", type=picture_name, metavar="PNG",
+    parser.add_argument("--review", type=image_name, metavar="PNG",
                         help="draw the pictures whose class the released model doubts")
     args = parser.parse_args()
     if not args.faces and not args.non_faces:
@@ -304,22 +304,22 @@ def main():
     args = _parse()
     folders = {label: names for label, names in ((FACE, args.faces), (NON_FACE, args.non_faces))
                if names}
-    left_out = PassedOver()
-    files = find_files(folders, left_out, args.review)
+    skipped = Skipped()
+    files = find_files(folders, skipped, args.review)
     pictures = [picture for label, paths in files.items()
-                for picture in read_pictures(paths, label, left_out)]
-    groups = group_duplicates(pictures, left_out)
+                for picture in read_images(paths, label, skipped)]
+    groups = group_duplicates(pictures, skipped)
     splits = {}
     for label in folders:
         of_class = [group for group in groups if group[0].label == label]
         if not of_class:
             raise UserError("{}: no usable picture in {}; left out: {}".format(
-                OPTIONS[label], ", ".join(folders[label]), left_out))
+                OPTIONS[label], ", ".join(folders[label]), skipped))
         splits[label] = divide(of_class, args.val_size, args.test_size)
         check_splits(splits[label], label)
     write_lists(splits, args.data_dir, args.name or CELEBA)
-    if left_out:
-        print("left out {:,}: {}".format(len(left_out), left_out))
+    if skipped:
+        print("left out {:,}: {}".format(len(skipped), skipped))
     if not args.no_check:
         check_classes(splits, args.review)
 

@@ -21,11 +21,11 @@ import os
 import numpy as np
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE, face_crops, face_free_windows
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.images.file_lists import SPLITS, new_source_name, save_source_list
-from darknet_face.images.wider_face import BoxFiles, find_photographs
+from darknet_face.images.wider_face import BoxFiles, find_labelled_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import sha256
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
@@ -60,7 +60,7 @@ def cut(photograph, folder, options):
             small = min(side, STORED_SIDE)
             path = os.path.join(folder, photograph.split, kind, "{}-{:02d}.jpg".format(
                 photograph.stem, number))
-            save_picture(path, resize(crop, small, small))
+            save_image(path, resize(crop, small, small))
             paths.append(path)
         written.append(paths)
     return written
@@ -167,7 +167,7 @@ def _parser():
 @cli
 def main():
     options = _parser().parse_args()
-    photographs = find_photographs(
+    photographs = find_labelled_images(
         options.wider_dir or os.path.join(options.data_dir, "wider_face"), options.val_size,
         BoxFiles(options.train_images, options.train_boxes, options.test_images,
                  options.test_boxes), options.train_only)

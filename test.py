@@ -28,9 +28,9 @@ from darknet_face.images.file_lists import (
     add_source_arguments,
     load_sources,
 )
+from darknet_face.images.find_images import Skipped
 from darknet_face.images.folders import add_folder_arguments, find_files
 from darknet_face.images.reader import LARGEST_BATCH
-from darknet_face.images.walk import PassedOver
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import frozen_graph
@@ -77,10 +77,10 @@ def split_of_folders(faces, non_faces):
     UserError
         Something that is not a folder, a folder of both classes, or a class without pictures.
     """
-    passed_over = PassedOver()
-    files = find_files({FACE: faces, NON_FACE: non_faces}, passed_over)
-    if passed_over and distributed.rank() == 0:
-        print("passed over in folders: {}".format(passed_over))
+    skipped = Skipped()
+    files = find_files({FACE: faces, NON_FACE: non_faces}, skipped)
+    if skipped and distributed.rank() == 0:
+        print("passed over in folders: {}".format(skipped))
     return collections.OrderedDict(
         [(FOLDERS, Split(tuple(files[FACE]), tuple(files[NON_FACE])))])
 

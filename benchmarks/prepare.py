@@ -19,7 +19,7 @@ from darknet19 import LAYERS, STRIDE
 from darknet_face.console import UserError, number_type, progress
 from darknet_face.images.decode import read_image, resize
 from darknet_face.images.reader import read_batches
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 
 CALIBRATION_PICTURES = 64  # for int8
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
@@ -82,7 +82,7 @@ def make_pictures(folder, count, seed=0):
     list of str
         Their paths.
     """
-    sources = [read_image(path) for path in photographs()]
+    sources = [read_image(path) for path in sample_images()]
     rng = np.random.RandomState(seed)
     paths = []
     for number in progress(range(count), desc="making pictures", unit="image", leave=False):

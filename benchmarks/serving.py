@@ -27,7 +27,7 @@ from environments import ROOT
 
 from darknet_face.classify.sliding_window import CHOICES
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 from darknet_face.runtime.atomic_files import write_json
 
 PERCENTILES = (50, 90, 99)
@@ -137,7 +137,7 @@ def _parser():
 def main():
     args = _parser().parse_args()
     contents = []
-    for path in args.pictures or photographs():
+    for path in args.pictures or sample_images():
         with open(path, "rb") as stream:
             contents.append(stream.read())
     options = ["--search", args.search] + (["--weights", args.weights] if args.weights else [])

@@ -17,7 +17,7 @@ from darknet_face import BadPicture, Place, Result, load
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.sliding_window import WindowSearch, zooms_of
 from darknet_face.console import UserError
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 from darknet_face.weights.npz import write_npz
 
 
@@ -37,14 +37,14 @@ def truth(tiny_model):
 def photograph(tmp_path):
     """A file without loss, and its pixels."""
     path = str(tmp_path / "photo.png")
-    pixels = np.asarray(Image.open(photographs()[0]).convert("RGB").resize((150, 110)))
+    pixels = np.asarray(Image.open(sample_images()[0]).convert("RGB").resize((150, 110)))
     Image.fromarray(pixels).save(path)
     return path, pixels
 
 
 def cut_out(number, width, height):
     """A part of a photograph, another for each number."""
-    source = Image.open(photographs()[number % 3]).convert("RGB")
+    source = Image.open(sample_images()[number % 3]).convert("RGB")
     left = 20 * number
     return np.asarray(source.crop((left, left, left + 200, left + 150)).resize((width, height)))
 
@@ -228,7 +228,7 @@ def test_from_another_folder_the_released_model_is_found(tmp_path):
     program = ("import sys; sys.path.insert(0, {!r})\n"
                "from darknet_face import load\n"
                "model = load(search=1)\n"
-               "print(model.path, model({!r}).probability)").format(ROOT, photographs()[0])
+               "print(model.path, model({!r}).probability)").format(ROOT, sample_images()[0])
     out = subprocess.run([sys.executable, "-c", program], cwd=str(tmp_path), check=True,
                          stdout=subprocess.PIPE).stdout.decode().split()
     assert os.path.dirname(out[0]) == os.path.join(ROOT, "saved_models")

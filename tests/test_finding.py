@@ -9,7 +9,7 @@ import sys
 from conftest import read_csv, read_json_lines
 
 from darknet_face.classify import find_inputs, inputs, predict
-from darknet_face.images.samples import PHOTOGRAPHS
+from darknet_face.images.samples import SAMPLE_IMAGES
 
 
 def test_missing_names(infer, pictures, tmp_path):
@@ -82,7 +82,7 @@ def test_names_come_lazily(classifier, pictures):
 
 def test_photographs(infer):
     outcome = infer("--photographs")
-    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(PHOTOGRAPHS)
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == len(SAMPLE_IMAGES)
     assert "astronaut.png" in outcome.out and "could not be read" not in outcome.err
 
 

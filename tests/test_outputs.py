@@ -102,7 +102,7 @@ def test_sort_by_links(infer, pictures, tmp_path):
 def test_a_montage_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
     sheets = []
     monkeypatch.setattr(outputs, "contact_sheet", lambda *sheet: sheets.append(sheet))
-    monkeypatch.setattr(outputs, "save_picture", lambda *_: None)
+    monkeypatch.setattr(outputs, "save_image", lambda *_: None)
     montage = outputs.Montage(str(tmp_path / "sheet.png"), 9)
     pixels = inputs.InputImage("", "", np.zeros((4, 4, 3), np.uint8))
     for name in ("x/1.png", "y/1.png", "y/2.png"):

@@ -14,7 +14,7 @@ from PIL import Image
 from serving_process import served
 
 from darknet_face import load
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402
@@ -59,7 +59,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number in range(8):
-        source = Image.open(photographs()[number % 4]).convert("RGB")
+        source = Image.open(sample_images()[number % 4]).convert("RGB")
         path = str(folder / (HOSTILE if number == 3 else "{}.png".format(number)))
         source.crop((10 * number, 0, 10 * number + 200, 150)).save(path)
         paths.append(path)

@@ -241,7 +241,7 @@ def test_doubts_are_reported_and_drawn(bright, run_script, tmp_path):
         assert "1 of 20 non-faces clearly show a face by the released model" in outcome.err
         assert str(tmp_path / "n" / "00.png") in outcome.err
         assert "4 of 4 pictures whose class is doubted" in outcome.out
-    assert read_image(str(sheet)).shape[1] > 4 * preprocess_folders.SHEET_TILE
+    assert read_image(str(sheet)).shape[1] > 4 * preprocess_folders.TILE_SIDE
     assert len(list((tmp_path / "data").glob("*.pickle"))) == 6
 
 

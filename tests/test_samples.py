@@ -7,7 +7,7 @@ from skimage.data import lfw_subset
 
 from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import LISTS, load_list, resolve
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 
 
 def test_the_sample_is_the_200_real_pictures(sample_dir):
@@ -26,4 +26,4 @@ def test_the_sample_is_the_200_real_pictures(sample_dir):
 
 
 def test_the_photographs_are_there():
-    assert all(min(read_image(path).shape[:2]) >= 128 for path in photographs())
+    assert all(min(read_image(path).shape[:2]) >= 128 for path in sample_images())

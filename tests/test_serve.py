@@ -21,7 +21,7 @@ from serving_process import served
 import darknet_face.serving.server
 import serve
 from darknet_face import load
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 
 QUEUE = 8
 
@@ -42,7 +42,7 @@ def model(tiny_model):
 
 def encoded(number, form="PNG", size=(90, 70)):
     """A part of a photograph as the bytes of a file."""
-    source = Image.open(photographs()[number % 3]).convert("RGB")
+    source = Image.open(sample_images()[number % 3]).convert("RGB")
     stream = io.BytesIO()
     part = source.crop((10 * number, 5 * number, 10 * number + 200, 5 * number + 150))
     part.resize(size).save(stream, form)

@@ -16,7 +16,7 @@ from darknet_face.classify.videos import video_frames
 from darknet_face.console import UserError
 from darknet_face.images.decode import VIDEO_EXTENSIONS, BadImage
 from darknet_face.images.file_lists import read_names
-from darknet_face.images.walk import find_images
+from darknet_face.images.find_images import find_images
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
 
@@ -75,7 +75,7 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
     exclude : collection of str
         Real paths of files and folders to leave out of folders, patterns and lists.
     report : callable of (str, str), optional
-        Called for what is passed over: see :func:`darknet_face.images.walk.find_images`.
+        Called for what is passed over: see :func:`darknet_face.images.find_images.find_images`.
 
     Yields
     ------

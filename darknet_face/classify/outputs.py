@@ -30,7 +30,7 @@ from darknet_face.images.contact_sheets import (
     contact_sheet,
     fit,
     mark_drawing,
-    save_picture,
+    save_image,
 )
 from darknet_face.runtime.atomic_files import temporary_path, write_atomically
 
@@ -140,7 +140,7 @@ class Montage(Output):
                 len(self.tiles), self.total)
             columns = min(8, max(2, round(len(self.tiles) ** 0.5 * 1.3)))
             frames = [GREEN if row["class"] == CLASS_NAMES[FACE] else RED for row in self.rows]
-            save_picture(self.path, contact_sheet(
+            save_image(self.path, contact_sheet(
                 self.tiles, list(self._captions()), frames,
                 "green: called a face, red: not a face" + shown, columns, TILE))
 
@@ -237,4 +237,4 @@ class HeatMaps(Output):
                             .format(image.name))
         if not os.path.isdir(path):  # a folder is in the way of this picture alone
             check_drawing(path)
-        save_picture(path, mark_drawing(Image.fromarray(overlay(pixels, self.mapper(pixels)))))
+        save_image(path, mark_drawing(Image.fromarray(overlay(pixels, self.mapper(pixels)))))

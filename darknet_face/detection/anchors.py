@@ -20,8 +20,8 @@ from darknet_face.images.contact_sheets import (
     BLUE,
     GREEN,
     contact_sheet,
-    picture_name,
-    save_picture,
+    image_name,
+    save_image,
 )
 from darknet_face.images.decode import BadImage, read_image, resize
 
@@ -147,7 +147,7 @@ def main():
     parser.add_argument("--count", type=number_type(int, 1, 20), default=COUNT,
                         help="anchors to draw")
     parser.add_argument("--seed", type=number_type(int, 0, 2 ** 31), default=0)
-    parser.add_argument("--draw", type=picture_name, metavar="FILE",
+    parser.add_argument("--draw", type=image_name, metavar="FILE",
                         help="draw the anchors over eight photographs")
     args = parser.parse_args()
     photographs = read_wider(args.wider_dir, "train", args.keep)
@@ -160,7 +160,7 @@ def main():
             "  ".join("{:.3f} x {:.3f}".format(*anchor) for anchor in anchors)))
     if args.draw:
         chosen = photographs[::max(1, len(photographs) // 8)][:8]
-        save_picture(args.draw, draw_anchors(
+        save_image(args.draw, draw_anchors(
             chosen, find_anchors(sizes, args.count, args.seed)))
         print("wrote {}".format(args.draw))
 

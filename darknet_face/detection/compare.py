@@ -18,7 +18,7 @@ from darknet_face.detection import history
 from darknet_face.detection.network import RANDOM
 from darknet_face.detection.photographs import KEEP, read_wider
 from darknet_face.detection.train import Options, train
-from darknet_face.images.contact_sheets import BLUE, RED, hexadecimal, picture_name
+from darknet_face.images.contact_sheets import BLUE, RED, hexadecimal, image_name
 from darknet_face.runtime.atomic_files import temporary_folder, write_json
 from darknet_face.runtime.safe_files import check_replaceable, starts_with
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
@@ -81,7 +81,7 @@ def main():
                         help="updates between the points of a curve")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="bfloat16 is faster on processors that have it")
-    parser.add_argument("--plot", type=picture_name, default="yolov2_compare.png",
+    parser.add_argument("--plot", type=image_name, default="yolov2_compare.png",
                         help="the chart to write; the numbers go to .json beside it")
     args = parser.parse_args()
     if args.size % 32:

@@ -25,10 +25,10 @@ from darknet_face.images.contact_sheets import (
     check_drawing,
     font,
     mark_drawing,
-    save_picture,
+    save_image,
 )
 from darknet_face.images.decode import EXTENSIONS, BadImage
-from darknet_face.images.walk import PassedOver
+from darknet_face.images.find_images import Skipped
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_replaceable, is_json_with
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
@@ -113,7 +113,7 @@ def _write(path, pixels, record):
         check_drawing(path)
         check_replaceable(path + ".json", lambda name: is_json_with(name, ["name", "faces"]),
                           "a result of this program")
-    save_picture(path, mark_drawing(draw(pixels, record["faces"])))
+    save_image(path, mark_drawing(draw(pixels, record["faces"])))
     write_json(path + ".json", record)
 
 
@@ -141,14 +141,14 @@ def main():
     if args.image_size % 32:
         parser.error("--image-size is a multiple of 32")
     check_names(args.names, [args.out])
-    passed_over = PassedOver()
-    images = find_inputs(args.names, args.fps, {os.path.realpath(args.out)}, passed_over.add)
+    skipped = Skipped()
+    images = find_inputs(args.names, args.fps, {os.path.realpath(args.out)}, skipped.add)
     with Detector(args.model, args.image_size, args.threshold, args.nms_iou,
                   args.precision) as detect:
         pictures, faces, bad = detect_faces(detect, images, args.out)
     print("found {:,} faces in {:,} pictures{}{}; results in {}".format(
         faces, pictures, ", skipped {:,} bad ones".format(bad) if bad else "",
-        ", passed over {}".format(passed_over) if len(passed_over) else "", args.out))
+        ", passed over {}".format(skipped) if len(skipped) else "", args.out))
     if not pictures:
         raise UserError("no picture decoded; check the names")
 

@@ -21,7 +21,7 @@ from darknet_face.console import HelpFormatter, UserError, cli, progress, warn
 from darknet_face.evaluation.metrics import interval
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import CELEBA, load_source, source_name
-from darknet_face.images.wider_face import find_photographs
+from darknet_face.images.wider_face import find_labelled_images
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json
 from darknet_face.runtime.session import explain_memory_errors
@@ -40,7 +40,7 @@ def photographs_by_width(wider_dir, split, val_size=0.12):
     left out.
     """
     pictures = []
-    for photograph in find_photographs(wider_dir, val_size):
+    for photograph in find_labelled_images(wider_dir, val_size):
         widths = [face.width for face in photograph.boxes if face.is_valid]
         if photograph.split == split and widths:
             pictures.append((photograph.path, max(widths)))

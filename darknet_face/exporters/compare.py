@@ -11,7 +11,7 @@ from darknet_face.console import UserError, progress, warn
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.images.file_lists import LISTS, load_split
 from darknet_face.images.reader import read_batches
-from darknet_face.images.samples import photographs
+from darknet_face.images.samples import sample_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import open_regular, regular_size
 from darknet_face.weights.frozen_graph import freeze, load
@@ -118,7 +118,7 @@ def choose_pictures(data_dir, count, split="test"):
         What they are, for a message.
     """
     if not any(os.path.exists(os.path.join(data_dir, name)) for name in LISTS[split]):
-        return ([path for path in photographs() if _is_jpeg_or_png(path)][:count],
+        return ([path for path in sample_images() if _is_jpeg_or_png(path)][:count],
                 "photographs that scikit-image carries (there are no {} lists)".format(split))
     lists = load_split(data_dir, split)
     chosen = []

@@ -136,7 +136,7 @@ def _cut(text, typeface, width):
     return "…" + text
 
 
-def picture_name(text):
+def image_name(text):
     """An argparse ``type``: the name of a picture to write, with the extension of its format."""
     if not text.lower().endswith((".jpg", ".jpeg", ".png")):
         raise argparse.ArgumentTypeError(
@@ -177,7 +177,7 @@ def check_drawing(path):
     check_replaceable(path, is_drawing, "a picture drawn by this program")
 
 
-def save_picture(path, image):
+def save_image(path, image):
     """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
 
     The mark of :func:`mark_drawing` is written if the image has it.
@@ -203,7 +203,7 @@ def save_chart(path, figure, dpi):
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
     with Image.open(stream) as image:
-        save_picture(path, mark_drawing(image.convert("RGB")))
+        save_image(path, mark_drawing(image.convert("RGB")))
 
 
 def encode_png(image):

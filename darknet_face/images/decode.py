@@ -215,7 +215,7 @@ def _or_repaired(stream, read, *arguments):
     except BadImage:
         raise
     except Exception:
-        pixels_only = png.without_remarks(stream)
+        pixels_only = png.without_ancillary_chunks(stream)
         if pixels_only is None:
             raise
         return read(pixels_only, *arguments)

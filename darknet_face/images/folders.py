@@ -8,7 +8,7 @@ import os
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import UserError
 from darknet_face.images.decode import EXTENSIONS
-from darknet_face.images.walk import PassedOver, find_images
+from darknet_face.images.find_images import Skipped, find_images
 
 OPTIONS = {FACE: "--faces", NON_FACE: "--non-faces"}
 
@@ -21,7 +21,7 @@ def add_folder_arguments(parser):
                         help="folders with pictures of anything else")
 
 
-def find_files(folders, left_out, sheet=None):
+def find_files(folders, counted, drawing=None):
     """Find the picture files of each class.
 
     A folder of one class inside a folder of the other belongs to its own class alone.
@@ -30,9 +30,9 @@ def find_files(folders, left_out, sheet=None):
     ----------
     folders : dict of int to list of str
         By class.
-    left_out : PassedOver
+    counted : Skipped
         Counts what is passed over.
-    sheet : str, optional
+    drawing : str, optional
         A picture that this script draws: not one of the pictures.
 
     Returns
@@ -50,18 +50,18 @@ def find_files(folders, left_out, sheet=None):
     found = {}
     for label, names in folders.items():
         exclude = set().union(*(roots[each] for each in roots if each != label))
-        if sheet:
-            exclude.add(os.path.realpath(sheet))
+        if drawing:
+            exclude.add(os.path.realpath(drawing))
         files = collections.OrderedDict()  # by real path
-        passed_over = PassedOver()
+        skipped = Skipped()
         for name in names:
-            for path in find_images(name, exclude, passed_over.add):
+            for path in find_images(name, exclude, skipped.add):
                 files.setdefault(os.path.realpath(path), path)
         if not files:
             raise UserError("{}: no pictures in it{}; {} needs folders with pictures ({})".format(
-                ", ".join(names), ", only {}".format(passed_over) if passed_over else "",
+                ", ".join(names), ", only {}".format(skipped) if skipped else "",
                 OPTIONS[label], " ".join(EXTENSIONS)))
-        left_out.update(passed_over)
+        counted.update(skipped)
         found[label] = list(files.values())
     return found
 

@@ -23,7 +23,7 @@ _MAX_KEPT = 1 << 30  # bytes: an uncompressed picture of 100 megapixels, 16 bits
 _BLOCK = 1 << 20
 
 
-def without_remarks(stream):
+def without_ancillary_chunks(stream):
     """A PNG's critical chunks as they are, and those others that matter and are not damaged.
 
     Parameters

@@ -10,14 +10,14 @@ import importlib.util
 import itertools
 import os
 
-from darknet_face.images.contact_sheets import save_picture
+from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.file_lists import save_lists
 
 # How many pictures of each class the embedded data set gives to each split.
 SAMPLE_COUNTS = collections.OrderedDict([("train", 70), ("val", 10), ("test", 20)])
 
 # Photographs of people and of other things.
-PHOTOGRAPHS = (
+SAMPLE_IMAGES = (
     "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png",
     "clock_motion.png", "coins.png", "horse.png", "hubble_deep_field.jpg", "moon.png", "grass.png",
 )  # fmt: skip
@@ -46,12 +46,12 @@ def build_sample(sample_dir):
             kept[split] = []
             for number in itertools.islice(numbers, count):
                 path = os.path.join(sample_dir, class_name, "{:03d}.png".format(number))
-                save_picture(path, half[number])
+                save_image(path, half[number])
                 kept[split].append(path)
         save_lists(kept, sample_dir, class_index)
 
 
-def photographs():
-    """The paths of :data:`PHOTOGRAPHS`, as a list of str."""
+def sample_images():
+    """The paths of :data:`SAMPLE_IMAGES`, as a list of str."""
     package = importlib.util.find_spec("skimage").submodule_search_locations[0]
-    return [os.path.join(package, "data", name) for name in PHOTOGRAPHS]
+    return [os.path.join(package, "data", name) for name in SAMPLE_IMAGES]

@@ -40,7 +40,7 @@ BoxFiles = collections.namedtuple(
 BoxFiles.__doc__ = """Photographs' folders and the files with their boxes; None is WIDER FACE's."""
 
 
-class Photograph(collections.namedtuple("Photograph", "path name boxes split stem")):
+class LabelledImage(collections.namedtuple("LabelledImage", "path name boxes split stem")):
     """A photograph, its faces and the split that it belongs to.
 
     ``stem`` begins the names of the files made from it; no other photograph of the split has it.
@@ -56,7 +56,7 @@ def _hash(name):
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "little")
 
 
-def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
+def find_labelled_images(wider_dir, val_size=0.12, files=None, train_only=""):
     """Photographs with their boxes and splits.
 
     Parameters
@@ -73,7 +73,7 @@ def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
 
     Returns
     -------
-    list of Photograph
+    list of LabelledImage
 
     Raises
     ------
@@ -90,7 +90,7 @@ def find_photographs(wider_dir, val_size=0.12, files=None, train_only=""):
         for photograph, faces in read_boxes(boxes):
             split = _split_of(photograph, part, val_size, train_only)
             if split:
-                photographs.append(Photograph(
+                photographs.append(LabelledImage(
                     os.path.join(images, photograph), photograph, faces, split,
                     _stem(photograph)))
     if not any(os.path.exists(each.path) for each in photographs):
@@ -139,17 +139,17 @@ def read_boxes(path):
         whose name leads out of its folder.
     """
     lines = _read_lines(path)
-    photographs, names, number = [], set(), 0
+    entries, names, number = [], set(), 0
     while number < len(lines):
         if not lines[number]:
             number += 1
             continue
         _check_name(path, number, lines[number], names)
         names.add(os.path.normpath(lines[number]))
-        number = _read_photograph(path, lines, number, photographs)
-    if not photographs:
+        number = _read_entry(path, lines, number, entries)
+    if not entries:
         raise UserError("{}: empty; download it again".format(path))
-    return photographs
+    return entries
 
 
 def _read_lines(path):
@@ -178,7 +178,7 @@ def _check_name(path, number, name, names):
             path, number + 1, printable(name[:60])))
 
 
-def _read_photograph(path, lines, number, photographs):
+def _read_entry(path, lines, number, entries):
     """Read one photograph's lines from ``number`` on; return the number after them."""
     name, count = lines[number], lines[number + 1] if number + 1 < len(lines) else ""
     if not count.isdecimal() or len(count) > 9 or int(count) > MOST_FACES:
@@ -196,7 +196,7 @@ def _read_photograph(path, lines, number, photographs):
     end = start + int(count)
     if int(count) == 0 and end < len(lines) and _parse_face(lines[end]):
         end += 1  # the line of zeros
-    photographs.append((name, faces))
+    entries.append((name, faces))
     return end
 
 

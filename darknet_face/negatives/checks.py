@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 from darknet_face.console import HelpFormatter, UserError, cli, printable, progress, warn
 from darknet_face.images import decode
 from darknet_face.images.file_lists import load_list, resolve
-from darknet_face.images.walk import find_images
+from darknet_face.images.find_images import find_images
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90

@@ -6,7 +6,7 @@ import os
 
 from darknet_face.console import UserError, progress, warn
 from darknet_face.images import decode
-from darknet_face.images.walk import PassedOver, find_images
+from darknet_face.images.find_images import Skipped, find_images
 from darknet_face.negatives.checks import FaceDetector, perceptual_hash
 from darknet_face.negatives.reports import Rejection
 from darknet_face.negatives.store import NegativeSample
@@ -67,10 +67,10 @@ def read_folder(folder, keep_faces=False):
 
 def _choose_files(folder):
     """The picture files in a folder's categories, and rejections of those in no category."""
-    passed_over = PassedOver()
-    paths = list(find_images(folder, report=passed_over.add))
-    if passed_over:
-        warn("{}: passed over {}".format(folder, passed_over))
+    skipped = Skipped()
+    paths = list(find_images(folder, report=skipped.add))
+    if skipped:
+        warn("{}: passed over {}".format(folder, skipped))
     inside = [path for path in paths if _category(path, folder)]
     if not inside:
         return paths, []

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from darknet_face.console import printable, warn
 from darknet_face.images import decode
-from darknet_face.images.contact_sheets import INK, PAPER, contact_sheet, font, save_picture
+from darknet_face.images.contact_sheets import INK, PAPER, contact_sheet, font, save_image
 from darknet_face.runtime.atomic_files import write_atomically
 
 SHEET_PER_QUERY = 60  # pictures of each query on the contact sheet, evenly spaced
@@ -87,7 +87,7 @@ def write_sheet(path, folders):
         if shown:
             strips.append(_heading("{} ({})".format(name, len(paths))))
             strips.append(contact_sheet(shown, columns=SHEET_COLUMNS, tile=SHEET_TILE))
-    save_picture(path, _stack(strips))
+    save_image(path, _stack(strips))
 
 
 def _readable(paths):

@@ -8,7 +8,7 @@ import typing
 from clr import POLICIES
 from darknet19 import STRIDE
 from darknet_face.console import HelpFormatter, number_type
-from darknet_face.images.contact_sheets import picture_name
+from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.file_lists import add_data_arguments, add_rate_argument
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
 from darknet_face.runtime import distributed
@@ -122,7 +122,7 @@ def _add_tasks(parser):
     add_data_arguments(parser)
     _add(parser, "--model-dir", help="folder for checkpoints and the frozen graph")
     _add(parser, "--log-dir", help="folder for TensorBoard and history.csv")
-    _add(parser, "--preview", type=picture_name, metavar="PNG",
+    _add(parser, "--preview", type=image_name, metavar="PNG",
          help="draw the first training batch as the network sees it, and stop")
     _add(parser, "--lr-range-test", action="store_true",
          help="raise the learning rate from 0 to --max-lr over --epochs, plot the accuracy, and "

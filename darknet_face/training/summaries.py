@@ -6,7 +6,7 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.console import warn
-from darknet_face.images.contact_sheets import BLUE, RED, contact_sheet, encode_png, save_picture
+from darknet_face.images.contact_sheets import BLUE, RED, contact_sheet, encode_png, save_image
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import tf
 from darknet_face.training.loader import TrainingBatches
@@ -45,7 +45,7 @@ def preview(settings):
         settings.image_size, settings.seed, settings.augment).batch(0)
     for path, cause in bad:
         warn("{}: {}; skipped".format(path, cause))
-    save_picture(settings.preview, batch_sheet(
+    save_image(settings.preview, batch_sheet(
         images, labels, "Training images as the network sees them", tile=128))
     print("wrote {}".format(settings.preview))
 

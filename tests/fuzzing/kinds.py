@@ -32,7 +32,7 @@ from darknet_face.exporters.savedmodel import check_own
 from darknet_face.images.crops import face_crops, face_free_windows
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import load_list, read_names
-from darknet_face.images.wider_face import BoxFiles, find_photographs
+from darknet_face.images.wider_face import BoxFiles, find_labelled_images
 from darknet_face.negatives.checks import Unfit, decode_download
 from darknet_face.negatives.journal import Journal
 from darknet_face.negatives.store import Inventory
@@ -131,7 +131,7 @@ def read_partition(path):
 
 def read_boxes(path):
     folder, rng = os.path.dirname(path), np.random.RandomState(0)
-    for each in find_photographs("", files=BoxFiles(folder, path, folder, path)):
+    for each in find_labelled_images("", files=BoxFiles(folder, path, folder, path)):
         faces = [face for face in each.boxes if face.is_valid]
         face_crops((60, 90, 3), faces, rng)
         face_free_windows((60, 90, 3), each.boxes, rng)

@@ -3,7 +3,7 @@
 import pytest
 
 from darknet_face.console import UserError
-from darknet_face.images.wider_face import BoxFiles, Face, find_photographs, read_boxes
+from darknet_face.images.wider_face import BoxFiles, Face, find_labelled_images, read_boxes
 
 WIDER = """0--Parade/0_Parade_marchingband_1_849.jpg
 1
@@ -49,11 +49,11 @@ def test_damaged_files_are_one_line(tmp_path, content, cause):
 
 def test_missing_file_and_missing_photographs(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        find_photographs(str(tmp_path))
+        find_labelled_images(str(tmp_path))
     path = tmp_path / "boxes.txt"
     path.write_text("a.jpg\n0\n")
     with pytest.raises(UserError, match="no such photograph"):
-        find_photographs("", files=BoxFiles("none", str(path), "none", str(path)))
+        find_labelled_images("", files=BoxFiles("none", str(path), "none", str(path)))
 
 
 def test_a_photograph_keeps_its_split(tmp_path):
@@ -67,7 +67,7 @@ def test_a_photograph_keeps_its_split(tmp_path):
 
     def splits(boxes, train_only=""):
         files = BoxFiles(str(tmp_path), str(boxes), str(tmp_path), str(fewer))
-        found = find_photographs("", 0.25, files, train_only)
+        found = find_labelled_images("", 0.25, files, train_only)
         return {each.name: each.split for each in found if each.split != "test"}
 
     whole = splits(path)
@@ -96,6 +96,7 @@ def test_each_photograph_s_crops_have_names_of_their_own(tmp_path):
     (tmp_path / "d.jpg").write_bytes(b"")
     path = tmp_path / "boxes.txt"
     path.write_text("".join(name + "\n0\n" for name in names))
-    found = find_photographs("", 0, BoxFiles(str(tmp_path), str(path), str(tmp_path), str(path)))
+    files = BoxFiles(str(tmp_path), str(path), str(tmp_path), str(path))
+    found = find_labelled_images("", 0, files)
     stems = [each.stem for each in found if each.split == "train"]
     assert len(set(stems)) == len(names) and max(map(len, stems)) < 200 and stems[-1] == "d"

@@ -19,9 +19,9 @@ from darknet_face.images.contact_sheets import (
     encode_png,
     fit,
     font,
-    picture_name,
+    image_name,
     save_chart,
-    save_picture,
+    save_image,
 )
 
 
@@ -77,38 +77,38 @@ def test_a_long_title_is_set_smaller_and_a_long_caption_loses_its_beginning():
 
 def test_pictures_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "folder" / "sheet.png"
-    save_picture(str(path), plain(8, 9, (1, 2, 3)))
+    save_image(str(path), plain(8, 9, (1, 2, 3)))
     np.testing.assert_array_equal(np.asarray(Image.open(str(path))), plain(8, 9, (1, 2, 3)))
     folder = path.parent / "folder.png"
     folder.mkdir()
     with pytest.raises(IsADirectoryError) as error:
-        save_picture(str(folder), plain(8, 9, 0))
+        save_image(str(folder), plain(8, 9, 0))
     assert error.value.filename == str(folder)
     assert sorted(os.listdir(str(path.parent))) == ["folder.png", "sheet.png"]
     assert encode_png(Image.new("RGB", (3, 3))).startswith(b"\x89PNG")
 
 
 def test_names_under_which_no_picture_can_be_written(tmp_path):
-    assert picture_name("new/Sheet.PNG") == "new/Sheet.PNG"
+    assert image_name("new/Sheet.PNG") == "new/Sheet.PNG"
     (tmp_path / "folder.png").mkdir()
     for name in ("sheet.unknown", "sheet", str(tmp_path / "folder.png")):
         with pytest.raises(argparse.ArgumentTypeError, match=name):
-            picture_name(name)
+            image_name(name)
 
 
 @pytest.mark.parametrize("name", ["chart.png", "chart.jpg", "chart.jpeg"])
 def test_drawings_are_known_by_their_mark(tmp_path, name):
     path = str(tmp_path / name)
     check_drawing(path)
-    save_picture(path, plain(8, 9, 0))
+    save_image(path, plain(8, 9, 0))
     with pytest.raises(UserError, match="not a picture drawn by this program"):
         check_drawing(path)
     with pytest.raises(argparse.ArgumentTypeError, match="name another file"):
-        picture_name(path)
+        image_name(path)
     figure = Figure(figsize=(1, 1))
     save_chart(path, figure, 50)
-    assert picture_name(path) == path and Image.open(path).size == (50, 50)
-    save_picture(path, contact_sheet([plain(8, 9, 0)]))
+    assert image_name(path) == path and Image.open(path).size == (50, 50)
+    save_image(path, contact_sheet([plain(8, 9, 0)]))
     check_drawing(path)
 
 

@@ -9,7 +9,7 @@ from darknet_face.console import printable
 from darknet_face.images.decode import EXTENSIONS, VIDEO_EXTENSIONS
 
 
-class PassedOver:
+class Skipped:
     """Counts what a search passes over, by reason, with a few names for each."""
 
     EXAMPLES = 3
@@ -56,7 +56,7 @@ def find_images(folder, exclude=(), report=None):
     exclude : collection of str
         Real paths of files and folders to leave out without a report.
     report : callable of (str, str), optional
-        Called with the path of what is passed over and the reason, such as :meth:`PassedOver.add`:
+        Called with the path of what is passed over and the reason, such as :meth:`Skipped.add`:
         "hidden", "video", "unknown extension" or "unreadable folder: <cause>".
     """
     report = report or (lambda path, reason: None)

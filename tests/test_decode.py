@@ -16,7 +16,7 @@ from darknet_face.images.decode import (
     resize,
     upright_size,
 )
-from darknet_face.images.walk import PassedOver, find_images
+from darknet_face.images.find_images import Skipped, find_images
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)
@@ -311,10 +311,10 @@ def test_links_to_folders_are_followed_once(tmp_path):
                           ("neg/cats/up", ".."), ("neg/cats/here", "."), ("neg/self", "self"),
                           ("neg/gone", "nowhere"), ("neg/one.jpg", "../store/dogs/1.jpg")):
         os.symlink(target, str(tmp_path / place))
-    passed_over = PassedOver()
-    assert found_under(tmp_path / "neg", report=passed_over.add) == [
+    skipped = Skipped()
+    assert found_under(tmp_path / "neg", report=skipped.add) == [
         "one.jpg", "cats/2.jpg", "dogs/1.jpg"]
-    assert passed_over.counts == {"unknown extension": 2}
+    assert skipped.counts == {"unknown extension": 2}
 
 
 def test_what_is_passed_over_is_reported(tmp_path, monkeypatch):
@@ -328,22 +328,22 @@ def test_what_is_passed_over_is_reported(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    passed_over = PassedOver()
-    assert not passed_over
+    skipped = Skipped()
+    assert not skipped
     exclude = {os.path.realpath(str(tmp_path / "out"))}
-    assert found_under(tmp_path, report=passed_over.add, exclude=exclude) == ["a.jpg"]
-    assert passed_over.counts == {"video": 2, "unknown extension": 3, "hidden": 2,
+    assert found_under(tmp_path, report=skipped.add, exclude=exclude) == ["a.jpg"]
+    assert skipped.counts == {"video": 2, "unknown extension": 3, "hidden": 2,
                                   "unreadable folder: Permission denied": 1}
-    assert len(passed_over) == 8
+    assert len(skipped) == 8
     assert "2 video ({}, {})".format(
-        tmp_path / "film.mp4", tmp_path / "b" / "film.MOV") in str(passed_over)
+        tmp_path / "film.mp4", tmp_path / "b" / "film.MOV") in str(skipped)
 
 
 def test_passed_over_is_one_line_with_few_examples():
-    passed_over = PassedOver()
+    skipped = Skipped()
     for number in range(2000):
-        passed_over.add("odd\n{}.txt".format(number), "unknown extension")
-    assert str(passed_over) == (
+        skipped.add("odd\n{}.txt".format(number), "unknown extension")
+    assert str(skipped) == (
         "2,000 unknown extension (odd\\n0.txt, odd\\n1.txt, odd\\n2.txt, ...)")
 
 
@@ -356,6 +356,6 @@ def test_a_search_is_lazy_and_survives_deep_folders(tmp_path):
 
 
 def test_a_folder_that_is_not_there():
-    passed_over = PassedOver()
-    assert list(find_images("no/such/folder", report=passed_over.add)) == []
-    assert "No such file" in str(passed_over)
+    skipped = Skipped()
+    assert list(find_images("no/such/folder", report=skipped.add)) == []
+    assert "No such file" in str(skipped)
