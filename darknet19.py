@@ -41,7 +41,20 @@ LEAKY_SLOPE = 0.1
 BATCH_NORM_EPSILON = 1e-5
 
 
-def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_layers=0):
+def layers_of(width=1.0):
+    """The rows of :data:`LAYERS` with a share of every layer's filters, at least one each.
+
+    Parameters
+    ----------
+    width : float
+        The share, above 0; 1 is the network of the paper.
+    """
+    return tuple(layer if layer == MAX_POOL else (max(1, int(round(layer[0] * width))), layer[1])
+                 for layer in LAYERS)
+
+
+def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_layers=0,
+          width=1.0):
     """Add Darknet-19 to the graph that ``images`` is in.
 
     Variables are ``conv_<i>/kernel`` with ``gamma``, ``beta``, ``moving_mean`` and
@@ -62,6 +75,8 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
     fixed_layers : int
         The first so many convolutions are not trainable, and normalise by their moving averages
         in training too.
+    width : float
+        The share of every layer's filters; see :func:`layers_of`. The channels below are for 1.
 
     Returns
     -------
@@ -81,14 +96,14 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
         if size is not None and (size <= 0 or size % STRIDE):
             raise ValueError("input sizes are multiples of {}, not {}".format(STRIDE, size))
     with tf.get_default_graph().gradient_override_map(fast_gradients(training)):
-        return _layers(images, num_classes, training, momentum, fixed_layers)
+        return _add_layers(images, layers_of(width), num_classes, training, momentum, fixed_layers)
 
 
-def _layers(images, num_classes, training, momentum, fixed_layers):
+def _add_layers(images, layers, num_classes, training, momentum, fixed_layers):
     end_points = OrderedDict()
     net = images
     index = 0
-    for layer, following in zip(LAYERS, LAYERS[1:] + (None,)):
+    for layer, following in zip(layers, layers[1:] + (None,)):
         if layer == MAX_POOL:
             continue  # done with the convolution before it
         name = "conv_{}".format(index)
@@ -157,12 +172,14 @@ def _initializer():
     return tf.variance_scaling_initializer(scale=2.0, mode="fan_in")
 
 
-def variable_shapes(num_classes=NUM_CLASSES):
+def variable_shapes(num_classes=NUM_CLASSES, width=1.0):
     """Shape of every variable of the inference graph, by name.
 
     Parameters
     ----------
     num_classes : int
+    width : float
+        See :func:`layers_of`.
 
     Returns
     -------
@@ -171,7 +188,8 @@ def variable_shapes(num_classes=NUM_CLASSES):
     """
     shapes = OrderedDict()
     channels = 3
-    for index, (filters, size) in enumerate(CONVOLUTIONS):
+    convolutions = [layer for layer in layers_of(width) if layer != MAX_POOL]
+    for index, (filters, size) in enumerate(convolutions):
         shapes["conv_{}/kernel".format(index)] = (size, size, channels, filters)
         for part in ("gamma", "beta", "moving_mean", "moving_variance"):
             shapes["conv_{}/{}".format(index, part)] = (filters,)
@@ -181,7 +199,7 @@ def variable_shapes(num_classes=NUM_CLASSES):
     return shapes
 
 
-def layer_table(num_classes=NUM_CLASSES, size=224):
+def layer_table(num_classes=NUM_CLASSES, size=224, width=1.0):
     """What each layer costs at one input size.
 
     Parameters
@@ -189,6 +207,8 @@ def layer_table(num_classes=NUM_CLASSES, size=224):
     num_classes : int
     size : int
         Height and width of the input, a multiple of 32.
+    width : float
+        See :func:`layers_of`.
 
     Returns
     -------
@@ -199,7 +219,7 @@ def layer_table(num_classes=NUM_CLASSES, size=224):
     """
     rows = []
     channels, index = 3, 0
-    for layer in LAYERS + ((num_classes, 1),):
+    for layer in layers_of(width) + ((num_classes, 1),):
         if layer == MAX_POOL:
             size //= 2
             rows.append(dict(layer="max-pool", filters=channels, kernel=2, output=size,
@@ -223,10 +243,12 @@ def main():
     parser.add_argument("--classes", type=number_type(int, 1), default=2, help="output classes")
     parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
                         help="input height and width, a multiple of 32")
+    parser.add_argument("--width", type=number_type(float, 0.01, 4), default=1.0,
+                        help="share of every layer's filters; 1 is the network of the paper")
     args = parser.parse_args()
     if args.image_size % STRIDE:
         parser.error("--image-size is a multiple of {}".format(STRIDE))
-    rows = layer_table(args.classes, args.image_size)
+    rows = layer_table(args.classes, args.image_size, args.width)
     print("{:>10} {:>8} {:>7} {:>10} {:>12} {:>16}".format(
         "layer", "filters", "kernel", "output", "parameters", "operations"))
     for row in rows:

@@ -57,6 +57,20 @@ def test_the_graph_has_what_the_table_says(classes):
     assert end_points["class_map"].shape.as_list() == [None, 7, 7, classes]
 
 
+@pytest.mark.parametrize("width", [0.125, 0.25, 0.3])
+def test_a_narrow_network_has_that_share_of_every_layers_filters(width):
+    with tf.Graph().as_default():
+        _, end_points = darknet19.build(
+            tf.placeholder(tf.float32, [None, 64, 64, 3]), width=width)
+        shapes = {each.op.name: tuple(each.shape.as_list()) for each in tf.global_variables()}
+    assert shapes == darknet19.variable_shapes(width=width)
+    for whole, part in zip(darknet19.layer_table(), darknet19.layer_table(width=width)):
+        is_classifier = whole["layer"] == darknet19.CLASSIFIER
+        assert part["filters"] == (2 if is_classifier else round(whole["filters"] * width))
+    assert end_points["trunk"].shape.as_list() == [None, 2, 2, round(1024 * width)]
+    assert min(layer[0] for layer in darknet19.layers_of(0.01) if layer != darknet19.MAX_POOL) == 1
+
+
 def test_operations_as_tensorflow_counts_them():
     """An independent count: TensorFlow's profiler over the convolutions of a batch of one."""
     with tf.Graph().as_default() as graph:
@@ -142,6 +156,7 @@ def test_command_prints_the_totals(run_script):
     assert "20,842,376" in outcome.out
     assert "5,58" in outcome.out.splitlines()[-1].split()[-1]
     assert run_script(darknet19, "--image-size", 100).code == 2
+    assert "1,241,962" in run_script(darknet19, "--width", 0.25).out.splitlines()[-1]
 
 
 def test_pooling_before_the_activation_changes_no_bit(tiny_model):
@@ -166,7 +181,8 @@ def test_gradients_are_tensorflows(monkeypatch):
     rng = np.random.RandomState(0)
     pictures = rng.rand(2, 32, 32, 3).astype(np.float32)
     gradients = {}
-    for name, override in (("own", {"Conv2D": "Conv2DByConv2D"}), ("tensorflow", {})):
+    for name, override in (("own", {"Conv2D": darknet19._registered_gradient()}),
+                           ("tensorflow", {})):
         monkeypatch.setattr(darknet19, "fast_gradients", lambda _, override=override: override)
         with tf.Graph().as_default(), tf.Session() as session:
             tf.set_random_seed(0)
