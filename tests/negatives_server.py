@@ -52,8 +52,8 @@ class PictureServer:
         Name -> key of FAULTS. ``"503 once"`` and the like fail at the first request only.
     hits, served : collections.Counter
         Requests, and complete and correct responses, by name; "search" counts searches.
-    agents, cookies : set of str
-        The User-Agents and the cookies seen.
+    agents, cookies, credentials : set of str
+        The User-Agents, cookies and Authorization headers seen.
     connections : int
     search_faults : dict of (str, int) to callable
         (query, page number from 0) -> a function of the handler that answers instead.
@@ -65,7 +65,8 @@ class PictureServer:
     def __init__(self):
         self.pictures, self.faults, self.results = {}, {}, collections.OrderedDict()
         self.hits, self.served = collections.Counter(), collections.Counter()
-        self.agents, self.cookies, self.connections = set(), set(), 0
+        self.agents, self.cookies, self.credentials = set(), set(), set()
+        self.connections = 0
         self.search_faults = {}
         self.page_size = 50
         self.repeats = False
@@ -125,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         options = {key: values[0] for key, values in parse_qs(address.query).items()}
         site.agents.add(self.headers["User-Agent"])
         site.cookies.update(self.headers.get_all("Cookie", []))
+        site.credentials.update(self.headers.get_all("Authorization", []))
         with contextlib.suppress(OSError):
             if address.path == "/w/api.php":
                 self._search(options["gsrsearch"].replace("filetype:bitmap ", "", 1),
@@ -424,6 +426,7 @@ FAULTS = {
     "redirect to a private network": _redirect("http://10.0.0.1/a.jpg"),
     "redirect to metadata": _redirect("http://169.254.169.254/latest/meta-data/"),
     "redirect to file": _redirect("file:///etc/hostname"),
+    "redirect with a password": _redirect("http://user:secret@127.0.0.1/{}"),
     "redirect to nowhere": _redirect("http://"),
     "noai": lambda handler, body: handler.send_body(body, {"X-Robots-Tag": "noindex, noai"}),
     "noimageai": lambda handler, body: handler.send_body(

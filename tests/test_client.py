@@ -164,6 +164,26 @@ def test_retry_after_is_understood_in_both_forms():
         assert seconds(nonsense) in (None, 0, 6 * 3600)
 
 
+def test_no_server_gets_a_password(server, run, tmp_path, monkeypatch):
+    """Neither that which ~/.netrc has for its name, nor one out of an address."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password secret\n"
+                     "machine secret.example login user password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert requests.utils.get_netrc_auth(server.url) == ("user", "secret")
+    fill(server, "dog", range(4))
+    fill(server, "dog", [4], "redirect with a password")
+    assert run("--queries", "dog")[0] == 0
+    assert causes(tmp_path) == {"4.jpg": "not an http(s) address"}
+    assert len(kept(tmp_path)) == 4
+    polite = client.PoliteClient("tests@example.org", 5000, 1, {"loopback"}, PATIENCE)
+    # requests 2.31 takes the name before the colon for the host whose password to send.
+    with pytest.raises(client.Refused, match="not an http"):
+        polite.get_picture(server.url.replace("//", "//secret.example:@") + "/0.jpg", 10 ** 6)
+    assert server.credentials == set()
+
+
 def test_no_cookies_are_kept(server, run, tmp_path):
     fill(server, "dog", range(20), "cookies")
     run("--queries", "dog")

@@ -138,14 +138,18 @@ class _RateLimiter:
 
 
 class _Session(requests.Session):
-    """A session that keeps no cookies and leaves redirects to its caller.
+    """A session without cookies and credentials that leaves redirects to its caller.
 
-    requests would read the whole body of a redirect, however long, before following it.
+    requests would read the whole body of a redirect, however long, before following it. And it
+    would send the password that ``~/.netrc`` has for a host to any server of that name.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
+        # Any authentication of our own keeps requests from looking for one. trust_env = False would
+        # do so too, but turn off the environment's proxies as well.
+        self.auth = lambda request: request
 
     def get_redirect_target(self, resp):
         return None
@@ -410,12 +414,17 @@ def _short_int(digits):
 
 
 def is_web_address(url, longest=MAX_URL):
-    """Whether a string is an http or https address with a host, of at most ``longest`` letters."""
+    """Whether a string is an http or https address of a host, of at most ``longest`` letters.
+
+    An address with a user name or password is not: no server needs one from us.
+    """
     if len(url) > longest or re.search(r"[\x00-\x20\x7f]", url):
         return False
     try:
+        url.encode("utf-8")  # no halves of surrogate pairs, which JSON can carry
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+                and "@" not in parts.netloc)
     except ValueError:
         return False
 
