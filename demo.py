@@ -49,7 +49,7 @@ def run(step):
 
 
 def report():
-    """Print the figures of both tests side by side and compare them."""
+    """Print the metrics of both tests side by side and compare them."""
     frozen, fresh = (read_json(os.path.join(MODEL, name + "_metrics.json"))
                      for name in ("test", "inference"))
     rows = [(name.replace("_", " "), "{:.4f}".format(frozen[name]), "{:.4f}".format(fresh[name]))

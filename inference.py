@@ -1,6 +1,6 @@
 """Classify pictures, or measure on the test lists, with the extracted weights.
 
-    python inference.py                            # the test lists, the same figures as test.py
+    python inference.py                            # the test lists, the same metrics as test.py
     python inference.py photo.jpg pictures/        # prints a line per picture
     python inference.py pictures/ --csv out.csv    # also a table; --resume continues it
     python inference.py 'pictures/**/*.webp' --json - --sort-into sorted
@@ -189,7 +189,7 @@ def _parser():
                         help="images per batch")
     parser.add_argument("--json", metavar="FILE",
                         help="with named pictures: write one JSON object per line, - for standard "
-                             "output; with the test lists: write the figures (default: "
+                             "output; with the test lists: write the metrics (default: "
                              "inference_metrics.json in the model directory)")
     add_source_arguments(parser)
     add_evaluation_arguments(parser)
@@ -248,7 +248,7 @@ def _parse_arguments():
     if args.resume and args.csv in (None, "-"):
         parser.error("--resume continues a --csv FILE: name it")
     if not args.named and args.json == "-":
-        parser.error("--json - is for named pictures; the figures of the test lists need a file")
+        parser.error("--json - is for named pictures; the metrics of the test lists need a file")
     _check_outputs(parser, args)
     return args
 

@@ -2,9 +2,9 @@
 
     python test.py                                      # the frozen graph in saved_models
     python test.py --weights released --at-fpr 0.01     # another model; also at 1 % false positives
-    python test.py --report report --robustness         # also report/index.html with all figures
+    python test.py --report report --robustness         # also report/index.html with all metrics
     python test.py --faces my/faces --non-faces my/others     # two folders instead of the lists
-    mpirun -np 2 python test.py                         # shared by two ranks, the same figures
+    mpirun -np 2 python test.py                         # shared by two ranks, the same metrics
 
 A frozen graph is run as it is. Other files of weights are loaded into a new graph. Prints a table
 and writes ``test_metrics.json`` in the model directory.
@@ -95,7 +95,7 @@ def _parser():
                         help="folder with the frozen graph")
     add_weights_argument(parser, "darknet19_frozen.pb in the model directory", "--model")
     parser.add_argument("--json", metavar="FILE",
-                        help="the file for the figures (default: test_metrics.json in the model "
+                        help="the file for the metrics (default: test_metrics.json in the model "
                              "directory)")
     parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
                         help="images per batch")

@@ -21,7 +21,7 @@ import os
 
 import numpy as np
 
-from clr import cyclical_learning_rate, gradual_warmup
+from clr import POLICIES, cyclical_learning_rate, gradual_warmup, linear_learning_rate
 from darknet19 import NUM_CLASSES, build
 from darknet_face.evaluation.metrics import measure, score_split
 from darknet_face.evaluation.operating_point import choose_operating_point
@@ -36,6 +36,7 @@ from darknet_face.runtime.session import (
 )
 from darknet_face.training.freezing import freeze_best
 from darknet_face.training.history import is_out_of_patience, report_epoch, report_gain, start_row
+from darknet_face.training.initial_weights import hint
 from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.lock import locked
 from darknet_face.training.meter import Meter
@@ -47,7 +48,6 @@ from darknet_face.training.settings import from_command_line
 from darknet_face.training.stop import StopSignal
 from darknet_face.training.summaries import EventLog, batch_summary, preview
 from darknet_face.training.validation import Validator, score_batches
-from darknet_face.training.warm_start import hint
 from darknet_face.training.workers import BatchLoader
 from utils import UserError, cli, warn
 
@@ -151,6 +151,12 @@ def cyclical_rate(settings, schedule):
     return rate
 
 
+def build_range_test_graph(settings, steps):
+    """The training graph whose learning rate rises from 0 to ``max_lr`` over so many steps."""
+    return build_training_graph(
+        settings, lambda step: linear_learning_rate(step, 0, settings.max_lr, steps))
+
+
 def train_one_epoch(session, net, feeds, after_step):
     """Train a step on each batch.
 
@@ -176,15 +182,15 @@ def train_one_epoch(session, net, feeds, after_step):
 
 
 def evaluate(classifier, split, loader, batch_size):
-    """Measure a classifier on validation pictures, as they are and disturbed.
+    """Measure a classifier on validation images, as they are and augmented.
 
     Parameters
     ----------
     classifier : darknet_face.engines.tensorflow_classifier.Classifier
     split : Split
     loader : BatchLoader
-        With the same pictures, disturbed like training pictures, under the name ``val``. They are
-        disturbed the same way every time.
+        With the same images, augmented like training images, under the name ``val``; they are
+        augmented the same way every time.
     batch_size : int
 
     Returns
@@ -199,10 +205,10 @@ def evaluate(classifier, split, loader, batch_size):
               "disturbed": score_batches(classifier, loader, "val")}
     row = {}
     for prefix, (labels, probabilities) in scores.items():
-        figures = measure(labels, probabilities)
-        row[prefix + "_loss"] = figures["log_loss"]
+        metrics = measure(labels, probabilities)
+        row[prefix + "_loss"] = metrics["log_loss"]
         for name in ("accuracy", "false_positive_rate", "false_negative_rate", "roc_auc"):
-            row["{}_{}".format(prefix, name)] = figures[name]
+            row["{}_{}".format(prefix, name)] = metrics[name]
     return row, scores
 
 
@@ -282,7 +288,8 @@ class Trainer:
             return False
         if distributed.rank() == 0:
             print("stopping after epoch {:.0f}: {} epochs without a better {} (--patience)".format(
-                self.rows[-1]["epoch"], settings.patience, settings.best_by.replace("_", " ")),
+                self.rows[-1]["epoch"], settings.patience,
+                "augmented loss" if settings.best_by == "disturbed_loss" else "validation loss"),
                 flush=True)
         return True
 
@@ -386,7 +393,7 @@ def read_mixtures(data_dir, sources):
 
 
 def batch_sources(settings, mixtures, schedule):
-    """The training batches of this rank, and the validation pictures, disturbed alike."""
+    """The training batches of this rank, and the validation images, augmented alike."""
     return {
         "train": TrainingBatches(mixtures["train"], settings.batch_size, settings.image_size,
                                  settings.seed, settings.augment, schedule, distributed.rank()),
@@ -406,7 +413,7 @@ def run(settings, mixtures):
         print(advice, flush=True)
     with BatchLoader(sources, settings.workers) as loader:
         if settings.lr_range_test:
-            range_test(settings, loader, build_training_graph)
+            range_test(settings, loader, build_range_test_graph)
         else:
             trainer = Trainer(settings, plan, splits["val"], loader, StopSignal())
             trainer.run()
@@ -421,7 +428,7 @@ def run(settings, mixtures):
 @cli
 @distributed.job
 def main():
-    settings = from_command_line()
+    settings = from_command_line(POLICIES)
     check_precision(settings.precision)
     if settings.preview:
         preview(settings)

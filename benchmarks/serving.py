@@ -129,7 +129,7 @@ def _parser():
                         help="what the clients send (default: scikit-image's photographs)")
     parser.add_argument("--url", help="a server that runs already; --search and --weights are its "
                                       "own then")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    parser.add_argument("--json", metavar="FILE", help="also write the metrics there")
     return parser
 
 

@@ -8,8 +8,8 @@ import pytest
 import test as test_script
 from darknet_face.classify.sliding_window import WindowSearch, zooms_of
 from darknet_face.evaluation.by_source import (
-    figures_by_source,
     format_by_source,
+    mistakes_by_source,
     score_by_search,
     union,
 )
@@ -25,7 +25,7 @@ def test_rows_by_hand():
     paths = ["f1", "f2", "f3", "n1", "n2", "n3"]
     scores = Scores(paths, np.array([0, 0, 0, 1, 1, 1]),
                     np.array([0.9, 0.4, 0.6, 0.7, 0.2, 0.1]), 1)
-    rows = figures_by_source(scores, splits)
+    rows = mistakes_by_source(scores, splits)
     assert [(row["source"], row["class"], row["pictures"], row["mistakes"]) for row in rows] == [
         ("a", "faces", 3, 1), ("a", "non-faces", 1, 1), ("b", "non-faces", 2, 0)]
     assert rows[0]["rate"] == pytest.approx(1 / 3)

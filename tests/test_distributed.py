@@ -176,7 +176,7 @@ def test_rank_0_alone_writes(two_ranks):
 
 
 def test_validation_of_two_ranks_is_that_of_one(two_ranks, few, tmp_path):
-    """The figures in the history against those of one process on the same checkpoint."""
+    """The metrics in the history against those of one process on the same checkpoint."""
     work = str(tmp_path / "work")
     shutil.copytree(two_ranks[0], work)
     rows = []
@@ -329,7 +329,7 @@ def test_two_ranks_measure_what_one_does(tiny_model, few, tmp_path):
         save_list(os.path.join(data, name), list(paths) + [str(tmp_path / ("gone-" + name))])
     for script, model in (("test.py", ("--model", tiny_model.pb)),
                           ("inference.py", ("--weights", tiny_model.npz, "--image-size", "32"))):
-        figures = []
+        metrics = []
         for ranks in (1, 2):
             path = str(tmp_path / "{}-{}.json".format(script, ranks))
             ended = run(ranks, os.path.join(ROOT, script), "--data-dir", data, *model,
@@ -337,9 +337,9 @@ def test_two_ranks_measure_what_one_does(tiny_model, few, tmp_path):
             assert ended.returncode == 0, ended.stderr
             assert ended.stdout.count("accuracy") == 1
             with open(path) as stream:
-                figures.append(json.load(stream))
-        assert figures[0]["images"] == 18 and figures[0]["skipped"] == 2
-        assert figures[0] == figures[1]
+                metrics.append(json.load(stream))
+        assert metrics[0]["images"] == 18 and metrics[0]["skipped"] == 2
+        assert metrics[0] == metrics[1]
 
 
 def test_two_ranks_classify_each_file_once_in_order(tiny_model, sample_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn's, formulas worked by hand, and the real data's bookkeeping."""
+"""Metrics against scikit-learn's, formulas worked by hand, and the real data's bookkeeping."""
 
 import json
 
@@ -22,22 +22,22 @@ def scored():
 
 
 @pytest.mark.parametrize("threshold", [0.25, 0.5, 0.9])
-def test_figures_equal_scikit_learns(scored, threshold):
+def test_metrics_equal_scikit_learns(scored, threshold):
     labels, scores = scored
-    figures = measure(labels, scores, threshold)
+    metrics = measure(labels, scores, threshold)
     truth, guess = labels == 0, scores >= threshold
-    assert figures["accuracy"] == sklearn_metrics.accuracy_score(truth, guess)
-    assert figures["precision"] == sklearn_metrics.precision_score(truth, guess)
-    assert figures["recall"] == sklearn_metrics.recall_score(truth, guess)
-    assert figures["f1"] == sklearn_metrics.f1_score(truth, guess)
-    assert figures["roc_auc"] == sklearn_metrics.roc_auc_score(truth, scores)
-    assert figures["average_precision"] == sklearn_metrics.average_precision_score(truth, scores)
-    assert figures["false_positive_rate"] == guess[~truth].mean()
-    assert figures["false_negative_rate"] == pytest.approx(1 - guess[truth].mean())
-    assert figures["confusion_matrix"] == [
+    assert metrics["accuracy"] == sklearn_metrics.accuracy_score(truth, guess)
+    assert metrics["precision"] == sklearn_metrics.precision_score(truth, guess)
+    assert metrics["recall"] == sklearn_metrics.recall_score(truth, guess)
+    assert metrics["f1"] == sklearn_metrics.f1_score(truth, guess)
+    assert metrics["roc_auc"] == sklearn_metrics.roc_auc_score(truth, scores)
+    assert metrics["average_precision"] == sklearn_metrics.average_precision_score(truth, scores)
+    assert metrics["false_positive_rate"] == guess[~truth].mean()
+    assert metrics["false_negative_rate"] == pytest.approx(1 - guess[truth].mean())
+    assert metrics["confusion_matrix"] == [
         [(truth & guess).sum(), (truth & ~guess).sum()],
         [(~truth & guess).sum(), (~truth & ~guess).sum()]]
-    assert json.loads(json.dumps(figures)) == figures
+    assert json.loads(json.dumps(metrics)) == metrics
 
 
 def test_wilson_interval():
@@ -141,7 +141,7 @@ def test_a_bad_file_is_left_out_and_counted(sample_dir, tmp_path, capsys):
     assert mixed.paths == clean.paths
     np.testing.assert_array_equal(mixed.face_probabilities, clean.face_probabilities)
     np.testing.assert_array_equal(mixed.labels, split.labels)
-    assert "1 files did not decode" in metrics.format_table(metrics.figures_of(mixed))
+    assert "1 files did not decode" in metrics.format_table(metrics.measure_scores(mixed))
 
 
 def test_no_readable_face_is_an_error(sample_dir, tmp_path):

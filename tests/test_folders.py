@@ -24,7 +24,7 @@ def folders(sample_dir, tmp_path, monkeypatch):
     return "--faces", "faces", "--non-faces", "others"
 
 
-def test_the_figures_are_those_of_lists_of_the_same_pictures(
+def test_the_metrics_are_those_of_lists_of_the_same_pictures(
         run_script, folders, sample_dir, slim_model):
     options = ("--weights", slim_model.npz, "--json")
     outcome = run_script(test_script, *folders + options + ("mine.json", "--report", "report"))

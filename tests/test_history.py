@@ -35,7 +35,7 @@ def with_start(rows):
     return [history.start_row(validation)] + rows
 
 
-def test_the_row_of_start_weights_has_no_figures_of_training(with_start, tmp_path):
+def test_the_row_of_start_weights_has_no_metrics_of_training(with_start, tmp_path):
     path = str(tmp_path / "history.csv")
     history.write_history(path, with_start)
     read = history.read_history(path)

@@ -158,20 +158,20 @@ def test_the_released_model_stands_in(run_script, tiny_model, pictures, tmp_path
     assert row["face_probability"] == pytest.approx(float(truth(image[np.newaxis])[0, 0]), abs=1e-5)
 
 
-def test_both_scripts_find_the_same_figures(infer, run_script, sample_dir, tiny_model):
+def test_both_scripts_find_the_same_metrics(infer, run_script, sample_dir, tiny_model):
     assert infer("--data-dir", sample_dir, "--at-fpr", 0.1).code == 0
     assert run_script(test_script, "--data-dir", sample_dir, "--model-dir", tiny_model.folder,
                       "--at-fpr", 0.1).code == 0
-    figures = []
+    metrics = []
     for name in ("test_metrics.json", "inference_metrics.json"):
         with open(os.path.join(tiny_model.folder, name)) as stream:
-            figures.append(json.load(stream))
-    assert figures[0]["images"] == 40
+            metrics.append(json.load(stream))
+    assert metrics[0]["images"] == 40
     for name in ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
                  "log_loss", "confusion_matrix", "accuracy_interval"):
-        np.testing.assert_allclose(figures[0][name], figures[1][name], atol=1e-5, err_msg=name)
-    assert figures[0]["at_false_positive_rate"]["recall"] == pytest.approx(
-        figures[1]["at_false_positive_rate"]["recall"])
+        np.testing.assert_allclose(metrics[0][name], metrics[1][name], atol=1e-5, err_msg=name)
+    assert metrics[0]["at_false_positive_rate"]["recall"] == pytest.approx(
+        metrics[1]["at_false_positive_rate"]["recall"])
 
 
 def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, tiny_model):

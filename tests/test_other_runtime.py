@@ -74,16 +74,16 @@ def test_plain_pickle_reads_the_hand_off(written, name):
             np.testing.assert_array_equal(array, expected["{}/{}".format(layer, part)])
 
 
-def test_the_frozen_graph_gives_the_same_figures(written, few, run_script, tmp_path):
-    path = str(tmp_path / "figures.json")
+def test_the_frozen_graph_gives_the_same_metrics(written, few, run_script, tmp_path):
+    path = str(tmp_path / "metrics.json")
     outcome = run_script(test_script, "--model-dir", written, "--data-dir", few, "--json", path)
     assert (outcome.code, outcome.err) == (0, "")
-    figures = []
+    metrics = []
     for name in (path, os.path.join(written, "test_metrics.json")):
         with open(name) as stream:
-            figures.append(json.load(stream))
+            metrics.append(json.load(stream))
     for name in ("accuracy", "roc_auc", "log_loss", "average_precision"):
-        assert figures[0][name] == pytest.approx(figures[1][name], abs=1e-5)
+        assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-5)
 
 
 def test_the_saved_model_gives_the_same_answers(written, few):

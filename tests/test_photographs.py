@@ -36,7 +36,7 @@ def test_shares_at_a_rate_of_false_positives():
 def test_another_file_is_kept(run_script, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     outcome = run_script(photographs, "--data-dir", tmp_path, "--json", tmp_path / "photo.jpg")
-    assert outcome.code == 2 and "photo.jpg: not a file of figures" in outcome.err
+    assert outcome.code == 2 and "photo.jpg: not a file of metrics" in outcome.err
     assert (tmp_path / "photo.jpg").read_bytes() == b"\xff\xd8\xff"
 
 

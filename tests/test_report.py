@@ -1,4 +1,4 @@
-"""The report: figures that agree, a page that is valid, whole, and loads nothing from elsewhere."""
+"""The report: metrics that agree, a page that is valid, whole, and loads nothing from elsewhere."""
 
 import base64
 import io
@@ -67,7 +67,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, sample_dir, tiny_model):
-    """test.py with all its options: the report's folder, what was printed, and the figures."""
+    """test.py with all its options: the report's folder, what was printed, and the metrics."""
     folder = str(tmp_path_factory.mktemp("report"))
     command = ["test.py", "--data-dir", sample_dir, "--model-dir", tiny_model.folder, "--report",
                folder, "--robustness", "--at-fpr", "0.2", "--json",
@@ -92,16 +92,16 @@ def test_json_agrees_with_scikit_learn(made, truth):
     _, content, _ = made
     _, scores = truth
     is_face = scores.labels == 0
-    figures = content["figures"]
+    metrics = content["figures"]
     called = scores.face_probabilities >= 0.5
-    assert figures["accuracy"] == sklearn_metrics.accuracy_score(is_face, called)
-    assert figures["roc_auc"] == pytest.approx(
+    assert metrics["accuracy"] == sklearn_metrics.accuracy_score(is_face, called)
+    assert metrics["roc_auc"] == pytest.approx(
         sklearn_metrics.roc_auc_score(is_face, scores.face_probabilities), abs=1e-9)
-    assert figures["average_precision"] == pytest.approx(
+    assert metrics["average_precision"] == pytest.approx(
         sklearn_metrics.average_precision_score(is_face, scores.face_probabilities), abs=1e-9)
-    assert len(figures["robustness"]) == 12
+    assert len(metrics["robustness"]) == 12
     with open(os.path.join(made[0], "metrics.json")) as stream:
-        assert json.load(stream) == figures
+        assert json.load(stream) == metrics
 
 
 def test_json_lists_every_mistake_the_most_confident_first(made, truth):
@@ -136,7 +136,7 @@ def test_page_is_valid_and_self_contained(made):
     assert all(attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg")
 
 
-def test_page_shows_charts_figures_and_mistakes(made):
+def test_page_shows_charts_metrics_and_mistakes(made):
     _, content, text = made
     page = Page(text)
     assert {"confusion", "histogram", "roc", "precision-recall", "reliability", "categories",
@@ -167,7 +167,7 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
         shutil.copy(source, name)
     scores = Scores(names, np.array([0, 1, 1]), np.array([0.2, 0.9, 0.8]), 0)
     folder = str(tmp_path / "report")
-    report.write_report(folder, "model", scores, metrics.figures_of(scores))
+    report.write_report(folder, "model", scores, metrics.measure_scores(scores))
     with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
         text = stream.read()
     page = Page(text)
@@ -181,7 +181,7 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
 def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
     split = load_split(sample_dir, "test")
     scores = Scores(list(split.paths), split.labels, np.where(split.labels == 0, 1.0, 0.0), 0)
-    measured = metrics.figures_of(scores)
+    measured = metrics.measure_scores(scores)
     measured["at_false_positive_rate"] = metrics.threshold_at(
         scores.labels, scores.face_probabilities, 0.0)
     report.write_report(str(tmp_path), "model", scores, measured)
@@ -221,7 +221,7 @@ def test_training_curve_of_the_model(tmp_path, sample_dir):
     model = train_record(str(tmp_path))
     found = find_provenance(model, sample_dir, str(tmp_path))
     assert found.epoch == 3 and len(found.history) == 4
-    report.write_report(str(tmp_path), model, scores, metrics.figures_of(scores), None, found)
+    report.write_report(str(tmp_path), model, scores, metrics.measure_scores(scores), None, found)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and "training" in page.ids
     model = train_record(str(tmp_path), val_loss=0.2)
@@ -263,26 +263,26 @@ def test_no_other_file_is_replaced(run_script, sample_dir, tiny_model, tmp_path,
     assert name + ": not a folder" in outcome.err.splitlines()[-1]
 
 
-def test_figures_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_path):
+def test_metrics_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_path):
     arguments = ("--data-dir", sample_dir, "--model-dir", tiny_model.folder, "--json")
     photograph = tmp_path / "photo.png"
     shutil.copy(load_split(sample_dir, "test").faces[0], str(photograph))
     before = photograph.read_bytes()
     outcome = run_script(test_script, *arguments, photograph)
-    assert outcome.code == 2 and "photo.png: not a file of figures" in outcome.err.splitlines()[-1]
+    assert outcome.code == 2 and "photo.png: not a file of metrics" in outcome.err.splitlines()[-1]
     assert photograph.read_bytes() == before
     boxes = tmp_path / "boxes.json"  # COCO's format, indented
     boxes.write_text(json.dumps({"images": [], "annotations": []}, indent=2))
     outcome = run_script(test_script, *arguments, boxes)
-    assert outcome.code == 2 and "boxes.json: not a file of figures" in outcome.err
+    assert outcome.code == 2 and "boxes.json: not a file of metrics" in outcome.err
     for _ in range(2):
-        assert run_script(test_script, *arguments, tmp_path / "figures.json").code == 0
+        assert run_script(test_script, *arguments, tmp_path / "metrics.json").code == 0
 
 
 def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
     names = ["gone/{}.png".format(number) for number in range(4)]
     scores = Scores(names, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
-    report.write_report(str(tmp_path), "model", scores, metrics.figures_of(scores))
+    report.write_report(str(tmp_path), "model", scores, metrics.measure_scores(scores))
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and " ".join(page.text).count("no longer readable") == 4
     assert capsys.readouterr().err.count("no such file") == 4
@@ -291,7 +291,7 @@ def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
 def test_long_and_wide_names_of_categories_fit(recwarn):
     """The labels stand left of their axis, also in the fonts of a browser."""
     scores = Scores([""] * 4, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
-    measured = metrics.figures_of(scores)
+    measured = metrics.measure_scores(scores)
     measured["false_positives_by_category"] = [
         {"category": name, "false_positives": 3, "images": 1000, "rate": 0.003}
         for name in ("\u6f22" * 40, "x" * 200, "ab", "\u6f22\u5b57$a$")]

@@ -1,4 +1,4 @@
-"""Disturbances do what their names say, and the table measures them on the right pictures."""
+"""Corruptions do what their names say, and the table measures them on the right pictures."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from darknet_face.console import UserError
 from darknet_face.evaluation import metrics, robustness
-from darknet_face.evaluation.robustness import DISTURBANCES
+from darknet_face.evaluation.robustness import CORRUPTIONS
 from darknet_face.images.decode import read_image, resize
 from darknet_face.images.file_lists import load_split
 
@@ -21,15 +21,15 @@ def picture():
     return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", list(DISTURBANCES))
+@pytest.mark.parametrize("name", list(CORRUPTIONS))
 def test_shape_type_and_repeatability(picture, name):
     before = picture.copy()
-    once, again = DISTURBANCES[name](picture), DISTURBANCES[name](picture)
+    once, again = CORRUPTIONS[name](picture), CORRUPTIONS[name](picture)
     assert once.shape == picture.shape and once.dtype == np.uint8
     np.testing.assert_array_equal(once, again)
     np.testing.assert_array_equal(picture, before)
     if name not in ("as it is", "shrunk to 96 px"):
-        assert np.abs(once.astype(int) - picture).mean() > 0.3, "it must disturb"
+        assert np.abs(once.astype(int) - picture).mean() > 0.3, "it must change something"
 
 
 def test_grey_equals_pillows(picture):
@@ -60,9 +60,9 @@ def test_jpeg_is_about_pillows_at_the_same_quality(picture):
 def test_shrinking_leaves_nothing_finer():
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::2] = 254  # the finest pattern there is
-    shrunk = DISTURBANCES["shrunk to 32 px"](stripes)
+    shrunk = CORRUPTIONS["shrunk to 32 px"](stripes)
     assert shrunk.std() < 50 < stripes.std()
-    np.testing.assert_array_equal(DISTURBANCES["shrunk to 96 px"](stripes), stripes)
+    np.testing.assert_array_equal(CORRUPTIONS["shrunk to 96 px"](stripes), stripes)
 
 
 def spot(row, column, radius=4):
@@ -85,15 +85,15 @@ def center_of_light(image):
 ])
 def test_where_things_move(name, expected):
     """From row 50, column 60; the middle of the picture is at 50, 50."""
-    moved = DISTURBANCES[name](spot(50, 60))
+    moved = CORRUPTIONS[name](spot(50, 60))
     np.testing.assert_allclose(center_of_light(moved), expected, atol=0.6)
 
 
 def test_what_a_move_uncovers_is_grey():
     white = np.full((100, 100, 3), 255, np.uint8)
-    out = DISTURBANCES["zoomed out, to a half"](white)
+    out = CORRUPTIONS["zoomed out, to a half"](white)
     assert (out[:23] == 128).all() and (out[27:73, 27:73] == 255).all()
-    right = DISTURBANCES["shifted right by 1/5"](white)
+    right = CORRUPTIONS["shifted right by 1/5"](white)
     assert (right[:, :19] == 128).all() and (right[:, 21:] == 255).all()
 
 
@@ -111,18 +111,18 @@ def test_the_table_against_a_plain_loop(sample_dir):
     split = load_split(sample_dir, "test")
     classifier = ColourClassifier()
     scores = metrics.score_split(classifier, split)
-    rows = robustness.measure_disturbed(classifier, scores, batch_size=7)
-    assert [row["disturbance"] for row in rows] == list(DISTURBANCES)
-    undisturbed = metrics.measure(scores.labels, scores.face_probabilities)
-    assert rows[0] == dict(undisturbed, disturbance="as it is")
-    moved = np.stack([DISTURBANCES["shifted up by 1/5"](resize(read_image(path), 32, 32))
+    rows = robustness.measure_corrupted(classifier, scores, batch_size=7)
+    assert [row["disturbance"] for row in rows] == list(CORRUPTIONS)
+    clean = metrics.measure(scores.labels, scores.face_probabilities)
+    assert rows[0] == dict(clean, disturbance="as it is")
+    moved = np.stack([CORRUPTIONS["shifted up by 1/5"](resize(read_image(path), 32, 32))
                       for path in split.paths])
     expected = metrics.measure(split.labels, classifier(moved)[:, 0])
-    row = rows[list(DISTURBANCES).index("shifted up by 1/5")]
+    row = rows[list(CORRUPTIONS).index("shifted up by 1/5")]
     for name, value in expected.items():
         assert row[name] == value
     table = robustness.format_robustness(rows)
-    assert len(table.splitlines()) == 1 + len(DISTURBANCES)
+    assert len(table.splitlines()) == 1 + len(CORRUPTIONS)
     assert "{:.4f}".format(expected["accuracy"]) in table.splitlines()[10]
 
 
@@ -130,5 +130,5 @@ def test_pictures_that_vanish_in_between(capsys):
     """Scored once, then gone: one line, and no mean of nothing."""
     scores = metrics.Scores(["gone/1.png", "gone/2.png"], np.array([0, 1]), np.array([0.9, 0.1]), 0)
     with pytest.raises(UserError, match="no image of class FACE decodes"):
-        robustness.measure_disturbed(ColourClassifier(), scores)
+        robustness.measure_corrupted(ColourClassifier(), scores)
     assert capsys.readouterr().err.count("no such file") == 2

@@ -162,9 +162,9 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tm
     assert rows == history(killed)
     assert [(row["epoch"], row["step"], row["train_loss"]) for row in rows][0] == ("0", "0", "")
     scores = score_split(classifier_from_weights(slim_model.weights, 32), load_split(few, "val"))
-    figures = measure(scores.labels, scores.face_probabilities)
-    assert float(rows[0]["val_loss"]) == pytest.approx(figures["log_loss"], abs=1e-5)
-    assert float(rows[0]["val_accuracy"]) == figures["accuracy"]
+    metrics = measure(scores.labels, scores.face_probabilities)
+    assert float(rows[0]["val_loss"]) == pytest.approx(metrics["log_loss"], abs=1e-5)
+    assert float(rows[0]["val_accuracy"]) == metrics["accuracy"]
     with open(os.path.join(whole, "model", "darknet19_frozen.json")) as stream:
         record = json.load(stream)
     assert record["pictures"] == {"train": [16, 16], "val": [8, 8]}
@@ -183,7 +183,7 @@ def test_nothing_worse_than_the_start_is_frozen(run_script, few, trained, tmp_pa
     for _ in range(2):
         outcome = run_here(run_script, few, str(tmp_path / "ruined"), *options)
         assert outcome.code == 0, outcome.err
-        assert "stopping after epoch 1: 1 epochs without a better disturbed loss" in outcome.out
+        assert "stopping after epoch 1: 1 epochs without a better augmented loss" in outcome.out
         assert outcome.err.count("the frozen graph has the start weights") == 1
     assert [row["epoch"] for row in history(str(tmp_path / "ruined"))] == ["0", "1"]
     frozen = read_frozen(str(tmp_path / "ruined" / "model" / "darknet19_frozen.pb"))

@@ -1,1 +1,1 @@
-"""How good a classifier is: figures, robustness, charts and the report."""
+"""How good a classifier is: metrics, robustness, charts and the report."""

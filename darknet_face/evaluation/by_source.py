@@ -1,4 +1,4 @@
-"""Figures for each source of test pictures, and for answers found by searching the pictures.
+"""Metrics for each source of test pictures, and for answers found by searching the pictures.
 
 One number over all pictures hides a source on which the classifier fails. So each source (see
 :mod:`darknet_face.training.mixture`) gets a row of its own. A source may have faces or non-faces
@@ -23,7 +23,7 @@ def union(splits):
     return Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits.values())])
 
 
-def figures_by_source(scores, splits, threshold=0.5):
+def mistakes_by_source(scores, splits, threshold=0.5):
     """Count the mistakes in each source.
 
     Parameters

@@ -17,7 +17,7 @@ from sklearn import metrics as sklearn_metrics
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import printable
-from darknet_face.evaluation.metrics import format_figure, format_threshold
+from darknet_face.evaluation.metrics import format_metric, format_threshold
 from darknet_face.images.contact_sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal
 
 # Colours of the SVG charts -> the page's colours, which follow its theme.
@@ -39,20 +39,20 @@ CAPTIONS = {
                    "has its number of pictures above it and a bar for its 95 % interval.",
     "categories": "The kinds of non-faces that are most often called a face, at most {}.".format(
         MOST_CATEGORIES),
-    "robustness": "Mistakes when every test picture is disturbed in the same way.",
+    "robustness": "Mistakes when every test picture is corrupted in the same way.",
     "training": "The loss per epoch. The dotted line marks the epoch whose weights the model has.",
 }
 
 
-def draw_charts(scores, figures, history=(), epoch=None):
+def draw_charts(scores, metrics, history=(), epoch=None):
     """Draw the report's charts.
 
     Parameters
     ----------
     scores : darknet_face.evaluation.metrics.Scores
-    figures : dict
-        From :func:`darknet_face.evaluation.metrics.figures_of`; ``robustness`` is drawn if it is
-        there.
+    metrics : dict
+        From :func:`darknet_face.evaluation.metrics.measure_scores`; ``robustness`` is drawn if it
+        is there.
     history : sequence of dict
         The rows of the training history, drawn if there are any.
     epoch : int, optional
@@ -65,18 +65,18 @@ def draw_charts(scores, figures, history=(), epoch=None):
     """
     with matplotlib.rc_context(CHART_STYLE), _without_glyph_warnings():
         charts = [
-            ("confusion", _chart(_draw_confusion, figures)),
-            ("histogram", _chart(_draw_histogram, scores, figures)),
-            ("roc", _chart(_draw_roc, scores, figures)),
-            ("precision-recall", _chart(_draw_precision_recall, scores, figures)),
-            ("reliability", _chart(_draw_reliability, figures)),
+            ("confusion", _chart(_draw_confusion, metrics)),
+            ("histogram", _chart(_draw_histogram, scores, metrics)),
+            ("roc", _chart(_draw_roc, scores, metrics)),
+            ("precision-recall", _chart(_draw_precision_recall, scores, metrics)),
+            ("reliability", _chart(_draw_reliability, metrics)),
         ]
-        wrong = [row for row in figures["false_positives_by_category"] if row["false_positives"]]
+        wrong = [row for row in metrics["false_positives_by_category"] if row["false_positives"]]
         if wrong:
             charts.append(("categories", _chart_categories(wrong[:MOST_CATEGORIES])))
-        if "robustness" in figures:
+        if "robustness" in metrics:
             charts.append(("robustness", _chart(
-                _draw_robustness, figures["robustness"], height=6.5)))
+                _draw_robustness, metrics["robustness"], height=6.5)))
         if history:
             charts.append(("training", _chart(_draw_training, history, epoch)))
     return [(name, CAPTIONS[name], chart) for name, chart in charts]
@@ -97,8 +97,8 @@ def _chart(draw, *content, height=5):
     return figure
 
 
-def _draw_confusion(axis, figures):
-    matrix = np.array(figures["confusion_matrix"])
+def _draw_confusion(axis, metrics):
+    matrix = np.array(metrics["confusion_matrix"])
     axis.grid(False)
     axis.set(title="Confusion matrix", xlim=(0, 2), ylim=(2, 0), xlabel="called",
              ylabel="actually", xticks=(0.5, 1.5), yticks=(0.5, 1.5))
@@ -115,13 +115,13 @@ def _draw_confusion(axis, figures):
                   va="center")
 
 
-def _draw_histogram(axis, scores, figures):
+def _draw_histogram(axis, scores, metrics):
     edges = np.linspace(0, 1, 21)
     for label, colour, name in ((FACE, BLUE, "faces"), (NON_FACE, RED, "non-faces")):
         axis.hist(scores.face_probabilities[scores.labels == label], edges, label=name,
                   color=hexadecimal(colour), alpha=0.55)
-    axis.axvline(figures["threshold"], color=hexadecimal(INK), linestyle="--", linewidth=1.5,
-                 label="threshold {}".format(format_threshold(figures["threshold"])))
+    axis.axvline(metrics["threshold"], color=hexadecimal(INK), linestyle="--", linewidth=1.5,
+                 label="threshold {}".format(format_threshold(metrics["threshold"])))
     axis.set(title="Scores", xlabel="probability of a face", ylabel="pictures (log scale)",
              yscale="log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
@@ -129,15 +129,15 @@ def _draw_histogram(axis, scores, figures):
                 columnspacing=1.2)
 
 
-def _draw_roc(axis, scores, figures):
+def _draw_roc(axis, scores, metrics):
     rates, recalls, _ = sklearn_metrics.roc_curve(
         scores.labels == FACE, scores.face_probabilities)
     least = 0.5 / (scores.labels == NON_FACE).sum()  # stands for 0, which a log scale lacks
     axis.plot(np.maximum(rates, least), recalls, color=hexadecimal(BLUE),
               drawstyle="steps-post")
-    _mark_thresholds(axis, figures, lambda point: (
+    _mark_thresholds(axis, metrics, lambda point: (
         max(point["false_positive_rate"], least), point["recall"]))
-    area = format_figure(figures["roc_auc"])
+    area = format_metric(metrics["roc_auc"])
     axis.set(title="ROC curve: area {}".format(area), xscale="log", xlim=(least, 1),
              ylim=_upper_part(recalls[rates <= least].max()), ylabel="true-positive rate",
              xlabel="false-positive rate (log scale)")
@@ -145,7 +145,7 @@ def _draw_roc(axis, scores, figures):
     axis.legend(loc="lower right")
 
 
-def _draw_precision_recall(axis, scores, figures):
+def _draw_precision_recall(axis, scores, metrics):
     is_face = scores.labels == FACE
     precisions, recalls, _ = sklearn_metrics.precision_recall_curve(
         is_face, scores.face_probabilities)
@@ -156,8 +156,8 @@ def _draw_precision_recall(axis, scores, figures):
         found, let_through = point["recall"] * faces, point["false_positive_rate"] * non_faces
         return point["recall"], found / max(found + let_through, 1)
 
-    _mark_thresholds(axis, figures, place)
-    area = format_figure(figures["average_precision"])
+    _mark_thresholds(axis, metrics, place)
+    area = format_metric(metrics["average_precision"])
     axis.set(title="Precision and recall: average {}".format(area), xlim=(0, 1.02),
              ylim=_upper_part(precisions[0]), xlabel="recall", ylabel="precision")
     axis.legend(loc="lower left")
@@ -170,18 +170,18 @@ def _upper_part(lowest):
     return low, 1 + 0.02 * (1 - low)
 
 
-def _mark_thresholds(axis, figures, place):
+def _mark_thresholds(axis, metrics, place):
     """Mark the threshold in use, and that for the target false-positive rate, on a curve."""
-    points = [(figures, INK)]
-    if figures.get("at_false_positive_rate", {}).get("threshold") is not None:
-        points.append((figures["at_false_positive_rate"], GREEN))
+    points = [(metrics, INK)]
+    if metrics.get("at_false_positive_rate", {}).get("threshold") is not None:
+        points.append((metrics["at_false_positive_rate"], GREEN))
     for point, colour in points:
         axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour), zorder=3,
                   clip_on=False, label="threshold " + format_threshold(point["threshold"]))
 
 
-def _draw_reliability(axis, figures):
-    calibration = figures["calibration"]
+def _draw_reliability(axis, metrics):
+    calibration = metrics["calibration"]
     axis.plot([0, 1], [0, 1], "--", color=hexadecimal(INK), linewidth=1.5)
     for row in calibration["bins"]:
         place, share = row["mean_probability"], row["face_share"]
@@ -247,7 +247,7 @@ def _draw_robustness(axis, rows):
     axis.set_yticks(places)
     axis.set_yticklabels(names, fontsize=11)
     axis.invert_yaxis()
-    axis.set(title="Disturbed pictures", xlabel="share of the class")
+    axis.set(title="Corrupted images", xlabel="share of the class")
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
     axis.legend(loc="upper center", bbox_to_anchor=(0.35, -0.14), ncol=2, fontsize=12)
@@ -256,7 +256,7 @@ def _draw_robustness(axis, rows):
 def _draw_training(axis, rows, epoch):
     epochs = [row["epoch"] for row in rows]
     for column, colour, name in (("train_loss", BLUE, "training"), ("val_loss", RED, "validation"),
-                                 ("disturbed_loss", GREEN, "validation, disturbed")):
+                                 ("disturbed_loss", GREEN, "validation, augmented")):
         axis.plot(epochs, [row[column] for row in rows], marker="o", markersize=4,
                   color=hexadecimal(colour), label=name)
     axis.axvline(epoch, color=hexadecimal(INK), linestyle=":", linewidth=1.5)

@@ -9,15 +9,15 @@ from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.sliding_window import WindowSearch
 from darknet_face.console import number_type
 from darknet_face.evaluation.by_source import (
-    figures_by_source,
     format_by_source,
+    mistakes_by_source,
     score_by_search,
     union,
 )
-from darknet_face.evaluation.metrics import figures_of, format_table, score_split, threshold_at
+from darknet_face.evaluation.metrics import format_table, measure_scores, score_split, threshold_at
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.evaluation.report import check_report_folder, write_report
-from darknet_face.evaluation.robustness import format_robustness, measure_disturbed
+from darknet_face.evaluation.robustness import format_robustness, measure_corrupted
 from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
@@ -39,7 +39,7 @@ threshold : float, optional
 false_positive_rate : float, optional
     Also report which threshold keeps this rate, 0..1, on the pictures measured.
 robustness : bool
-    Also measure on disturbed pictures.
+    Also measure on corrupted pictures.
 report : str, optional
     The folder for the report.
 batch_size : int
@@ -99,7 +99,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     read_weights : callable
         Returns the model's weights. Called only for a search and the report's heat maps.
     metrics_path : str
-        The JSON file for the figures.
+        The JSON file for the metrics.
     options : EvaluationOptions
 
     Raises
@@ -120,47 +120,47 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
         searched = score_by_search(search, split)
     if distributed.rank():
         return
-    figures = figures_of(scores, options.threshold)
+    metrics = measure_scores(scores, options.threshold)
     if options.false_positive_rate is not None:
-        figures["at_false_positive_rate"] = threshold_at(
+        metrics["at_false_positive_rate"] = threshold_at(
             scores.labels, scores.face_probabilities, options.false_positive_rate)
     name = relative_to_here(model)
     print("{}, {} faces and {} non-faces, threshold {}".format(
         name, *map(len, split), in_use))
-    print(format_table(figures), flush=True)
+    print(format_table(metrics), flush=True)
     if len(splits) > 1:
-        figures["by_source"] = figures_by_source(scores, splits, options.threshold)
-        print("\n" + format_by_source(figures["by_source"]), flush=True)
+        metrics["by_source"] = mistakes_by_source(scores, splits, options.threshold)
+        print("\n" + format_by_source(metrics["by_source"]), flush=True)
     if searched:
-        figures["search"] = _figures_of_search(searched, splits, options)
+        metrics["search"] = _measure_search(searched, splits, options)
     if options.robustness:
-        figures["robustness"] = measure_disturbed(
+        metrics["robustness"] = measure_corrupted(
             classifier, scores, options.batch_size, options.threshold)
-        print("\n" + format_robustness(figures["robustness"]), flush=True)
-    write_json(metrics_path, figures)
+        print("\n" + format_robustness(metrics["robustness"]), flush=True)
+    write_json(metrics_path, metrics)
     if options.report:
         mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
-        write_report(options.report, name, scores, figures, mapper, find_provenance(
+        write_report(options.report, name, scores, metrics, mapper, find_provenance(
             model, options.data_dir, options.log_dir, tuple(map(len, split))))
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
 
 def _check_outputs(metrics_path, report):
     """Check that no file of another kind would be replaced."""
-    check_json(metrics_path, ["images", "accuracy", "threshold"], "a file of figures")
+    check_json(metrics_path, ["images", "accuracy", "threshold"], "a file of metrics")
     if report:
         check_report_folder(report)
 
 
-def _figures_of_search(searched, splits, options):
-    """Print and return the figures of the answers that a search gave."""
-    figures = figures_of(searched, options.threshold)
+def _measure_search(searched, splits, options):
+    """Print and return the metrics of the answers that a search gave."""
+    metrics = measure_scores(searched, options.threshold)
     if options.false_positive_rate is not None:
-        figures["at_false_positive_rate"] = threshold_at(
+        metrics["at_false_positive_rate"] = threshold_at(
             searched.labels, searched.face_probabilities, options.false_positive_rate)
-    figures["by_source"] = figures_by_source(searched, splits, options.threshold)
+    metrics["by_source"] = mistakes_by_source(searched, splits, options.threshold)
     print("\nby search, sizes {}:\n{}".format(
-        ", ".join("{:g}".format(zoom) for zoom in options.zooms), format_table(figures)))
+        ", ".join("{:g}".format(zoom) for zoom in options.zooms), format_table(metrics)))
     if len(splits) > 1:
-        print("\n" + format_by_source(figures["by_source"]), flush=True)
-    return figures
+        print("\n" + format_by_source(metrics["by_source"]), flush=True)
+    return metrics

@@ -1,7 +1,7 @@
-"""How good a classifier is: predictions over file lists, and the figures computed from them.
+"""How good a classifier is: predictions over file lists, and the metrics computed from them.
 
 FACE is the positive class everywhere: a false positive is a non-face called a face, a false
-negative is a missed face. scikit-learn computes the figures; this module names and prints them.
+negative is a missed face. scikit-learn computes the metrics; this module names and prints them.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def check_classes(labels):
                             .format(name))
 
 
-def figures_of(scores, threshold=0.5):
-    """Compute all figures of an evaluation.
+def measure_scores(scores, threshold=0.5):
+    """Compute all metrics of an evaluation.
 
     Parameters
     ----------
@@ -151,17 +151,17 @@ def figures_of(scores, threshold=0.5):
     Returns
     -------
     dict
-        The figures of :func:`measure`; ``skipped``, the number of files that did not decode; and
+        The metrics of :func:`measure`; ``skipped``, the number of files that did not decode; and
         ``false_positives_by_category``.
     """
-    figures = measure(scores.labels, scores.face_probabilities, threshold)
-    figures["skipped"] = scores.skipped
-    figures["false_positives_by_category"] = false_positives_by_category(scores, threshold)
-    return figures
+    metrics = measure(scores.labels, scores.face_probabilities, threshold)
+    metrics["skipped"] = scores.skipped
+    metrics["false_positives_by_category"] = false_positives_by_category(scores, threshold)
+    return metrics
 
 
 def measure(labels, face_probabilities, threshold=0.5):
-    """Compute the figures of a binary classifier.
+    """Compute the metrics of a binary classifier.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def _shortest_decimal(low, high):
     return high
 
 
-# The figures in tables, with their titles.
+# The metrics in tables, with their titles.
 TABLE = (
     ("accuracy", "accuracy"), ("precision", "precision"), ("recall", "recall"), ("f1", "F1"),
     ("roc_auc", "ROC AUC"), ("average_precision", "average precision"),
@@ -322,7 +322,7 @@ TABLE = (
 )  # fmt: skip
 
 
-def format_figure(value):
+def format_metric(value):
     """A figure as text, with four decimals, as everywhere in tables, charts and the report."""
     return "{:.4f}".format(value)
 
@@ -334,14 +334,14 @@ def format_threshold(value):
     return "{:.{}f}".format(value, places).rstrip("0").rstrip(".")
 
 
-def format_table(figures, worst=5):
-    """Format the figures as a table for the terminal.
+def format_table(metrics, worst=5):
+    """Format the metrics as a table for the terminal.
 
     Parameters
     ----------
-    figures : dict
-        From :func:`figures_of`. ``at_false_positive_rate``, from :func:`threshold_at`, is shown if
-        it is there.
+    metrics : dict
+        From :func:`measure_scores`. ``at_false_positive_rate``, from :func:`threshold_at`, is shown
+        if it is there.
     worst : int
         How many categories of false positives to show.
 
@@ -349,21 +349,21 @@ def format_table(figures, worst=5):
     -------
     str
     """
-    lines = ["{:<27} {}".format(title, format_figure(figures[name]))
+    lines = ["{:<27} {}".format(title, format_metric(metrics[name]))
              for name, title in TABLE]
-    lines[0] += "   (95 % interval {:.4f} to {:.4f})".format(*figures["accuracy_interval"])
+    lines[0] += "   (95 % interval {:.4f} to {:.4f})".format(*metrics["accuracy_interval"])
     lines.append("{:<27} {:.4f}".format(
-        "expected calibration error", figures["calibration"]["expected_calibration_error"]))
-    (tp, fn), (fp, tn) = figures["confusion_matrix"]
+        "expected calibration error", metrics["calibration"]["expected_calibration_error"]))
+    (tp, fn), (fp, tn) = metrics["confusion_matrix"]
     lines += [
         "",
         "{:<20} {:>15} {:>19}".format("", "predicted FACE", "predicted NON_FACE"),
         "{:<20} {:>15} {:>19}".format("actual FACE", tp, fn),
         "{:<20} {:>15} {:>19}".format("actual NON_FACE", fp, tn),
     ]
-    if "at_false_positive_rate" in figures:
-        lines += ["", _format_point(figures["at_false_positive_rate"])]
-    wrong = [row for row in figures.get("false_positives_by_category", ())
+    if "at_false_positive_rate" in metrics:
+        lines += ["", _format_point(metrics["at_false_positive_rate"])]
+    wrong = [row for row in metrics.get("false_positives_by_category", ())
              if row["false_positives"]]
     if wrong:
         lines += ["", "false positives by category:"]
@@ -372,8 +372,8 @@ def format_table(figures, worst=5):
                   for row in wrong[:worst]]
         if len(wrong) > worst:
             lines.append("  and {} more categories".format(len(wrong) - worst))
-    if figures.get("skipped"):
-        lines.append("{} files did not decode and were skipped".format(figures["skipped"]))
+    if metrics.get("skipped"):
+        lines.append("{} files did not decode and were skipped".format(metrics["skipped"]))
     return "\n".join(lines)
 
 

@@ -149,7 +149,7 @@ def _parser():
                         help="lists whose non-faces set the threshold and whose faces are "
                              "measured too")
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics here too")
     add_search_arguments(parser)
     return parser
 
@@ -159,7 +159,7 @@ def _parser():
 def main():
     options = _parser().parse_args()
     if options.json:
-        check_json(options.json, ["split", "rows"], "a file of figures")
+        check_json(options.json, ["split", "rows"], "a file of metrics")
     search = open_search(options)
     pictures = []
     for name in options.sources:

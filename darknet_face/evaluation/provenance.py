@@ -86,7 +86,7 @@ def _noted_log_dir(path, record):
 def _history_of(record, log_dir):
     """The training history and the epoch of a model, if the logs are of its training.
 
-    train.py writes the step, the epoch and the validation figures of the weights that it keeps
+    train.py writes the step, the epoch and the validation metrics of the weights that it keeps
     into a JSON beside the frozen graph. They must stand in the history.
     """
     with contextlib.suppress(UserError, KeyError, TypeError, ValueError):

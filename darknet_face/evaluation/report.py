@@ -1,7 +1,7 @@
 """The report of an evaluation: ``report.json`` for programs, ``index.html`` for people.
 
 The page is one file with its charts and pictures inside. It opens without a network, on light and
-dark screens. It shows the figures, the curves behind them and the misclassified pictures, the most
+dark screens. It shows the metrics, the curves behind them and the misclassified pictures, the most
 confident mistakes first, each beside its heat map. Its template is ``report.html.j2``.
 """
 
@@ -21,7 +21,7 @@ from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.heatmaps import overlay
 from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.evaluation.charts import draw_charts, to_svg
-from darknet_face.evaluation.metrics import TABLE, format_figure, format_threshold
+from darknet_face.evaluation.metrics import TABLE, format_metric, format_threshold
 from darknet_face.evaluation.provenance import Provenance
 from darknet_face.images.contact_sheets import scale_to
 from darknet_face.images.decode import BadImage, read_image
@@ -70,7 +70,7 @@ def check_report_folder(folder):
                "a report of this program")
 
 
-def write_report(folder, model, scores, figures, mapper=None, provenance=None):
+def write_report(folder, model, scores, metrics, mapper=None, provenance=None):
     """Write ``report.json`` and ``index.html``.
 
     Parameters
@@ -80,9 +80,9 @@ def write_report(folder, model, scores, figures, mapper=None, provenance=None):
     model : str
         The model's name.
     scores : darknet_face.evaluation.metrics.Scores
-    figures : dict
-        From :func:`darknet_face.evaluation.metrics.figures_of`, with ``at_false_positive_rate`` and
-        ``robustness`` where they were measured.
+    metrics : dict
+        From :func:`darknet_face.evaluation.metrics.measure_scores`, with ``at_false_positive_rate``
+        and ``robustness`` where they were measured.
     mapper : darknet_face.classify.heatmaps.FaceMapper, optional
         Makes the heat map beside each picture.
     provenance : darknet_face.evaluation.provenance.Provenance, optional
@@ -91,16 +91,16 @@ def write_report(folder, model, scores, figures, mapper=None, provenance=None):
     """
     check_report_folder(folder)
     provenance = provenance or Provenance()
-    mistakes, close_calls = find_mistakes(scores, figures["threshold"])
+    mistakes, close_calls = find_mistakes(scores, metrics["threshold"])
     data_dir = provenance.data_dir
     write_json(os.path.join(folder, "report.json"), {
         "model": model, "data_dir": None if data_dir is None else relative_to_here(data_dir),
-        "figures": figures, "pictures": {
+        "figures": metrics, "pictures": {
             split: {"faces": faces, "non_faces": non_faces}
             for split, faces, non_faces in provenance.pictures},
         "history": [_without_gaps(row) for row in provenance.history],
         "mistakes": [_describe(scores, index, data_dir) for rows in mistakes for index in rows]})
-    page = _page(model, scores, figures, (mistakes, close_calls), mapper, provenance)
+    page = _page(model, scores, metrics, (mistakes, close_calls), mapper, provenance)
     with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
 
@@ -152,59 +152,59 @@ def _describe(scores, index, data_dir):
             "face_probability": float(scores.face_probabilities[index])}
 
 
-def _page(model, scores, figures, found, mapper, provenance):
+def _page(model, scores, metrics, found, mapper, provenance):
     """The page as text; ``found`` is what :func:`find_mistakes` returned."""
     (false_positives, missed), close_calls = found
-    charts = draw_charts(scores, figures, provenance.history, provenance.epoch)
+    charts = draw_charts(scores, metrics, provenance.history, provenance.epoch)
     sections = [(title, name, indices) for title, name, indices in (
         ("Non-faces taken for faces", "false-positives", false_positives),
         ("Faces missed", "missed-faces", missed),
         ("Correct, but close to the threshold", "close-calls", close_calls)) if indices]
     faces = int((scores.labels == FACE).sum())
     page = TEMPLATES.get_template("report.html.j2").render(
-        model=model, figures=figures, faces=faces, non_faces=figures["images"] - faces,
-        rows=_figure_rows(figures), pictures=provenance.pictures, mistakes=(
+        model=model, metrics=metrics, faces=faces, non_faces=metrics["images"] - faces,
+        rows=_metric_rows(metrics), pictures=provenance.pictures, mistakes=(
             len(false_positives), len(missed)), has_maps=bool(mapper),
         charts=[{"name": name, "caption": caption,
                  "svg": Markup(to_svg(chart, "chart-" + name, caption))}
                 for name, caption, chart in charts],
         sections=[_section(*section, scores, mapper, provenance.data_dir)
                   for section in sections],
-        by_source=_by_source(figures), searched=(
-            _figure_rows(figures["search"]) if "search" in figures else ()),
-        disturbed=_robustness_rows(figures.get("robustness", ())),
+        by_source=_by_source(metrics), searched=(
+            _metric_rows(metrics["search"]) if "search" in metrics else ()),
+        corrupted=_robustness_rows(metrics.get("robustness", ())),
         columns=[title for _, title in TABLE])
     return PAGE_START + page
 
 
-def _figure_rows(figures):
-    """The table of figures: pairs of title and value."""
-    rows = [(title, format_figure(figures[name])) for name, title in TABLE]
+def _metric_rows(metrics):
+    """The table of metrics: pairs of title and value."""
+    rows = [(title, format_metric(metrics[name])) for name, title in TABLE]
     rows.insert(1, ("accuracy, 95 % interval",
-                    "{:.4f} to {:.4f}".format(*figures["accuracy_interval"])))
+                    "{:.4f} to {:.4f}".format(*metrics["accuracy_interval"])))
     rows.append(("expected calibration error",
-                 format_figure(figures["calibration"]["expected_calibration_error"])))
-    if "at_false_positive_rate" in figures:
-        point = figures["at_false_positive_rate"]
+                 format_metric(metrics["calibration"]["expected_calibration_error"])))
+    if "at_false_positive_rate" in metrics:
+        point = metrics["at_false_positive_rate"]
         rows += [("threshold for a false-positive rate of at most {:g}".format(point["target"]),
                   "none" if point["threshold"] is None else format_threshold(point["threshold"])),
-                 ("false-positive rate there", format_figure(point["false_positive_rate"])),
-                 ("recall there", format_figure(point["recall"]))]
+                 ("false-positive rate there", format_metric(point["false_positive_rate"])),
+                 ("recall there", format_metric(point["recall"]))]
     return rows
 
 
-def _by_source(figures):
+def _by_source(metrics):
     """The tables of mistakes by source: pairs of title and rows."""
-    search = figures.get("search", {})
-    tables = (("Mistakes by source", figures.get("by_source")),
+    search = metrics.get("search", {})
+    tables = (("Mistakes by source", metrics.get("by_source")),
               ("Mistakes by source, by search",
-               search.get("by_source") if figures.get("by_source") else None))
+               search.get("by_source") if metrics.get("by_source") else None))
     return [(title, rows) for title, rows in tables if rows]
 
 
 def _robustness_rows(rows):
-    """The table of robustness: per disturbance its name and the figures of TABLE."""
-    return [[row["disturbance"]] + [format_figure(row[name]) for name, _ in TABLE]
+    """The table of robustness: per corruption its name and the metrics of TABLE."""
+    return [[row["disturbance"]] + [format_metric(row[name]) for name, _ in TABLE]
             for row in rows]
 
 

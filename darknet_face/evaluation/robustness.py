@@ -1,7 +1,7 @@
-"""Robustness: the figures when every test picture is disturbed in the same way.
+"""Robustness: the metrics when every test picture is corrupted in the same way.
 
 If the faces of a test set are always small, soft and centred, and the other pictures large and
-sharp, a classifier can score well without looking at faces. Each disturbance removes one such cue
+sharp, a classifier can score well without looking at faces. Each corruption removes one such cue
 from faces and non-faces alike: colour, sharpness, noise, compression, resolution, position or size.
 If a figure falls steeply, the classifier relied on that cue.
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from darknet_face.classes import FACE
 from darknet_face.console import progress, warn
-from darknet_face.evaluation.metrics import check_classes, format_figure, measure
+from darknet_face.evaluation.metrics import check_classes, format_metric, measure
 from darknet_face.images.decode import resize
 from darknet_face.images.reader import read_batches
 
@@ -49,20 +49,20 @@ def jpeg(image):
 
 
 def downsample(size):
-    """Make a disturbance that scales down to ``size`` x ``size`` pixels and up again."""
-    def disturb(image):
+    """Make a corruption that scales down to ``size`` x ``size`` pixels and up again."""
+    def corrupt(image):
         small = resize(image, min(size, image.shape[0]), min(size, image.shape[1]))
         return resize(small, *image.shape[:2])
 
-    return disturb
+    return corrupt
 
 
 def move(zoom=1.0, right=0.0, down=0.0):
-    """Make a disturbance that zooms about the centre, then shifts.
+    """Make a corruption that zooms about the centre, then shifts.
 
     ``right`` and ``down`` are fractions of the width and height.
     """
-    def disturb(image):
+    def corrupt(image):
         height, width = image.shape[:2]
         matrix = np.float64([
             [zoom, 0, width * ((1 - zoom) / 2 + right) - 0.5 + zoom / 2],
@@ -73,11 +73,11 @@ def move(zoom=1.0, right=0.0, down=0.0):
         return cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_CONSTANT, borderValue=SURROUND)
 
-    return disturb
+    return corrupt
 
 
 # Each maps a picture to a picture of the same size: uint8 [height, width, 3], RGB.
-DISTURBANCES = OrderedDict([
+CORRUPTIONS = OrderedDict([
     ("as it is", lambda image: image),
     ("grey", grey),
     ("blurred", blur),
@@ -93,10 +93,10 @@ DISTURBANCES = OrderedDict([
 ])
 
 
-def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
-    """Measure a classifier on every disturbance of its test pictures.
+def measure_corrupted(classifier, scores, batch_size=16, threshold=0.5):
+    """Measure a classifier on every corruption of its test pictures.
 
-    Pictures are resized to the network's input first, so that a disturbance has the same effect on
+    Pictures are resized to the network's input first, so that a corruption has the same effect on
     large and small photographs. Each file is read once.
 
     Parameters
@@ -110,7 +110,7 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
     Returns
     -------
     list of dict
-        Per disturbance the figures of :func:`darknet_face.evaluation.metrics.measure` and its name,
+        Per corruption the metrics of :func:`darknet_face.evaluation.metrics.measure` and its name,
         ``disturbance``.
 
     Raises
@@ -119,28 +119,28 @@ def measure_disturbed(classifier, scores, batch_size=16, threshold=0.5):
         If no picture of a class can be read again.
     """
     labels = dict(zip(scores.paths, scores.labels))
-    truth, probabilities = [], {name: [] for name in DISTURBANCES}
-    with progress(total=len(labels), desc="disturbing", unit="image", leave=False) as bar:
+    truth, probabilities = [], {name: [] for name in CORRUPTIONS}
+    with progress(total=len(labels), desc="corrupting", unit="image", leave=False) as bar:
         for good, images, bad in read_batches(scores.paths, batch_size, classifier.image_size):
             truth.extend(labels[path] for path in good)
             for path, cause in bad:
                 warn("{}: {}; skipped".format(path, cause))
-            for name, disturb in DISTURBANCES.items():
+            for name, corrupt in CORRUPTIONS.items():
                 if good:
-                    disturbed = np.stack([disturb(image) for image in images])
-                    probabilities[name].extend(classifier(disturbed)[:, FACE].astype(float))
+                    corrupted = np.stack([corrupt(image) for image in images])
+                    probabilities[name].extend(classifier(corrupted)[:, FACE].astype(float))
             bar.update(len(good) + len(bad))
     check_classes(truth)
     return [dict(measure(truth, probabilities[name], threshold), disturbance=name)
-            for name in DISTURBANCES]
+            for name in CORRUPTIONS]
 
 
 def format_robustness(rows):
-    """Format the figures as a table for the terminal, one line per disturbance."""
+    """Format the metrics as a table for the terminal, one line per corruption."""
     names = ("accuracy", "precision", "recall", "f1", "roc_auc")
     lines = ["{:<22} {:>9} {:>9} {:>9} {:>9} {:>9}".format(
         "test pictures", "accuracy", "precision", "recall", "F1", "ROC AUC")]
     lines += ["{:<22} ".format(row["disturbance"])
-              + " ".join("{:>9}".format(format_figure(row[name])) for name in names)
+              + " ".join("{:>9}".format(format_metric(row[name])) for name in names)
               for row in rows]
     return "\n".join(lines)

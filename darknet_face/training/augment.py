@@ -32,7 +32,7 @@ ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
 
 
 class Augmenter:
-    """Disturbs whole batches; the outcome depends on the pictures and the seed alone.
+    """Augments whole batches; the outcome depends on the pictures and the seed alone.
 
     Parameters
     ----------

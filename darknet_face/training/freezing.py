@@ -9,8 +9,8 @@ import numpy as np
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.runtime.atomic_files import remove_leftovers
 from darknet_face.training.history import summarise
+from darknet_face.training.initial_weights import inherited_point
 from darknet_face.training.validation import first_images
-from darknet_face.training.warm_start import inherited_point
 from darknet_face.weights.frozen_graph import freeze, stored_point
 
 

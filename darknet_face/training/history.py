@@ -188,7 +188,7 @@ def report_epoch(settings, rows, is_best):
     write_history(os.path.join(settings.log_dir, "history.csv"), rows)
     plot_history(os.path.join(settings.log_dir, "history.png"), rows)
     text = ("epoch {epoch}/{epochs}: {trained}validation loss {val_loss:.4f}, accuracy "
-            "{val_accuracy:.4f}; disturbed loss {disturbed_loss:.4f}, accuracy "
+            "{val_accuracy:.4f}; augmented loss {disturbed_loss:.4f}, accuracy "
             "{disturbed_accuracy:.4f}")
     trained, end = "the start weights before training: ", ""
     if rows[-1]["epoch"]:
@@ -230,9 +230,9 @@ def summarise(settings, best):
 
 
 LOSS = (("train_loss", "training"), ("val_loss", "validation"),
-        ("disturbed_loss", "validation, disturbed"))
+        ("disturbed_loss", "validation, augmented"))
 ACCURACY = (("train_accuracy", "training"), ("val_accuracy", "validation"),
-            ("disturbed_accuracy", "validation, disturbed"))
+            ("disturbed_accuracy", "validation, augmented"))
 
 
 def plot_history(path, rows):
@@ -272,7 +272,7 @@ def plot_training_summary(path, rows, best, settings):
         _draw_lines(axes[1][0], rows, "mistakes on validation", (
             ("val_false_negative_rate", "faces missed"),
             ("val_false_positive_rate", "non-faces let through")))
-        _draw_lines(axes[1][1], rows, "mistakes, disturbed", (
+        _draw_lines(axes[1][1], rows, "mistakes, augmented", (
             ("disturbed_false_negative_rate", "faces missed"),
             ("disturbed_false_positive_rate", "non-faces let through")))
         for axis in axes[1][:2]:
@@ -339,7 +339,7 @@ def _write_facts(axis, rows, best, settings):
         "epoch {:.0f} of {:.0f} was kept (dotted line)".format(best["epoch"], rows[-1]["epoch"])]
     lines += ["{} accuracy {:.4f}".format(title, best[column])
               for title, column in (("validation", "val_accuracy"),
-                                    ("disturbed", "disturbed_accuracy")) if column in best]
+                                    ("augmented", "disturbed_accuracy")) if column in best]
     if rows[-1]["epoch"]:
         lines.append("{:.1f} images/s in the last epoch".format(rows[-1]["images_per_second"]))
     lines += ["{} {}".format(name.replace("_", " "), value) for name, value in settings.items()]

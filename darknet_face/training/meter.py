@@ -35,7 +35,7 @@ class Meter:
 
     @property
     def is_visible(self):
-        """Whether there is a bar to show figures on."""
+        """Whether there is a bar to show metrics on."""
         return not self._bar.disable
 
     @property
@@ -48,6 +48,6 @@ class Meter:
         self._bar.update()
 
     def show(self, loss, accuracy, learning_rate):
-        """Write figures behind the bar."""
+        """Write metrics behind the bar."""
         self._bar.set_postfix_str("loss {:.4f}, accuracy {:.4f}, lr {:.2g}, {:.1f} images/s".format(
             loss, accuracy, learning_rate, self.images_per_second))

@@ -11,12 +11,11 @@ import os
 
 import numpy as np
 
-from clr import linear_learning_rate
 from darknet_face.console import progress, warn
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.training.history import plot_range_test
-from darknet_face.training.warm_start import warm_start
+from darknet_face.training.initial_weights import assign_initial_weights
 
 
 def range_test(settings, loader, build_graph):
@@ -30,16 +29,15 @@ def range_test(settings, loader, build_graph):
     settings : Settings
     loader : BatchLoader
         With the training batches under the name ``train``.
-    build_graph : callable
-        train.py's build_training_graph.
+    build_graph : callable of (Settings, int) to TrainingGraph
+        train.py's build_range_test_graph; the number is that of the steps.
     """
     steps = settings.epochs * loader.sources["train"].steps_per_epoch
     with tf.Graph().as_default():
-        net = build_graph(
-            settings, lambda step: linear_learning_rate(step, 0, settings.max_lr, steps))
+        net = build_graph(settings, steps)
         with new_session(threads=settings.threads, precision=settings.precision) as session:
             session.run(tf.global_variables_initializer())
-            warm_start(session, settings.init_from, settings.freeze_until)
+            assign_initial_weights(session, settings.init_from, settings.freeze_until)
             rows = list(_measure(session, net, progress(
                 loader.stream("train", 0, steps), total=steps, desc="range test", unit="step")))
     stem = os.path.join(settings.log_dir, "lr_range_test")

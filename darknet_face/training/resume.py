@@ -13,10 +13,10 @@ from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import is_json_with, read_json
 from darknet_face.runtime.session import tf
 from darknet_face.training.history import check_history, read_history, write_history
+from darknet_face.training.initial_weights import assign_initial_weights
 from darknet_face.training.mixture import describe
 from darknet_face.training.schedule import START, EpochSchedule, Segment
 from darknet_face.training.settings import RUN_SETTINGS
-from darknet_face.training.warm_start import warm_start
 from darknet_face.weights.checkpoints import newest_checkpoint, other_files, restore_checkpoint
 
 RECORD = "settings.json"
@@ -148,7 +148,7 @@ def start_or_resume(session, saver, settings, plan):
         rows = [row for row in read_history(history_path) if row["step"] <= step]
         print(_describe(settings, plan, step, rows), flush=True)
     else:
-        warm_start(session, settings.init_from, settings.freeze_until)
+        assign_initial_weights(session, settings.init_from, settings.freeze_until)
         if settings.restart:  # now that nothing is left that could refuse the command line
             remove_old_run(settings)
         rows = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import typing
 
-from clr import POLICIES
 from darknet19 import STRIDE
 from darknet_face.console import HelpFormatter, number_type
 from darknet_face.images.contact_sheets import image_name
@@ -72,11 +71,13 @@ class Settings(typing.NamedTuple):
     fp16_compression: bool = False
 
 
-def from_command_line(arguments=None):
+def from_command_line(policies, arguments=None):
     """Read the command line.
 
     Parameters
     ----------
+    policies : sequence of str
+        The learning-rate policies that train.py knows.
     arguments : sequence of str, optional
         Those of this process if absent.
 
@@ -95,7 +96,7 @@ def from_command_line(arguments=None):
         formatter_class=HelpFormatter)
     _add_tasks(parser)
     _add_picture_options(parser.add_argument_group("pictures"))
-    _add_rate_options(parser.add_argument_group("learning rate"))
+    _add_rate_options(parser.add_argument_group("learning rate"), policies)
     _add_network_options(parser.add_argument_group("network and loss"))
     _add_running_options(parser.add_argument_group("computing, saving and validating"))
     _add_rank_options(parser.add_argument_group("several ranks, started by mpirun"))
@@ -147,10 +148,10 @@ def _add_picture_options(group):
          help="processes that prepare batches; 0 prepares them in the main process")
 
 
-def _add_rate_options(group):
+def _add_rate_options(group, policies):
     rate = number_type(float, 0)
     _add(group, "--epochs", type=number_type(int, 1), help="passes over the larger class")
-    _add(group, "--policy", choices=POLICIES, help="shape of the cyclical learning rate")
+    _add(group, "--policy", choices=policies, help="shape of the cyclical learning rate")
     _add(group, "--base-lr", type=rate, help="lower end of a cycle")
     _add(group, "--max-lr", type=rate, help="upper end of a cycle")
     _add(group, "--step-epochs", type=number_type(float, 1e-3), help="half a cycle, in epochs")
@@ -174,10 +175,8 @@ def _add_network_options(group):
     _add(group, "--label-smoothing", type=share,
          help="share of each label that is spread evenly over both classes")
     _add(group, "--best-by", choices=BEST_BY,
-         help="choose the best epoch by the loss on validation images that are disturbed like "
-              "training images, or on undisturbed ones")
-
-
+         help="choose the best epoch by the loss on validation images that are augmented like "
+              "training images, or on the images as they are")
     _add(group, "--patience", type=number_type(int, 0), metavar="EPOCHS",
          help="stop after so many epochs without a better loss of --best-by; 0 never does. Take at "
               "least a cycle of the learning rate, 2 x --step-epochs")

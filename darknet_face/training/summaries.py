@@ -82,7 +82,7 @@ class EventLog:
             self._writer.add_summary(summary, step)
 
     def add_validation(self, row, scores, step):
-        """Write the validation's figures and precision-recall curves.
+        """Write the validation's metrics and precision-recall curves.
 
         Parameters
         ----------

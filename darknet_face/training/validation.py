@@ -106,9 +106,9 @@ def read_best(folder, criterion):
     if not os.path.exists(path):
         return None
     record = read_json(path, BEST_LOST)
-    figures = {name: value for name, value in record.items() if name != "checkpoint"}
-    if not ({"epoch", "step", criterion} <= set(figures)
-            and all(is_plausible(name, value) for name, value in figures.items())
+    metrics = {name: value for name, value in record.items() if name != "checkpoint"}
+    if not ({"epoch", "step", criterion} <= set(metrics)
+            and all(is_plausible(name, value) for name, value in metrics.items())
             and record.get("checkpoint") == "model-{}".format(record["step"])):
         raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
     return record
@@ -158,7 +158,7 @@ def score_batches(classifier, loader, name):
     steps, rank, ranks = (
         loader.sources[name].steps_per_epoch, distributed.rank(), distributed.size())
     mine = progress(loader.stream(name, rank, steps, ranks), total=len(range(rank, steps, ranks)),
-                    desc="validating, disturbed", unit="batch", leave=False)
+                    desc="validating, augmented", unit="batch", leave=False)
     shares = distributed.gather([
         (truth, classifier(images)[:, FACE].astype(float)) for images, truth in mine])
     batches = [shares[step % ranks][step // ranks] for step in range(steps)]

@@ -9,10 +9,10 @@ from test_darknet_weights import write_public_weights
 import train
 from darknet_face.console import UserError
 from darknet_face.images.file_lists import load_split
+from darknet_face.training.initial_weights import hint, inherited_point, read_initial_weights
 from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.resume import plan_run, remove_old_run
 from darknet_face.training.settings import Settings
-from darknet_face.training.warm_start import hint, inherited_point, weights_to_start_from
 from darknet_face.weights.npz import write_npz
 
 ORDER = ("beta", "gamma", "moving_mean", "moving_variance", "kernel")
@@ -110,17 +110,17 @@ def test_a_truncated_convolutional_part(convolutions, public, trainer, tmp_path,
 def test_fewer_layers(tmp_path):
     path = str(tmp_path / "darknet19.conv.3")
     write_public_weights(path, 2)
-    loaded, message = weights_to_start_from(path)
+    loaded, message = read_initial_weights(path)
     assert len(loaded) == 10
     assert message.endswith("conv_0 to conv_1 of {}; at random: conv_2 to conv_18 (not in the "
                             "file)".format(path))
     with pytest.raises(UserError, match="conv_2 is missing, so --freeze-until is at most 2"):
-        weights_to_start_from(path, freeze_until=3)
+        read_initial_weights(path, freeze_until=3)
 
 
 def test_own_weights_whole(tiny_model):
     for path in (tiny_model.npz, tiny_model.pb):
-        loaded, message = weights_to_start_from(path, 18)
+        loaded, message = read_initial_weights(path, 18)
         assert len(loaded) == 92 and message == "starting from conv_0 to conv_18 of " + path
 
 
@@ -150,7 +150,7 @@ def test_another_network(tiny_model, tmp_path):
     path = str(tmp_path / "wrong.npz")
     write_npz(path, wrong)
     with pytest.raises(UserError) as caught:
-        weights_to_start_from(path)
+        read_initial_weights(path)
     assert "conv_2/kernel: expected float [3, 3, 64, 128], found float32 [5, 5, 64, 128]" in str(
         caught.value)
     assert "conv_9/beta: expected float [256], found float32 [3]" in str(caught.value)

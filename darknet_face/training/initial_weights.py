@@ -15,7 +15,7 @@ from darknet_face.weights.weight_files import read_weights
 FEW = 2000  # pictures: fewer seldom teach a network that starts at random
 
 
-def warm_start(session, init_from, freeze_until=0):
+def assign_initial_weights(session, init_from, freeze_until=0):
     """Set the variables of the training graph to the weights of a file, as far as they fit.
 
     Parameters
@@ -30,14 +30,14 @@ def warm_start(session, init_from, freeze_until=0):
     Raises
     ------
     UserError
-        See :func:`weights_to_start_from`; also for ``freeze_until`` without a file.
+        See :func:`read_initial_weights`; also for ``freeze_until`` without a file.
     """
     if not init_from:
         if freeze_until:
             raise UserError("--freeze-until {}: would keep the random weights of these layers; "
                             "name trained weights by --init-from".format(freeze_until))
         return
-    weights, message = weights_to_start_from(init_from, freeze_until)
+    weights, message = read_initial_weights(init_from, freeze_until)
     assign(session, weights)
     # The moving averages of the weights, where kept, must start at these weights too.
     suffix = "/ExponentialMovingAverage"
@@ -48,8 +48,8 @@ def warm_start(session, init_from, freeze_until=0):
     print(message)
 
 
-def weights_to_start_from(path, freeze_until=0):
-    """Read weights for a warm start: of this network, of its first layers, or for other classes.
+def read_initial_weights(path, freeze_until=0):
+    """Read initial weights: of this network, of its first layers, or for other classes.
 
     Parameters
     ----------
