@@ -34,7 +34,7 @@ STEPS = (
     ("extract_weights.py",) + PLACES,
     ("inference.py",) + PLACES,
     ("inference.py", "--photographs", "--weights", "saved_models/darknet19_face.npz",
-     "--montage", LOGS + "/photographs.png", "--heatmap", LOGS + "/photograph_maps"),
+     "--contact-sheet", LOGS + "/photographs.png", "--heatmap", LOGS + "/photograph_maps"),
 )
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc")
 LEAST_ACCURACY = 0.9

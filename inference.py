@@ -5,7 +5,7 @@
     python inference.py pictures/ --csv out.csv    # also a table; --resume continues it
     python inference.py 'pictures/**/*.webp' --json - --sort-into sorted
     find / -name '*.jpg' | python inference.py -   # a list on standard input
-    python inference.py film.mp4 --montage film.png --heatmap maps
+    python inference.py film.mp4 --contact-sheet film.png --heatmap maps
     python inference.py --camera 0
     mpirun -np 2 python inference.py pictures/ --csv out.csv   # shared by two ranks, same table
 
@@ -31,7 +31,12 @@ from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.inputs import digest
 from darknet_face.classify.outputs import ONE_PICTURE_ERRORS, OutputOptions, open_outputs
 from darknet_face.classify.predict import predict_on_all_ranks
-from darknet_face.classify.sliding_window import CHOICES, search_bias, zooms_of
+from darknet_face.classify.sliding_window import (
+    DEFAULT_SEARCH,
+    SEARCH_CHOICES,
+    scales_of,
+    search_bias,
+)
 from darknet_face.classify.tables import check_table, keep_whole_rows
 from darknet_face.classify.videos import camera_frames
 from darknet_face.engines.tensorflow_classifier import folded_classifier
@@ -64,7 +69,7 @@ def classify_and_write(predict, inputs, options, make_mapper):
     ----------
     predict : callable
         Yields results and bad pictures for an iterable of InputImage: see
-        :func:`darknet_face.classify.predict.classify_images`.
+        :func:`darknet_face.classify.predict.classify_single_pass`.
     inputs : InputOptions
     options : OutputOptions
     make_mapper : callable
@@ -87,7 +92,7 @@ def classify_and_write(predict, inputs, options, make_mapper):
             total=_count(inputs, options), desc="classifying", unit="image", leave=False))
         stack.callback(_summarise, counts, skipped)
         outputs = open_outputs(options, make_mapper)
-        for output in outputs:  # on Ctrl-C too: the montage then shows what was classified
+        for output in outputs:  # on Ctrl-C too: the contact sheet then shows what was classified
             stack.callback(output.close)
         images = _not_done(_find(inputs, options, skipped.add), done, counts, bar)
         with contextlib.suppress(*([] if inputs.camera is None else [KeyboardInterrupt])):
@@ -112,7 +117,7 @@ def _prepare_tables(options):
 def _find(inputs, options, report=None):
     if inputs.camera is not None:
         return camera_frames(inputs.camera)
-    written = [options.sort_into, options.heatmap, options.montage]
+    written = [options.sort_into, options.heatmap, options.contact_sheet]
     exclude = {os.path.realpath(path) for path in written if path}
     return find_inputs(inputs.names, inputs.frames_per_second, exclude, report)
 
@@ -198,7 +203,7 @@ def _parser():
 
 
 def _add_named_arguments(group):
-    group.add_argument("--search", choices=CHOICES,
+    group.add_argument("--search", choices=SEARCH_CHOICES,
                        help="look through windows of the picture, its shorter side enlarged to up "
                             "to so many times the network's input: 4 finds faces from about 5 %% "
                             "of the width on, 2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times "
@@ -207,10 +212,15 @@ def _add_named_arguments(group):
     group.add_argument("--csv", metavar="FILE", help="write a table, - for standard output")
     group.add_argument("--resume", action="store_true",
                        help="continue an interrupted run's --csv: skip the pictures in it")
-    group.add_argument("--montage", type=image_name, metavar="PNG",
+    group.add_argument("--contact-sheet", type=image_name, metavar="PNG",
                        help="draw a contact sheet: green frames for faces, red for others")
-    group.add_argument("--montage-images", type=number_type(int, 1, 10000), default=200,
+    group.add_argument("--montage", type=image_name, dest="contact_sheet",
+                       default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    group.add_argument("--contact-sheet-images", type=number_type(int, 1, 10000), default=200,
                        metavar="N", help="show at most so many pictures on it, the first ones")
+    group.add_argument("--montage-images", type=number_type(int, 1, 10000), metavar="N",
+                       dest="contact_sheet_images", default=argparse.SUPPRESS,
+                       help=argparse.SUPPRESS)
     group.add_argument("--heatmap", metavar="DIR",
                        help="write each picture with a map of where a face is seen")
     group.add_argument("--sort-into", metavar="DIR",
@@ -232,13 +242,14 @@ def _parse_arguments():
         parser.error("--image-size is a multiple of {}".format(STRIDE))
     args.named = bool(args.images or args.photographs or args.camera is not None)
     for_lists = [args.report, args.robustness or None, args.at_fpr]
-    for_named = [args.csv, args.resume or None, args.montage, args.heatmap, args.sort_into]
+    for_named = [args.csv, args.resume or None, args.contact_sheet, args.heatmap,
+                 args.sort_into]
     if args.named and any(each is not None for each in for_lists):
         parser.error("--report, --robustness and --at-fpr need the labels of the test lists: name "
                      "no pictures with them")
     if not args.named and any(each is not None for each in for_named):
-        parser.error("--csv, --resume, --montage, --heatmap and --sort-into are for named pictures:"
-                     " name some")
+        parser.error("--csv, --resume, --contact-sheet, --heatmap and --sort-into are for named "
+                     "pictures: name some")
     if args.camera is not None:
         if args.images or args.photographs:
             parser.error("--camera takes no names of pictures")
@@ -255,11 +266,13 @@ def _parse_arguments():
 
 def _check_outputs(parser, args):
     """Check that no file is written twice and that no picture is replaced."""
-    outputs = [os.path.realpath(path) for path in (args.csv, args.json, args.montage) if path]
+    outputs = [os.path.realpath(path)
+               for path in (args.csv, args.json, args.contact_sheet) if path]
     if len(set(outputs)) < len(outputs):
-        parser.error("--csv, --json and --montage need different files")
+        parser.error("--csv, --json and --contact-sheet need different files")
     if set(outputs) & {os.path.realpath(name) for name in args.images if name != "-"}:
-        parser.error("a file that --csv, --json or --montage would write is among the pictures")
+        parser.error("a file that --csv, --json or --contact-sheet would write is among the "
+                     "pictures")
     for option, folder in (("--heatmap", args.heatmap), ("--sort-into", args.sort_into)):
         if folder and os.path.lexists(folder) and not os.path.isdir(folder):
             parser.error("{} {}: not a folder; name another".format(option, folder))
@@ -273,7 +286,7 @@ def main():
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     if args.named:
-        model = load(args.weights, args.search or CHOICES[-1], args.threshold, args.precision,
+        model = load(args.weights, args.search or DEFAULT_SEARCH, args.threshold, args.precision,
                      args.image_size, args.batch_size, args.model_dir)
         _print_model(model.path, model.image_size, args.threshold)
         names = args.images + (sample_images() if args.photographs else [])
@@ -289,7 +302,7 @@ def main():
         folded_classifier(weights, image_size, precision=args.precision),
         load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
         args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-        evaluation_options(args, zooms_of(args.search), search_bias(path)))
+        evaluation_options(args, scales_of(args.search), search_bias(path)))
 
 
 def _print_model(path, image_size, threshold):

@@ -13,7 +13,7 @@ import argparse
 import os
 
 from darknet_face.classes import NON_FACE
-from darknet_face.classify.sliding_window import add_search_arguments, open_search
+from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
 from darknet_face.images.decode import BadImage, read_image, resize
@@ -99,19 +99,19 @@ def _parser():
                         help="log-odds of FACE from which on a window is hard")
     parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
                         help="windows from one picture, the hardest first")
-    add_search_arguments(parser)
+    add_sliding_window_arguments(parser)
     return parser
 
 
 @cli
-@explain_memory_errors("use smaller --zooms or a smaller --image-size")
+@explain_memory_errors("use smaller --scales or a smaller --image-size")
 def main():
     parser = _parser()
     options = parser.parse_args()
     if options.name in options.sources:
         parser.error("--name {}: is among --sources, whose lists would be replaced".format(
             options.name))
-    search = open_search(options)
+    search = open_sliding_window(options)
     pictures = list(find_pictures(options))
     if not pictures:
         raise UserError("nothing to look through; name --sources or --wider-dir")

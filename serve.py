@@ -18,7 +18,7 @@ import logging
 import signal
 
 from darknet_face.classify.api import load
-from darknet_face.classify.sliding_window import CHOICES
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.images.decode import MAX_PIXELS
 from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.session import PRECISIONS
@@ -43,7 +43,7 @@ def _parser():
     parser.add_argument("--image-size", type=number_type(int, 32, LARGEST_SIZE),
                         help="height and width of the network's input, a multiple of 32 "
                              "(default: as in training)")
-    parser.add_argument("--search", choices=CHOICES, default=CHOICES[-1],
+    parser.add_argument("--search", choices=SEARCH_CHOICES, default=DEFAULT_SEARCH,
                         help="how far to search a picture, as in inference.py")
     parser.add_argument("--threshold", type=number_type(float, 0, 1),
                         help="call a picture a face if its probability is at least this "
@@ -95,7 +95,7 @@ def main():
     logging.getLogger("waitress").setLevel(logging.ERROR)
     try:
         model = load(args.weights, args.search, args.threshold, args.precision, args.image_size,
-                     args.batch_size, args.model_dir, fine_places=True)
+                     args.batch_size, args.model_dir, tight_boxes=True)
     except ValueError as error:
         parser.error(str(error))
     batcher = Batcher(model, args.queue, args.batch_size)

@@ -15,7 +15,7 @@ import collections
 import os
 
 from darknet_face.classes import FACE, NON_FACE
-from darknet_face.classify.sliding_window import CHOICES, search_bias, zooms_of
+from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of, search_bias
 from darknet_face.engines.tensorflow_classifier import folded_classifier
 from darknet_face.evaluation.evaluate import (
     add_evaluation_arguments,
@@ -102,7 +102,7 @@ def _parser():
     add_folder_arguments(parser.add_argument_group("pictures in folders instead of the test lists"))
     add_source_arguments(parser)
     add_evaluation_arguments(parser)
-    parser.add_argument("--search", choices=CHOICES, default="off",
+    parser.add_argument("--search", choices=SEARCH_CHOICES, default="off",
                         help="also measure with the pictures searched through windows, at sizes up "
                              "to this, as inference.py does")
     return parser
@@ -128,7 +128,7 @@ def main():
     if not args.weights and not os.path.exists(path):
         raise UserError("{}: no such file; run train.py, or name a model with --weights, such as "
                         "--weights released".format(path))
-    options = evaluation_options(args, zooms_of(args.search), search_bias(path))
+    options = evaluation_options(args, scales_of(args.search), search_bias(path))
     if args.faces:
         splits = split_of_folders(args.faces, args.non_faces)
         options = options._replace(data_dir=None)

@@ -10,7 +10,7 @@ import worker
 
 import train
 from darknet_face.classify.find_inputs import find_inputs
-from darknet_face.classify.predict import classify_images
+from darknet_face.classify.predict import classify_single_pass
 from darknet_face.engines.tensorflow_classifier import folded_classifier
 from darknet_face.images.file_lists import Split
 from darknet_face.runtime.session import is_mkl_build, new_session, tf
@@ -70,7 +70,7 @@ def file_inference(args, classifier):
     def results():
         while True:
             pictures = find_inputs([os.path.join(args.folder, "pictures")])
-            yield from classify_images(classifier, pictures, args.batch_size)
+            yield from classify_single_pass(classifier, pictures, args.batch_size)
 
     stream = results()
 

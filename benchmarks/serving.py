@@ -25,7 +25,7 @@ import numpy as np
 import requests
 from environments import ROOT
 
-from darknet_face.classify.sliding_window import CHOICES
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
 from darknet_face.images.samples import sample_images
 from darknet_face.runtime.atomic_files import write_json
@@ -121,7 +121,7 @@ def _parser():
                         default=[1, 4, 16], help="how many ask at the same time, run by run")
     parser.add_argument("--requests", type=number_type(int, 1), default=20,
                         help="pictures that each client sends in a run")
-    parser.add_argument("--search", choices=CHOICES, default=CHOICES[-1],
+    parser.add_argument("--search", choices=SEARCH_CHOICES, default=DEFAULT_SEARCH,
                         help="for the server: how far to search a picture")
     parser.add_argument("--weights", metavar="PATH",
                         help="for the server: the model (default: as serve.py)")

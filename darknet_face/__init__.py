@@ -18,14 +18,14 @@ __version__ = "0.6.0"  # its only home: pyproject.toml reads it here
 
 if typing.TYPE_CHECKING:
     from darknet_face.classify.api import load
-    from darknet_face.classify.results import BadPicture, Place, Result
+    from darknet_face.classify.results import Box, ImageError, Result
 
-__all__ = ["BadPicture", "Place", "Result", "load"]
+__all__ = ["Box", "ImageError", "Result", "load"]
 
 _HOMES = {
     "load": "darknet_face.classify.api",
-    "BadPicture": "darknet_face.classify.results",
-    "Place": "darknet_face.classify.results",
+    "Box": "darknet_face.classify.results",
+    "ImageError": "darknet_face.classify.results",
     "Result": "darknet_face.classify.results",
 }
 

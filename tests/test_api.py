@@ -13,9 +13,9 @@ import pytest
 from conftest import BAD, GOOD, ROOT, make_odd_files
 from PIL import Image
 
-from darknet_face import BadPicture, Place, Result, load
+from darknet_face import Box, ImageError, Result, load
 from darknet_face.classify.heatmaps import FaceMapper
-from darknet_face.classify.sliding_window import WindowSearch, zooms_of
+from darknet_face.classify.sliding_window import SlidingWindow, scales_of
 from darknet_face.console import UserError
 from darknet_face.images.samples import sample_images
 from darknet_face.weights.npz import write_npz
@@ -30,7 +30,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def truth(tiny_model):
     """A search of the same sizes, of one picture at a time."""
-    return WindowSearch(tiny_model.weights, 32, zooms_of("2"))
+    return SlidingWindow(tiny_model.weights, 32, scales_of("2"))
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def test_every_kind_of_picture_has_the_same_answer(model, truth, photograph):
     path, pixels = photograph
     with open(path, "rb") as stream:
         content = stream.read()
-    finding = truth(pixels)
+    window = truth(pixels)
     kinds = {"path": path, "pathlib": pathlib.Path(path), "array": pixels, "bytes": content,
              "image": Image.open(path), "in memory": Image.fromarray(pixels)}
     for kind, picture in kinds.items():
         result = model(picture)
-        assert result.probability == pytest.approx(finding.probability, abs=1e-6), kind
-        assert result.place == Place(*[int(round(value)) for value in finding[1:5]]), kind
-        assert result.is_face == (finding.probability >= 0.5)
+        assert result.probability == pytest.approx(window.probability, abs=1e-6), kind
+        assert result.box == Box(*[int(round(value)) for value in window[1:5]]), kind
+        assert result.is_face == (window.probability >= 0.5)
         assert result.label == ("FACE" if result.is_face else "NON_FACE")
         assert result.error is None
     assert model(path).name == model(kinds["image"]).name == path
@@ -74,13 +74,13 @@ def test_a_list_of_all_sizes_is_answered_in_order(model, truth):
     results = model(iter(pictures))
     assert isinstance(results, list) and len(results) == len(pictures)
     for picture, result in zip(pictures, results):
-        finding = truth(picture)
-        assert result.probability == pytest.approx(finding.probability, abs=1e-6)
-        assert result.place == tuple(int(round(value)) for value in finding[1:5])
+        window = truth(picture)
+        assert result.probability == pytest.approx(window.probability, abs=1e-6)
+        assert result.box == tuple(int(round(value)) for value in window[1:5])
     assert len({result.probability for result in results}) > 5
     assert model([]) == []
     stacked = model(np.stack(pictures[:3:2]))
-    assert [result.place for result in stacked] == [results[0].place, results[2].place]
+    assert [result.box for result in stacked] == [results[0].box, results[2].box]
 
 
 def test_pictures_of_one_size_share_a_run(model, monkeypatch):
@@ -126,7 +126,7 @@ def test_orientation_is_respected(model, tmp_path, photograph, kind):
     for picture in (path, Image.open(path), loaded, loaded):
         result = model(picture)
         assert result.probability == pytest.approx(model(upright).probability, abs=1e-6)
-        assert result.place == model(upright).place
+        assert result.box == model(upright).box
 
 
 def test_thresholds(tiny_model, model, tmp_path):
@@ -151,7 +151,7 @@ def test_one_look_has_no_place(tiny_model, photograph, classifier):
         result = model(path)
         stretched = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA)[np.newaxis]
         assert result.probability == pytest.approx(classifier(stretched)[0, 0], abs=1e-5)
-        assert result.place is None and isinstance(result.is_face, bool)
+        assert result.box is None and isinstance(result.is_face, bool)
         assert model.heat_map(path).shape == pixels.shape[:2]
 
 
@@ -159,7 +159,7 @@ def test_heat_map(model, tiny_model, photograph):
     path, pixels = photograph
     expected = FaceMapper(tiny_model.weights, 32)(pixels)
     np.testing.assert_allclose(model.heat_map(path), expected, atol=1e-6)
-    with pytest.raises(BadPicture, match="^nowhere.jpg: no such file$"):
+    with pytest.raises(ImageError, match="^nowhere.jpg: no such file$"):
         model.heat_map("nowhere.jpg")
 
 
@@ -174,7 +174,7 @@ def test_bad_pictures_in_a_list_have_their_cause(model, tmp_path):
     for result in results:
         if result.error:
             assert result == Result(result.name, error=result.error)
-            with pytest.raises(BadPicture) as caught:
+            with pytest.raises(ImageError) as caught:
                 model(result.name)
             assert str(caught.value) == "{}: {}".format(result.name, result.error)
             assert (caught.value.name, caught.value.cause) == (result.name, result.error)
@@ -187,7 +187,7 @@ def test_bad_pictures_in_a_list_have_their_cause(model, tmp_path):
     (np.zeros((0, 8, 3), np.uint8), "8 x 0 pixels"),
     (np.zeros((1, 10 ** 8 + 1, 3), np.uint8), "100000001 x 1 pixels")])
 def test_unusable_arrays_are_bad_pictures(model, array, cause):
-    with pytest.raises(BadPicture, match="array: " + cause):
+    with pytest.raises(ImageError, match="array: " + cause):
         model(array)
     assert model([array])[0].error
 
@@ -195,7 +195,7 @@ def test_unusable_arrays_are_bad_pictures(model, array, cause):
 def test_truncated_images_and_bytes(model, photograph):
     content = pathlib.Path(photograph[0]).read_bytes()[:2000]
     for picture in (content, Image.open(io.BytesIO(content)), b"", b"<html>"):
-        with pytest.raises(BadPicture):
+        with pytest.raises(ImageError):
             model(picture)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import test as test_script
-from darknet_face.classify.sliding_window import WindowSearch, zooms_of
+from darknet_face.classify.sliding_window import SlidingWindow, scales_of
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
@@ -38,15 +38,15 @@ def test_scores_by_search_are_the_searchs_answers(sample_dir, slim_model, tmp_pa
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG")
     faces, others = load_split(sample_dir, "val")
-    search = WindowSearch(slim_model.weights, 32, (1, 2))
+    search = SlidingWindow(slim_model.weights, 32, (1, 2))
     scores = score_by_search(search, Split(faces + (str(bad),), others))
     assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
     for path, probability in zip(scores.paths, scores.face_probabilities):
         assert search(read_image(path)).probability == pytest.approx(probability, abs=1e-6)
 
 
-def test_zooms_of_the_option():
-    assert zooms_of("off") == zooms_of(None) == () and zooms_of("2") == (1, 0.6, 2)
+def test_scales_of_the_option():
+    assert scales_of("off") == scales_of(None) == () and scales_of("2") == (1, 0.6, 2)
 
 
 def test_test_script_prints_sources_and_search(run_script, sample_dir, slim_model, tmp_path):

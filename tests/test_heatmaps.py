@@ -29,8 +29,8 @@ def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
 
 
 def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
-    """At zoom 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
-    mapper = heatmaps.FaceMapper(tiny_model.weights, 32, zooms=(1,))
+    """At scale 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
+    mapper = heatmaps.FaceMapper(tiny_model.weights, 32, scales=(1,))
     classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
     for seed in range(5):
         picture = np.random.RandomState(seed).randint(0, 256, (32, 32, 3)).astype(np.uint8)

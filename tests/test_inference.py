@@ -15,7 +15,7 @@ from PIL import Image
 
 import inference
 import test as test_script
-from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.engines import tensorflow_classifier as graphs
 from darknet_face.images.decode import read_image
 from darknet_face.weights import released
@@ -92,11 +92,11 @@ def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(graphs.Classifier, "__call__", interrupted)
-        montage = str(tmp_path / "montage.png")
-        outcome = infer(pictures, "--csv", table, "--batch-size", 4, "--montage", montage)
+        sheet = str(tmp_path / "contacts.png")
+        outcome = infer(pictures, "--csv", table, "--batch-size", 4, "--contact-sheet", sheet)
     assert outcome.code == 130 and "Traceback" not in outcome.err
     assert read_csv(table) == uninterrupted[:8]
-    assert os.path.exists(montage)
+    assert os.path.exists(sheet)
     assert infer(pictures, "--csv", table, "--batch-size", 4, "--resume").code == 0
     assert read_csv(table) == uninterrupted
 
@@ -130,7 +130,7 @@ def test_results_stream_and_survive_a_signal(tiny_model, pictures, tmp_path):
     ("x.jpg", "--report", "r"), ("x.jpg", "--at-fpr", "0.1"), ("x.jpg", "--resume"),
     ("x.jpg", "--camera", "0"),
     ("x.jpg", "--csv", "-", "--json", "-"), ("x.jpg", "--csv", "out", "--json", "./out"),
-    ("x.png", "--montage", "x.png"), ("x.png", "--csv", "a.png", "--montage", "a.png"),
+    ("x.png", "--contact-sheet", "x.png"), ("x.png", "--csv", "a.png", "--contact-sheet", "a.png"),
     ("--camera", str(10 ** 20)), ("--json", "-"), ("x.jpg", "--threshold", "50"),
     ("x.jpg", "--image-size", "100"), ("x.jpg", "--fps", "0")])
 def test_contradictory_options(infer, arguments, tmp_path, monkeypatch):
@@ -176,15 +176,15 @@ def test_both_scripts_find_the_same_metrics(infer, run_script, sample_dir, tiny_
 
 def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, tiny_model):
     """The answer is the best window's, and the table says where that window is."""
-    search = WindowSearch(tiny_model.weights, 32, (1, 2))
+    search = SlidingWindow(tiny_model.weights, 32, (1, 2))
     table = str(tmp_path / "out.csv")
-    montage = tmp_path / "montage.png"
-    outcome = infer(pictures, "--search", "2", "--csv", table, "--montage", montage)
-    assert outcome.code == 0 and montage.exists()
+    sheet = tmp_path / "contacts.png"
+    outcome = infer(pictures, "--search", "2", "--csv", table, "--contact-sheet", sheet)
+    assert outcome.code == 0 and sheet.exists()
     for row in read_csv(table):
-        finding = search(read_image(row["file"]))
-        assert float(row["face_probability"]) == pytest.approx(finding.probability, abs=1e-5)
-        box = [float(value) for value in finding[1:5]]
+        window = search(read_image(row["file"]))
+        assert float(row["face_probability"]) == pytest.approx(window.probability, abs=1e-5)
+        box = [float(value) for value in window[1:5]]
         assert [int(row[name]) for name in ("x", "y", "width", "height")] == [
             int(round(value)) for value in box]
 

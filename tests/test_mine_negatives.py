@@ -32,7 +32,7 @@ def data(tmp_path):
 
 def mine(run_script, data, *options):
     return run_script(mine_negatives, "--data-dir", data, "--weights", data / "model.npz",
-                      "--image-size", 64, "--zooms", 2, *options)
+                      "--image-size", 64, "--scales", 2, *options)
 
 
 def test_hard_windows_become_a_source(run_script, data):

@@ -1,4 +1,4 @@
-"""Lines, sorted copies, montages and heat maps of inference.py."""
+"""Lines, sorted copies, contact sheets and heat maps of inference.py."""
 
 import io
 import os
@@ -50,8 +50,8 @@ def test_a_map_does_not_take_its_picture_s_place(infer, pictures):
         assert stream.read() == before
 
 
-def test_a_montage_without_a_picture_s_name(infer, pictures, tmp_path):
-    outcome = infer(pictures, "--montage", tmp_path / "sheet.txt")
+def test_a_contact_sheet_without_a_picture_s_name(infer, pictures, tmp_path):
+    outcome = infer(pictures, "--contact-sheet", tmp_path / "sheet.txt")
     assert outcome.code == 2 and outcome.out == "" and "sheet.txt" in outcome.err.splitlines()[-1]
 
 
@@ -99,22 +99,22 @@ def test_sort_by_links(infer, pictures, tmp_path):
     assert os.readlink(str(target / "face" / "00.png")) == pictures + "/00.png"
 
 
-def test_a_montage_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
+def test_a_contact_sheet_names_pictures_by_what_tells_them_apart(tmp_path, monkeypatch):
     sheets = []
     monkeypatch.setattr(outputs, "contact_sheet", lambda *sheet: sheets.append(sheet))
     monkeypatch.setattr(outputs, "save_image", lambda *_: None)
-    montage = outputs.Montage(str(tmp_path / "sheet.png"), 9)
+    sheet = outputs.ContactSheet(str(tmp_path / "sheet.png"), 9)
     pixels = inputs.InputImage("", "", np.zeros((4, 4, 3), np.uint8))
     for name in ("x/1.png", "y/1.png", "y/2.png"):
-        montage.write(pixels, {"file": name, "class": "FACE", "probability": 0.75})
-    montage.close()
+        sheet.write(pixels, {"file": name, "class": "FACE", "probability": 0.75})
+    sheet.close()
     assert sheets[0][1] == ["FACE 0.750\n" + name for name in ("x/1.png", "y/1.png", "2.png")]
 
 
-def test_montage_frames_tell_the_class(infer, pictures, tmp_path):
-    table, montage = str(tmp_path / "out.csv"), str(tmp_path / "sheets" / "montage.png")
-    infer(pictures, "--csv", table, "--montage", montage, "--montage-images", 12)
-    sheet = np.asarray(Image.open(montage).convert("RGB")).astype(int)
+def test_contact_sheet_frames_tell_the_class(infer, pictures, tmp_path):
+    table, sheet = str(tmp_path / "out.csv"), str(tmp_path / "sheets" / "contacts.png")
+    infer(pictures, "--csv", table, "--contact-sheet", sheet, "--contact-sheet-images", 12)
+    sheet = np.asarray(Image.open(sheet).convert("RGB")).astype(int)
     frames = sum(float(row["probability"]) > 0 and row["class"] == "FACE"
                  for row in read_csv(table)[:12])
     assert 0 < frames < 12
@@ -136,16 +136,16 @@ def test_heatmaps_have_the_pictures_sizes(infer, tmp_path):
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg"])
-def test_a_montage_replaces_montages_alone(infer, pictures, tmp_path, extension):
-    """The shell turns ``--montage *.png`` into the name of a photograph."""
+def test_a_contact_sheet_replaces_contact_sheets_alone(infer, pictures, tmp_path, extension):
+    """The shell turns ``--contact-sheet *.png`` into the name of a photograph."""
     photograph = tmp_path / ("photo" + extension)
     Image.open(pictures + "/00.png").convert("RGB").save(str(photograph))
     before = photograph.read_bytes()
-    outcome = infer(pictures, "--montage", photograph)
+    outcome = infer(pictures, "--contact-sheet", photograph)
     assert outcome.code == 2 and outcome.out == "" and photograph.read_bytes() == before
     assert "photo{}: not a picture drawn by".format(extension) in outcome.err.splitlines()[-1]
     for _ in range(2):
-        assert infer(pictures, "--montage", tmp_path / ("sheet" + extension)).code == 0
+        assert infer(pictures, "--contact-sheet", tmp_path / ("sheet" + extension)).code == 0
 
 
 def test_heat_maps_replace_heat_maps_alone(infer, pictures, tmp_path):

@@ -97,7 +97,7 @@ def page(server, browser, files):
 
 @pytest.fixture(scope="module")
 def results(tiny_model, files):
-    with load(tiny_model.npz, search=2, fine_places=True) as model:
+    with load(tiny_model.npz, search=2, tight_boxes=True) as model:
         return model(files)
 
 
@@ -129,8 +129,8 @@ def test_the_box_is_where_the_api_says(page, results):
     for card, result in zip(cards(page), results[:-1]):
         photo, box = (card.find_element(By.CSS_SELECTOR, name).rect for name in (".photo", ".box"))
         scale = photo["width"] / 200
-        expected = [photo["x"] + result.place.x * scale, photo["y"] + result.place.y * scale,
-                    result.place.width * scale, result.place.height * scale]
+        expected = [photo["x"] + result.box.x * scale, photo["y"] + result.box.y * scale,
+                    result.box.width * scale, result.box.height * scale]
         np.testing.assert_allclose(
             [box["x"], box["y"], box["width"], box["height"]], expected, atol=2)
     page.find_element(By.ID, "boxes").click()

@@ -46,7 +46,7 @@ def test_no_face_free_picture_decodes(run_script, sample_dir, tiny_model, tmp_pa
     save_list(str(tmp_path / source_list("own", FACE, "test")), [face])
     save_list(str(tmp_path / source_list("own", NON_FACE, "test")), ["bad.jpg"])
     outcome = run_script(photographs, "--data-dir", tmp_path, "--sources", "own", "--weights",
-                         tiny_model.npz, "--image-size", 32, "--zooms", 1)
+                         tiny_model.npz, "--image-size", 32, "--scales", 1)
     assert outcome.code == 2 and "bad.jpg: not an image in a known format" in outcome.err
     assert outcome.err.splitlines()[-1] == (
         "error: none of the face-free pictures of own decodes; check the lists")

@@ -36,7 +36,7 @@ def server(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    with load(tiny_model.npz, search=2, fine_places=True) as model:
+    with load(tiny_model.npz, search=2, tight_boxes=True) as model:
         yield model
 
 
@@ -60,7 +60,7 @@ def same(row, result):
     """Whether a row of the answer is what the API says."""
     return (row["probability"] == pytest.approx(result.probability, abs=1e-6)
             and row["label"] == result.label and row["is_face"] == result.is_face
-            and row["place"] == dict(result.place._asdict()))
+            and row["place"] == dict(result.box._asdict()))
 
 
 def test_a_picture_in_the_body(server, model):

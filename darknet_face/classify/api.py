@@ -4,7 +4,7 @@
 
     model = load()                             # the newest model here, otherwise the released one
     result = model("photo.jpg")                # a path, an array, a Pillow image or encoded bytes
-    print(result.probability, result.is_face, result.place)
+    print(result.probability, result.is_face, result.box)
 
     for result in model(["a.jpg", array, image]):    # a list: batched, in order
         print(result.name, result.error or result.label)
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -24,9 +25,15 @@ from darknet19 import STRIDE
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.inputs import InputImage
-from darknet_face.classify.predict import classify_images, search_images
-from darknet_face.classify.results import BadPicture, Place, Result
-from darknet_face.classify.sliding_window import CHOICES, WindowSearch, search_bias, zooms_of
+from darknet_face.classify.predict import classify_by_sliding_window, classify_single_pass
+from darknet_face.classify.results import Box, ImageError, Result
+from darknet_face.classify.sliding_window import (
+    DEFAULT_SEARCH,
+    SEARCH_CHOICES,
+    SlidingWindow,
+    scales_of,
+    search_bias,
+)
 from darknet_face.engines.tensorflow_classifier import folded_classifier
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
@@ -34,11 +41,11 @@ from darknet_face.weights.released import RELEASED, choose_model, threshold_of
 from darknet_face.weights.weight_files import read_weights
 
 SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
-PLACE = ("x", "y", "width", "height")
+BOX = ("x", "y", "width", "height")
 
 
-def load(weights=None, search=4, threshold=None, precision="float32", image_size=None,
-         batch_size=16, model_dir=None, fine_places=False):
+def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32", image_size=None,
+         batch_size=16, model_dir=None, tight_boxes=False, fine_places=False):
     """Load a model.
 
     Parameters
@@ -48,8 +55,9 @@ def load(weights=None, search=4, threshold=None, precision="float32", image_size
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
     search : {4, 2, 1, "off"}
-        How far to search a picture, as inference.py's ``--search``: its shorter side is enlarged to
-        up to so many times the network's input. "off" stretches the picture and looks once.
+        The largest scale of the sliding window, as inference.py's ``--search``: the image's shorter
+        side is enlarged to up to so many times the network's input. "off" is a single pass over
+        the stretched image.
     threshold : float, optional
         A picture is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
@@ -61,10 +69,12 @@ def load(weights=None, search=4, threshold=None, precision="float32", image_size
         The most pictures that are classified together.
     model_dir : str, optional
         Where your own models are; ``saved_models`` beside this package if absent.
-    fine_places : bool
-        A search stops at the first size where a window is certain, which may be as large as the
-        picture. Look on for a smaller window inside it, at up to the cost of a whole search. The
+    tight_boxes : bool
+        The sliding window stops at the first scale where a window is certain, which may be as large
+        as the image. Look for a smaller box inside it, at up to the cost of all scales. The
         probability stays the same.
+    fine_places : bool
+        The former name of ``tight_boxes``, deprecated.
 
     Returns
     -------
@@ -78,18 +88,21 @@ def load(weights=None, search=4, threshold=None, precision="float32", image_size
     ValueError
         An option out of range.
     """
-    if str(search) not in CHOICES:
-        raise ValueError("search={!r}: must be one of {}".format(search, ", ".join(CHOICES)))
+    if str(search) not in SEARCH_CHOICES:
+        raise ValueError("search={!r}: must be one of {}".format(
+            search, ", ".join(SEARCH_CHOICES)))
     if image_size is not None and (
             not 0 < image_size <= LARGEST_SIZE or image_size % STRIDE):
         raise ValueError("image_size={!r}: must be a multiple of {} up to {}".format(
             image_size, STRIDE, LARGEST_SIZE))
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise ValueError("batch_size={!r}: must be 1 to {}".format(batch_size, LARGEST_BATCH))
+    if fine_places:
+        warnings.warn("fine_places is called tight_boxes now", DeprecationWarning, stacklevel=2)
     path, image_size = choose_model(model_dir or os.path.dirname(RELEASED),
                                     None if weights is None else os.fspath(weights), image_size)
-    return FaceModel(path, image_size, zooms_of(str(search)), threshold, precision, batch_size,
-                     fine_places)
+    return FaceModel(path, image_size, scales_of(str(search)), threshold, precision, batch_size,
+                     tight_boxes or fine_places)
 
 
 class FaceModel:
@@ -107,17 +120,17 @@ class FaceModel:
         From which probability on a picture is a face.
     """
 
-    def __init__(self, path, image_size, zooms, threshold=None, precision="float32",
-                 batch_size=16, fine_places=False):
+    def __init__(self, path, image_size, scales, threshold=None, precision="float32",
+                 batch_size=16, tight_boxes=False):
         self.path, self.image_size = path, image_size
         self.threshold = _checked(threshold_of(path, threshold))
-        self._batch_size, self._fine_places = batch_size, fine_places
+        self._batch_size, self._tight_boxes = batch_size, tight_boxes
         self._bias = search_bias(path)
         self._lock = threading.Lock()
         self._classifier = self._search = self._mapper = self._weights = None
         weights = read_weights(path)
-        if zooms:
-            self._search = WindowSearch(weights, image_size, zooms, precision=precision,
+        if scales:
+            self._search = SlidingWindow(weights, image_size, scales, precision=precision,
                                         bias=self._bias)
         else:
             self._classifier = folded_classifier(weights, image_size, precision=precision)
@@ -139,11 +152,11 @@ class FaceModel:
         Returns
         -------
         Result or list of Result
-            For a list a list, in order. A bad picture has a result with ``error`` in its place.
+            For a list a list, in order. A bad picture has a result with ``error`` set.
 
         Raises
         ------
-        BadPicture
+        ImageError
             When a single picture can't be read.
         TypeError
             For anything that is no picture, in a list too.
@@ -151,17 +164,18 @@ class FaceModel:
         if _is_one(pictures):
             result, = self([pictures], threshold)
             if result.error:
-                raise BadPicture(result.name, result.error)
+                raise ImageError(result.name, result.error)
             return result
-        names, answers = [], {}
+        names: list[str] = []
+        answers = {}
         for rows, bad in self.stream(_inputs(pictures, names), threshold):
             for image, row in rows:
-                place = None if row["x"] is None else Place(*[row[name] for name in PLACE])
-                answers[image.place] = Result(
+                box = None if row["x"] is None else Box(*[row[name] for name in BOX])
+                answers[image.output_name] = Result(
                     image.name, row["face_probability"], row["class"] == CLASS_NAMES[FACE],
-                    row["class"], place)
+                    row["class"], box)
             for image, cause in bad:
-                answers[image.place] = Result(image.name, error=cause)
+                answers[image.output_name] = Result(image.name, error=cause)
         return [answers[str(index)] for index in range(len(names))]
 
     def stream(self, images, threshold=None):
@@ -176,13 +190,14 @@ class FaceModel:
         Yields
         ------
         results, bad
-            As :func:`darknet_face.classify.predict.classify_images`.
+            As :func:`darknet_face.classify.predict.classify_single_pass`.
         """
         threshold = self.threshold if threshold is None else _checked(threshold)
         if self._search:
-            return search_images(self._search, images, min(self._batch_size, SEARCHED_TOGETHER),
-                                 threshold, self._fine_places)
-        return classify_images(self._classifier, images, self._batch_size, threshold)
+            return classify_by_sliding_window(
+                self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
+                self._tight_boxes)
+        return classify_single_pass(self._classifier, images, self._batch_size, threshold)
 
     def heat_map(self, picture):
         """Where a face is seen.
@@ -200,14 +215,14 @@ class FaceModel:
 
         Raises
         ------
-        BadPicture, TypeError
+        ImageError, TypeError
             As for a call.
         """
         image = _input(picture, "0")
         try:
             pixels = image.read()
         except BadImage as error:
-            raise BadPicture(image.name, str(error))
+            raise ImageError(image.name, str(error))
         return self.mapper()(pixels)
 
     def mapper(self):
@@ -256,15 +271,15 @@ def _inputs(pictures, names):
         yield image
 
 
-def _input(picture, place):
+def _input(picture, output_name):
     if isinstance(picture, (str, os.PathLike)):
-        return InputImage(os.fsdecode(picture), place, None)
+        return InputImage(os.fsdecode(picture), output_name, None)
     if isinstance(picture, bytes):
-        return InputImage("bytes", place, picture)
+        return InputImage("bytes", output_name, picture)
     if isinstance(picture, Image.Image):
-        return InputImage(getattr(picture, "filename", "") or "image", place, picture)
+        return InputImage(getattr(picture, "filename", "") or "image", output_name, picture)
     if isinstance(picture, np.ndarray):
-        return InputImage("array", place, _checked_array(picture))
+        return InputImage("array", output_name, _checked_array(picture))
     raise _not_a_picture(picture)
 
 

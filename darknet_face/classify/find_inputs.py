@@ -80,20 +80,20 @@ def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
     Yields
     ------
     InputImage
-        Each with a ``place`` of its own. A name that a spreadsheet would run as a formula gets
-        ``./`` in front.
+        Each with an ``output_name`` of its own. A name that a spreadsheet would run as a formula
+        gets ``./`` in front.
     """
     taken = set()  # digests: the places of a million pictures would take 100 MB
     for image in _find(names, frames_per_second, exclude, report):
-        stem, extension = os.path.splitext(image.place)
-        number, place = 1, image.place
+        stem, extension = os.path.splitext(image.output_name)
+        number, place = 1, image.output_name
         while digest(place) in taken:
             number += 1
             place = "{}-{}{}".format(stem, number, extension)
         taken.add(digest(place))
         name = os.path.join(".", image.name) if image.name.startswith(
             FORMULA_STARTS) else image.name
-        yield image._replace(name=name, place=place)
+        yield image._replace(name=name, output_name=place)
 
 
 def _find(names, frames_per_second, exclude, report):

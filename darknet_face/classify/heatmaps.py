@@ -15,11 +15,10 @@ import numpy as np
 from scipy.signal import convolve2d
 from scipy.special import expit
 
-from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.classify.sliding_window import SlidingWindow
 
-# Sizes at which a picture is looked at. 1 is left out: there a portrait is a single window, and the
-# map the same everywhere.
-ZOOMS = (2, 4)
+# Without 1: there a portrait is a single window, and the map the same everywhere.
+SCALES = (2, 4)
 
 STRIP_PIXELS = 1000 * 1000  # are drawn at a time: a drawing takes 60 bytes for each
 
@@ -32,26 +31,25 @@ class FaceMapper:
     weights : mapping of str to numpy.ndarray
     image_size : int
         The input size in training, in pixels.
-    zooms : sequence of float
-        Sizes at which a picture is looked at, as for
-        :class:`darknet_face.classify.sliding_window.WindowSearch`.
+    scales : sequence of float
+        As for :class:`darknet_face.classify.sliding_window.SlidingWindow`.
     threads : int, optional
         See :func:`darknet_face.runtime.session.new_session`.
     bias : float
-        See :class:`darknet_face.classify.sliding_window.WindowSearch`.
+        See :class:`darknet_face.classify.sliding_window.SlidingWindow`.
     """
 
-    def __init__(self, weights, image_size, zooms=ZOOMS, threads=None, bias=0.0):
-        self.search = WindowSearch(weights, image_size, zooms, threads, bias=bias)
-        self.zooms = zooms
+    def __init__(self, weights, image_size, scales=SCALES, threads=None, bias=0.0):
+        self.search = SlidingWindow(weights, image_size, scales, threads, bias=bias)
+        self.scales = scales
 
     @classmethod
-    def sharing(cls, search, zooms=ZOOMS):
+    def sharing(cls, search, scales=SCALES):
         """A mapper that runs the graph of a
-        :class:`darknet_face.classify.sliding_window.WindowSearch`.
+        :class:`darknet_face.classify.sliding_window.SlidingWindow`.
         """
         mapper = cls.__new__(cls)
-        mapper.search, mapper.zooms = search, zooms
+        mapper.search, mapper.scales = search, scales
         return mapper
 
     def __call__(self, image):
@@ -70,7 +68,7 @@ class FaceMapper:
         """
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
-        for _, log_odds in self.search.windows(image, self.zooms):
+        for _, log_odds in self.search.log_odds_maps(image, self.scales):
             cells = mean_over_windows(expit(log_odds), self.search.cells)
             smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
             np.maximum(highest, smooth, out=highest)

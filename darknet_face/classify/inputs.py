@@ -11,14 +11,14 @@ from PIL import Image
 from darknet_face.images.decode import BadImage, read_image, read_pillow
 
 
-class InputImage(collections.namedtuple("InputImage", "name place content")):
+class InputImage(collections.namedtuple("InputImage", "name output_name content")):
     """A picture to classify.
 
     Parameters
     ----------
     name : str
         The path of the file. For a frame of a video: the path, ``@`` and the time in seconds.
-    place : str
+    output_name : str
         A relative path for the files made from this picture. It is unique within a run.
     content : None, numpy.ndarray, bytes, PIL.Image.Image or BadImage
         None: read the file. An array: the picture, uint8, [height, width, 3], RGB. Bytes: the

@@ -1,4 +1,4 @@
-"""What inference.py writes for named pictures: lines, a montage, sorted copies, heat maps.
+"""What inference.py writes for named pictures: lines, a contact sheet, sorted copies, heat maps.
 
 Each output has ``write(image, row)``, called once per classified picture, ``flush()``, called
 after each batch, and ``close()``. See :mod:`darknet_face.classify.tables` for the CSV and JSON
@@ -38,10 +38,11 @@ from darknet_face.runtime.atomic_files import temporary_path, write_atomically
 # or a folder and a file of the same name are in each other's way. Others end the run.
 ONE_PICTURE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
-TILE = 160  # height and width of a picture in the montage, in pixels
+TILE = 160  # height and width of a picture on the contact sheet, in pixels
 
 OutputOptions = collections.namedtuple(
-    "OutputOptions", "csv json montage montage_images heatmap sort_into sort_into_mode resume",
+    "OutputOptions",
+    "csv json contact_sheet contact_sheet_images heatmap sort_into sort_into_mode resume",
     defaults=(None, None, None, 200, None, None, "copy", False))
 OutputOptions.__doc__ = """Where to write the results; None leaves an output out.
 
@@ -49,9 +50,9 @@ Parameters
 ----------
 csv, json : str, optional
     Files for the tables, ``-`` for standard output.
-montage : str, optional
-    The contact sheet's file.
-montage_images : int
+contact_sheet : str, optional
+    Its file.
+contact_sheet_images : int
     How many pictures to show on it.
 heatmap, sort_into : str, optional
     Folders.
@@ -81,8 +82,8 @@ def open_outputs(options, make_mapper):
         outputs.append(Sorter(options.sort_into, options.sort_into_mode))
     if options.heatmap:
         outputs.append(HeatMaps(options.heatmap, make_mapper()))
-    if options.montage:
-        outputs.append(Montage(options.montage, options.montage_images))
+    if options.contact_sheet:
+        outputs.append(ContactSheet(options.contact_sheet, options.contact_sheet_images))
     if "-" not in (options.csv, options.json):
         outputs.append(Lines())
     if options.json:
@@ -113,7 +114,7 @@ class Lines(Output):
         sys.stdout.flush()
 
 
-class Montage(Output):
+class ContactSheet(Output):
     """Collects the first pictures for a contact sheet: green frames for FACE, red for NON_FACE.
 
     Parameters
@@ -177,7 +178,7 @@ class Sorter(Output):
         self.folder, self.mode = folder, mode
 
     def write(self, image, row):
-        path = os.path.join(self.folder, row["class"].lower(), image.place)
+        path = os.path.join(self.folder, row["class"].lower(), image.output_name)
         frame = None if image.content is None else _encode_jpeg(image.content)
         stem, extension = os.path.splitext(path)
         number = 1
@@ -228,7 +229,7 @@ class HeatMaps(Output):
 
     def write(self, image, _):
         pixels = image.read()
-        path = os.path.join(self.folder, image.place)
+        path = os.path.join(self.folder, image.output_name)
         if not path.lower().endswith((".jpg", ".jpeg", ".png")):
             path += ".png"
         if os.path.exists(path) and os.path.exists(image.name) and os.path.samefile(

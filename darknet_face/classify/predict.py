@@ -1,36 +1,42 @@
-"""Classify pictures by one look or by searching them, on one process or shared among ranks."""
+"""Classify images by a single pass or by a sliding window, in one process or shared among ranks.
+
+Each function yields pairs of a batch's results and of its images that could not be read:
+
+- a list of (InputImage, row); a row is a dict with ``file``, ``class``, ``probability`` (of that
+  class), ``face_probability`` (of FACE), and the box in whole pixels of the image, ``x``, ``y``,
+  ``width`` and ``height``, None for a single pass;
+- a list of (InputImage, cause).
+"""
 
 from __future__ import annotations
 
 import itertools
+import typing
 
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.inputs import InputImage
 from darknet_face.images.reader import read_ahead, read_batches
 from darknet_face.runtime import distributed
 
-PER_ROUND = 64  # pictures per rank between two exchanges of results
+PER_ROUND = 64  # images per rank between two exchanges of results
+
+Row = typing.Dict[str, typing.Any]
+Batches = typing.Iterator[typing.Tuple[
+    typing.List[typing.Tuple[InputImage, Row]], typing.List[typing.Tuple[InputImage, str]]]]
 
 
-def classify_images(classifier, images, batch_size, threshold=0.5):
-    """Classify pictures as they come.
+def classify_single_pass(classifier: typing.Any, images: typing.Iterable[InputImage],
+                         batch_size: int, threshold: float = 0.5) -> Batches:
+    """Classify images as they come, each stretched to the network's input.
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    images : iterable of InputImage
+    classifier
+        :class:`darknet_face.engines.tensorflow_classifier.Classifier`
+    images
         At most a few batches are read ahead.
-    batch_size : int
-    threshold : float
-        A picture is called a face if its probability of FACE is at least this.
-
-    Yields
-    ------
-    results : list of (InputImage, dict)
-        The pictures of a batch, each with its row: ``file``, ``class``, ``probability`` (of that
-        class), ``face_probability``, and ``x``, ``y``, ``width`` and ``height``, which are None.
-    bad : list of (InputImage, str)
-        The pictures of the batch that did not decode, each with the cause.
+    threshold
+        An image is called a face if its probability of FACE is at least this.
     """
     for good, pixels, bad in read_batches(
             images, batch_size, classifier.image_size, read=InputImage.read):
@@ -38,8 +44,9 @@ def classify_images(classifier, images, batch_size, threshold=0.5):
                for image, probabilities in zip(good, classifier(pixels) if good else ())], bad
 
 
-def _row(image, probability, threshold, box=(None,) * 4):
-    """The row of a picture with its probability of FACE."""
+def _row(image: InputImage, probability: float, threshold: float,
+         box: typing.Sequence[int | None] = (None,) * 4) -> Row:
+    """The row of an image with its probability of FACE."""
     is_face = probability >= threshold
     row = {"file": image.name, "class": CLASS_NAMES[FACE if is_face else 1 - FACE],
            "probability": probability if is_face else 1 - probability,
@@ -48,63 +55,47 @@ def _row(image, probability, threshold, box=(None,) * 4):
     return row
 
 
-def search_images(search, images, batch_size, threshold=0.5, fine_places=False):
-    """Classify pictures by their most probable window, as they come.
+def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterable[InputImage],
+                               batch_size: int, threshold: float = 0.5,
+                               tight_boxes: bool = False) -> Batches:
+    """Classify images by their most probable window, as they come.
 
     Parameters
     ----------
-    search : darknet_face.classify.sliding_window.WindowSearch
-    images, threshold
-        See :func:`classify_images`.
-    batch_size : int
-        How many pictures to search together, and how many to read meanwhile.
-    fine_places : bool
-        Look for a smaller place where the search stopped early: see
-        :meth:`darknet_face.classify.sliding_window.WindowSearch.refine`.
-
-    Yields
-    ------
-    results, bad
-        As :func:`classify_images`. ``x``, ``y``, ``width`` and ``height`` are the window's, in
-        whole pixels of the picture.
+    sliding_window
+        :class:`darknet_face.classify.sliding_window.SlidingWindow`
+    batch_size
+        How many images to search together, and how many to read meanwhile.
+    threshold
+        See :func:`classify_single_pass`.
+    tight_boxes
+        Look for a smaller box where the search stopped early: see
+        :meth:`darknet_face.classify.sliding_window.SlidingWindow.tighten`.
     """
     read = read_ahead(images, InputImage.read, ahead=batch_size)
     for chunk in iter(lambda: list(itertools.islice(read, batch_size)), []):
         good = [(image, pixels) for image, pixels, _ in chunk if pixels is not None]
-        findings = search.find([pixels for _, pixels in good])
-        if fine_places:
-            findings = [search.refine(pixels, finding)
-                        for (_, pixels), finding in zip(good, findings)]
-        yield ([(image, _row(image, finding.probability, threshold, _whole_pixels(finding)))
-                for (image, _), finding in zip(good, findings)],
+        windows = sliding_window.find([pixels for _, pixels in good])
+        if tight_boxes:
+            windows = [sliding_window.tighten(pixels, window)
+                       for (_, pixels), window in zip(good, windows)]
+        yield ([(image, _row(image, window.probability, threshold,
+                             [int(round(each)) for each in window[1:5]]))
+                for (image, _), window in zip(good, windows)],
                [(image, cause) for image, pixels, cause in chunk if pixels is None])
 
 
-def _whole_pixels(finding):
-    return [int(round(value)) for value in (
-        finding.left, finding.top, finding.width, finding.height)]
+def predict_on_all_ranks(predict: typing.Callable[[typing.Iterable[InputImage]], Batches],
+                         images: typing.Iterable[InputImage]) -> Batches:
+    """Classify images on all ranks. Rank 0 hands them out and collects the results.
 
-
-def predict_on_all_ranks(predict, images):
-    """Classify pictures on all ranks. Rank 0 hands them out and collects the results.
-
-    Parameters
-    ----------
-    predict : callable
-        Yields results and bad pictures for an iterable of InputImage, as :func:`classify_images`.
-    images : iterable of InputImage
-        Used on rank 0 only, so that each picture is classified once even if the ranks' folders
-        differ.
-
-    Yields
-    ------
-    results, bad
-        On rank 0 as :func:`classify_images`, in the order of ``images``. On other ranks nothing.
+    ``images`` is used on rank 0 only, so that each image is classified once even if the ranks'
+    folders differ. Rank 0 yields all results in the order of ``images``, the others nothing.
     """
-    images = iter(images if distributed.rank() == 0 else ())
+    waiting = iter(images if distributed.rank() == 0 else ())
     while True:
         shares = distributed.from_first(
-            [list(itertools.islice(images, PER_ROUND)) for _ in range(distributed.size())])
+            [list(itertools.islice(waiting, PER_ROUND)) for _ in range(distributed.size())])
         if not shares[0]:
             return
         mine = list(predict(shares[distributed.rank()]))

@@ -1,48 +1,59 @@
-"""What the Python API returns: a result per picture, and the error for a picture that is unusable.
+"""What the Python API returns: a result per image, and the error for an image that is unusable.
 
 See :mod:`darknet_face.classify.api`.
 """
 
 from __future__ import annotations
 
-import collections
-
-Place = collections.namedtuple("Place", "x y width height")
-Place.__doc__ = """A box in whole pixels of the upright picture; ``x`` and ``y`` are its top left
-corner."""
+import typing
+import warnings
 
 
-class Result(collections.namedtuple("Result", "name probability is_face label place error",
-                                    defaults=(None,) * 5)):
-    """The answer for one picture.
+class Box(typing.NamedTuple):
+    """A box in whole pixels of the upright image; ``x`` and ``y`` are its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Result(typing.NamedTuple):
+    """The answer for one image. All fields but ``name`` and ``error`` are None if it is unreadable.
 
     Parameters
     ----------
-    name : str
+    name
         The path, or what stands for it: "array", "image" or "bytes".
-    probability : float or None
-        Of a face, 0..1. None, like all that follows, if the picture could not be read.
-    is_face : bool or None
+    probability
+        Of a face, 0..1.
+    is_face
         Whether ``probability`` is at least the threshold.
-    label : str or None
+    label
         "FACE" or "NON_FACE".
-    place : Place or None
+    box
         The window with the highest probability, whatever the label. None with ``search="off"``.
-    error : str or None
-        Why the picture could not be read.
+    error
+        Why the image could not be read, or None.
     """
 
-    __slots__ = ()
+    name: str | None = None
+    probability: float | None = None
+    is_face: bool | None = None
+    label: str | None = None
+    box: Box | None = None
+    error: str | None = None
+
+    @property
+    def place(self) -> Box | None:
+        """The former name of ``box``, deprecated."""
+        warnings.warn("Result.place is called box now", DeprecationWarning, stacklevel=2)
+        return self.box
 
 
-class BadPicture(ValueError):
-    """A picture that can't be read or has the wrong type; the message names it.
+class ImageError(ValueError):
+    """An image that can't be read or has the wrong type; the message names it."""
 
-    Parameters
-    ----------
-    name, cause : str
-    """
-
-    def __init__(self, name, cause):
+    def __init__(self, name: str, cause: str) -> None:
         super().__init__("{}: {}".format(name, cause))
         self.name, self.cause = name, cause

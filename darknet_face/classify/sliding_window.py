@@ -1,16 +1,18 @@
-"""Look for a face where it is: the network as a sliding window over a whole photograph.
+"""Find the most probable face window: the network as a sliding window over a whole image.
 
-Darknet-19 is fully convolutional, so one run over a photograph of any size gives its class map at
-every place. Averaged over as many cells as the network's input has (7 x 7 at 224), the map is what
+Darknet-19 is fully convolutional, so one run over an image of any size gives its class map
+everywhere. Averaged over as many cells as the network's input has (7 x 7 at 224), the map is what
 the classifier says of every window of that size, 32 pixels apart, at a fraction of the cost. The
-photograph keeps its aspect ratio and is looked at in several sizes, so that faces of several sizes
-fill a window. A face that fills the picture and more is looked at as a part of a window, within a
-border. The answer is the window with the highest probability.
+image keeps its aspect ratio and is run at several scales, so that faces of several sizes fill a
+window. Below scale 1 the image is padded, so that a face larger than the image fits a window. The
+answer is the window with the highest probability.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
+import typing
 
 import cv2
 import numpy as np
@@ -28,54 +30,64 @@ from darknet_face.weights.metadata import read_metadata
 from darknet_face.weights.released import add_weights_argument, choose_model
 from darknet_face.weights.weight_files import read_weights
 
-# The photograph's shorter side, in multiples of the network's input, in the order of the looks. For
-# those below 1 its edges are repeated around it until it fills a window: faces that are cut off by
-# the edges are small enough then to be known.
-ZOOMS = (1, 0.6, 2, 4)
-CERTAIN = 0.995  # a window as probable as this ends the search: larger sizes are left out
-MOST_ENLARGED = 3.0  # sizes that would enlarge the photograph more are left out, but for the first
-FINE = 0.98  # a smaller window must be as probable as this to replace a certain one as the place
-PIXELS_PER_RUN = 1 << 20  # pictures share a run up to so many pixels, which bounds the memory
+# The image's shorter side, in multiples of the network's input, in the order of the runs. Below 1
+# the image is padded by repeating its edges until it fills a window: faces that the image's edges
+# cut off are then small enough to be recognised.
+SCALES = (1, 0.6, 2, 4)
+CERTAIN = 0.995  # a window as probable as this ends the search: larger scales are not run
+MOST_ENLARGED = 3.0  # scales that would enlarge the image more are not run, except the first
+TIGHT = 0.98  # a smaller window must be as probable as this to replace a certain one as the box
+PIXELS_PER_RUN = 1 << 20  # images share a run up to so many pixels, which bounds the memory
 LONGEST = 8  # a side longer than this many times the other is compressed to it
 OUTPUT = "windows"
-CHOICES = ("off",) + tuple(str(zoom) for zoom in ZOOMS if zoom >= 1)  # of the option --search
 
-Finding = collections.namedtuple("Finding", "probability left top width height zoom")
-Finding.__doc__ = """The most probable window: P(FACE), its box in the picture's own pixels (what a
-border adds is left out), and the zoom at which it was found."""
+# Values of the option --search: the largest scale, or a single pass over the stretched image.
+SEARCH_CHOICES = ("off",) + tuple(str(scale) for scale in SCALES if scale >= 1)
+DEFAULT_SEARCH = "4"
 
 
-def zooms_of(choice):
-    """The zooms for a value of the option --search: those up to it; none for ``off`` or None."""
+class Window(typing.NamedTuple):
+    """The most probable window of an image."""
+
+    probability: float  # of FACE
+    left: float  # the box in the image's own pixels, without padding
+    top: float
+    width: float
+    height: float
+    scale: float  # at which it was found
+
+
+def scales_of(choice: str | None) -> tuple[float, ...]:
+    """The scales for a value of the option --search: those up to it; none for ``off`` or None."""
     return () if choice in (None, "off") else tuple(
-        zoom for zoom in ZOOMS if zoom <= int(choice))
+        scale for scale in SCALES if scale <= int(choice or 0))
 
 
-class WindowSearch:
-    """A graph of its own that looks through the windows of pictures of any size.
+class SlidingWindow:
+    """A graph of its own that classifies all windows of images of any size.
 
-    Several threads may use one search at once.
+    Several threads may use one at once.
 
     Parameters
     ----------
-    weights : mapping of str to numpy.ndarray
-    image_size : int
+    image_size
         The input size that the weights were trained at: the window's.
-    zooms : sequence of float
-        Sizes to look at, in this order, each the shorter side in multiples of ``image_size``.
+    scales
+        In the order of the runs, each the image's shorter side in multiples of ``image_size``.
     threads, precision
         See :func:`darknet_face.runtime.session.new_session`.
-    bias : float
+    bias
         Subtracted from every window's log-odds. The best of many windows scores higher than a
-        single look. The bias is chosen on validation pictures, so that 0.5 again separates faces
-        from other pictures. The released weights carry theirs: see
+        single pass. The bias is chosen on validation images, so that 0.5 again separates faces
+        from non-faces. The released weights carry theirs: see
         :func:`darknet_face.weights.metadata.read_metadata`.
     """
 
-    def __init__(self, weights, image_size=224, zooms=ZOOMS, threads=None, precision="float32",
-                 bias=0.0):
+    def __init__(self, weights: typing.Mapping[str, np.ndarray], image_size: int = 224,
+                 scales: typing.Sequence[float] = SCALES, threads: int | None = None,
+                 precision: str = "float32", bias: float = 0.0) -> None:
         self.image_size = image_size
-        self.zooms = tuple(zooms)
+        self.scales = tuple(scales)
         self.bias = bias
         self.cells = image_size // darknet19.STRIDE
         graph = tf.Graph()
@@ -93,158 +105,163 @@ class WindowSearch:
             tf.import_graph_def(fold_batch_norm(graph_def, [OUTPUT]), name="")
         self.session = new_session(folded, threads, precision)
 
-    def __call__(self, image, certain=CERTAIN):
-        """Find the most probable window of one picture: see :meth:`find`."""
+    def __call__(self, image: np.ndarray, certain: float = CERTAIN) -> Window:
+        """Find the most probable window of one image: see :meth:`find`."""
         return self.find([image], certain)[0]
 
-    def find(self, images, certain=CERTAIN):
-        """Find the most probable window of each picture. Several threads may call this at once.
+    def find(self, images: typing.Sequence[np.ndarray], certain: float = CERTAIN) -> list[Window]:
+        """Find the most probable window of each image. Several threads may call this at once.
 
         Parameters
         ----------
-        images : sequence of numpy.ndarray
-            Each uint8, [any height, any width, 3], RGB. Those that are looked at in the same size
+        images
+            Each uint8, [any height, any width, 3], RGB. Those that are scaled to the same size
             share runs of the network.
-        certain : float
-            A window as probable as this ends the search of its picture.
-
-        Returns
-        -------
-        list of Finding
+        certain
+            A window as probable as this ends the search of its image.
         """
-        findings = [None] * len(images)
+        best: list[typing.Any] = [None] * len(images)
         highest = [-np.inf] * len(images)
         searching = list(range(len(images)))
-        for zoom in self.zooms:
-            for index, log_odds in self._looks(images, searching, zoom, self.zooms[0]):
+        for scale in self.scales:
+            for index, log_odds in self._run(images, searching, scale, self.scales[0]):
                 row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
-                if findings[index] is None or log_odds[row, column] > highest[index]:
+                if best[index] is None or log_odds[row, column] > highest[index]:
                     highest[index] = np.float64(log_odds[row, column])
-                    box = self.box(images[index].shape, log_odds.shape, row, column, zoom)
-                    findings[index] = Finding(float(expit(highest[index])), *box, zoom=zoom)
-            searching = [each for each in searching if findings[each].probability < certain]
-        return findings
+                    box = self.box(images[index].shape, log_odds.shape, row, column, scale)
+                    best[index] = Window(float(expit(highest[index])), *box, scale)
+            searching = [each for each in searching if best[each].probability < certain]
+        return best
 
-    def refine(self, image, finding):
-        """A smaller window inside that of a search that stopped early, for a picture's Finding.
+    def tighten(self, image: np.ndarray, window: Window) -> Window:
+        """A smaller box inside the window of a search that stopped early.
 
-        It keeps its probability. Without a smaller window that is at least :data:`FINE` probable
-        it stays as it is.
+        The probability stays. Without a smaller window that is at least :data:`TIGHT` probable the
+        window is returned as it is.
         """
-        if finding.probability < CERTAIN:
-            return finding
-        for zoom in self.zooms:
-            if zoom <= finding.zoom:
+        if window.probability < CERTAIN:
+            return window
+        for scale in self.scales:
+            if scale <= window.scale:
                 continue
-            for _, log_odds in self._looks([image], [0], zoom, self.zooms[0]):
-                boxes = self.box(image.shape, log_odds.shape, *np.ogrid[
-                    :log_odds.shape[0], :log_odds.shape[1]])
-                inside = np.where(_lie_inside(finding, *boxes), log_odds, -np.inf)
+            for _, log_odds in self._run([image], [0], scale, self.scales[0]):
+                rows, columns = np.ogrid[:log_odds.shape[0], :log_odds.shape[1]]
+                boxes = self.box(image.shape, log_odds.shape, rows, columns)
+                inside = np.where(_lie_inside(window, *boxes), log_odds, -np.inf)
                 row, column = np.unravel_index(np.argmax(inside), inside.shape)
-                if expit(inside[row, column]) < FINE:
-                    return finding
+                if expit(inside[row, column]) < TIGHT:
+                    return window
                 box = self.box(image.shape, log_odds.shape, row, column)
-                finding = Finding(finding.probability, *box, zoom=zoom)
-        return finding
+                window = Window(window.probability, *box, scale)
+        return window
 
-    def windows(self, image, zooms=None):
-        """Yield the zoom and the log-odds of FACE in every window, float32 [rows, columns].
+    def log_odds_maps(self, image: np.ndarray, scales: typing.Sequence[float] | None = None
+                      ) -> typing.Iterator[tuple[float, np.ndarray]]:
+        """Yield each scale with the log-odds of FACE in every window, float32 [rows, columns].
 
-        ``zooms`` are those of the search if absent.
+        ``scales`` are the sliding window's own if absent.
         """
-        zooms = self.zooms if zooms is None else zooms
-        for zoom in zooms:
-            for _, log_odds in self._looks([image], [0], zoom, zooms[0]):
-                yield zoom, log_odds
+        scales = self.scales if scales is None else scales
+        for scale in scales:
+            for _, log_odds in self._run([image], [0], scale, scales[0]):
+                yield scale, log_odds
 
-    def _looks(self, images, chosen, zoom, first_zoom):
-        """Yield the number and the log-odds of each chosen picture that this zoom is for."""
+    def _run(self, images: typing.Sequence[np.ndarray], chosen: list[int], scale: float,
+             first_scale: float) -> typing.Iterator[tuple[int, np.ndarray]]:
+        """Yield the number and the log-odds of each chosen image that this scale is for."""
         numbers = collections.defaultdict(list)
         for index in chosen:
-            size = self.input_size(images[index].shape, zoom, first_zoom)
+            size = self.input_size(images[index].shape, scale, first_scale)
             if size:
                 numbers[size].append(index)
         for size, group in numbers.items():
             most = max(1, PIXELS_PER_RUN // (size[0] * size[1]))
             for start in range(0, len(group), most):
                 part = group[start:start + most]
-                scaled = np.stack([_fit(images[index], size, zoom) for index in part])
+                scaled = np.stack([_fit(images[index], size, scale) for index in part])
                 with explain_memory_errors("search smaller pictures, or less far"):
                     log_odds = self.session.run(
                         OUTPUT + ":0", {"input:0": scaled / np.float32(255)})
                 yield from zip(part, log_odds - self.bias)
 
-    def input_size(self, shape, zoom, first_zoom):
-        """The height and width, multiples of 32, at which a picture is looked at.
+    def input_size(self, shape: tuple[int, ...], scale: float, first_scale: float
+                   ) -> tuple[int, int] | None:
+        """The height and width, multiples of 32, that an image is scaled to.
 
-        None if that would enlarge the picture too much; ``first_zoom`` and smaller ones are never
-        left out.
+        None if that would enlarge the image too much; ``first_scale`` and smaller ones are never
+        skipped.
         """
-        height, width = _bordered(shape, zoom)
-        shorter = self.image_size * max(zoom, 1)
-        scale = shorter / min(height, width)
-        if scale > MOST_ENLARGED and zoom > first_zoom:
+        height, width = _padded(shape, scale)
+        shorter = self.image_size * max(scale, 1)
+        factor = shorter / min(height, width)
+        if factor > MOST_ENLARGED and scale > first_scale:
             return None
-        longest = min(max(height, width) * scale, shorter * LONGEST)
+        longest = min(max(height, width) * factor, shorter * LONGEST)
         longest = darknet19.STRIDE * int(round(longest / darknet19.STRIDE))
         shorter = darknet19.STRIDE * int(round(shorter / darknet19.STRIDE))
         return (shorter, longest) if height <= width else (longest, shorter)
 
-    def box(self, shape, grid, row, column, zoom=1):
-        """The box of a window, left, top, width, height, in the picture's own pixels."""
+    def box(self, shape: tuple[int, ...], grid: tuple[int, ...], row: typing.Any,
+            column: typing.Any, scale: float = 1) -> tuple[typing.Any, typing.Any, float, float]:
+        """The box of a window, left, top, width, height, in the image's own pixels.
+
+        ``row`` and ``column`` are numbers or arrays.
+        """
         cells = self.cells
-        bordered = _bordered(shape, zoom)
-        height, width = bordered[0] / (grid[0] + cells - 1), bordered[1] / (grid[1] + cells - 1)
+        padded = _padded(shape, scale)
+        height, width = padded[0] / (grid[0] + cells - 1), padded[1] / (grid[1] + cells - 1)
         left, top, right, bottom = (
             column * width, row * height, (column + cells) * width, (row + cells) * height)
-        if zoom >= 1:
+        if scale >= 1:
             return left, top, cells * width, cells * height
-        margin = (bordered[0] - shape[0]) / 2
+        margin = (padded[0] - shape[0]) / 2
         left, right = (min(max(each - margin, 0.0), shape[1]) for each in (left, right))
         top, bottom = (min(max(each - margin, 0.0), shape[0]) for each in (top, bottom))
         return left, top, right - left, bottom - top
 
 
-def _bordered(shape, zoom):
-    """Height and width of a picture with the border that a zoom below 1 puts around it."""
-    margin = int(round(min(shape[:2]) * (1 / zoom - 1) / 2)) if zoom < 1 else 0
+def _padded(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
+    """Height and width of an image with the padding of a scale below 1."""
+    margin = int(round(min(shape[:2]) * (1 / scale - 1) / 2)) if scale < 1 else 0
     return shape[0] + 2 * margin, shape[1] + 2 * margin
 
 
-def _fit(image, size, zoom):
-    """Scale a picture, with its border, to a height and width."""
-    if zoom >= 1:
+def _fit(image: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
+    """Scale an image, with its padding, to a height and width."""
+    if scale >= 1:
         return resize(image, *size)
-    # The border is added to the small picture, so that a large one is not copied.
+    # The small image is padded, so that a large one is not copied.
     inner = [max(1, int(round(full * own / whole)))
-             for full, own, whole in zip(size, image.shape, _bordered(image.shape, zoom))]
+             for full, own, whole in zip(size, image.shape, _padded(image.shape, scale))]
     top, left = ((full - own) // 2 for full, own in zip(size, inner))
     return cv2.copyMakeBorder(resize(image, *inner), top, size[0] - inner[0] - top, left,
                               size[1] - inner[1] - left, cv2.BORDER_REPLICATE)
 
 
-def _lie_inside(finding, left, top, width, height):
-    """Which boxes (arrays) lie inside a finding's, up to a pixel."""
-    return ((left > finding.left - 1) & (left + width < finding.left + finding.width + 1)
-            & (top > finding.top - 1) & (top + height < finding.top + finding.height + 1))
+def _lie_inside(window: Window, left: np.ndarray, top: np.ndarray, width: float, height: float
+                ) -> np.ndarray:
+    """Which boxes (arrays) lie inside a window's, up to a pixel."""
+    return ((left > window.left - 1) & (left + width < window.left + window.width + 1)
+            & (top > window.top - 1) & (top + height < window.top + window.height + 1))
 
 
-def add_search_arguments(parser):
-    """Add the options of a script that searches with any model."""
+def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a script that runs a sliding window with any model."""
     add_weights_argument(parser, "your newest in saved_models, otherwise the released one")
     parser.add_argument("--image-size", type=number_type(int, darknet19.STRIDE, LARGEST_SIZE),
                         help="height and width of a window, a multiple of 32 (default: that of "
                              "the training)")
-    parser.add_argument("--zooms", type=number_type(float, 0.5, 16), nargs="+",
-                        default=list(ZOOMS), help="sizes at which a picture is looked at, in this "
-                                                  "order: its shorter side in windows, below 1 "
-                                                  "within a border")
+    scales = {"type": number_type(float, 0.5, 16), "nargs": "+", "dest": "scales"}
+    parser.add_argument("--scales", default=list(SCALES), **scales,
+                        help="scales of the image, in this order: its shorter side in windows; "
+                             "below 1 the image is padded")
+    parser.add_argument("--zooms", default=argparse.SUPPRESS, help=argparse.SUPPRESS, **scales)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
 
 
-def open_search(options):
-    """The :class:`WindowSearch` for the options of :func:`add_search_arguments`.
+def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
+    """The :class:`SlidingWindow` for the options of :func:`add_sliding_window_arguments`.
 
     Raises
     ------
@@ -256,10 +273,10 @@ def open_search(options):
         raise UserError("--image-size {}: not a multiple of {}".format(
             options.image_size, darknet19.STRIDE))
     path, size = choose_model("saved_models", options.weights, options.image_size)
-    return WindowSearch(read_weights(path), size, options.zooms, precision=options.precision,
-                        bias=search_bias(path))
+    return SlidingWindow(read_weights(path), size, options.scales, precision=options.precision,
+                         bias=search_bias(path))
 
 
-def search_bias(path):
-    """The bias of a file of weights: see :class:`WindowSearch`."""
+def search_bias(path: str) -> float:
+    """The bias that a weights file carries: see :class:`SlidingWindow`."""
     return read_metadata(path).get("search_bias", 0.0)

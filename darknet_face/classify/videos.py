@@ -51,13 +51,13 @@ def video_frames(path, frames_per_second):
         damaged. A still picture with the name of a video is yielded as it is. A video with far
         fewer frames than its header promises is warned of.
     """
-    place = os.path.basename(path)
+    output_name = os.path.basename(path)
     if not os.path.isfile(path):
         cause = "not a regular file" if os.path.exists(path) else "no such file"
-        yield InputImage(path, place, BadImage(cause))
+        yield InputImage(path, output_name, BadImage(cause))
         return
     if _is_still(path):
-        yield InputImage(path, place, None)
+        yield InputImage(path, output_name, None)
         return
     capture = _open(path)
     rate, promised = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -67,7 +67,7 @@ def video_frames(path, frames_per_second):
     try:
         for index, frame in read_frames(capture, step):
             yield InputImage("{}@{:.2f}s".format(path, index / rate),
-                             "{}-{:07d}.jpg".format(place, index), frame)
+                             "{}-{:07d}.jpg".format(output_name, index), frame)
         damage = None if index is not None else BadImage("not a video that OpenCV reads")
         if not damage and index + step < 0.9 * promised and rate <= MOST_PER_SECOND:
             warn("{}: ends at frame {:,} of about {:,.0f}; if it is cut off or damaged, fetch it "
@@ -75,7 +75,7 @@ def video_frames(path, frames_per_second):
     except BadImage as error:
         damage = error
     if damage:
-        yield InputImage(path, place, damage)
+        yield InputImage(path, output_name, damage)
 
 
 def _open(path):

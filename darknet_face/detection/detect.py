@@ -92,7 +92,7 @@ def detect_faces(detect, images, out):
             continue
         record = describe(each.name, pixels.shape, *detect(pixels))
         try:
-            _write(os.path.join(out, each.place), pixels, record)
+            _write(os.path.join(out, each.output_name), pixels, record)
         except OSError as error:
             if error.errno not in ONE_PICTURE_ERRORS:
                 raise

@@ -67,7 +67,7 @@ def score_by_search(search, split):
 
     Parameters
     ----------
-    search : darknet_face.classify.sliding_window.WindowSearch
+    search : darknet_face.classify.sliding_window.SlidingWindow
     split : darknet_face.images.file_lists.Split
 
     Returns

@@ -6,7 +6,7 @@ import collections
 import os
 
 from darknet_face.classify.heatmaps import FaceMapper
-from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import number_type
 from darknet_face.evaluation.by_source import (
     format_by_source,
@@ -26,7 +26,7 @@ from darknet_face.weights.released import describe_threshold, threshold_of
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
-    "threshold false_positive_rate robustness report batch_size data_dir log_dir zooms precision "
+    "threshold false_positive_rate robustness report batch_size data_dir log_dir scales precision "
     "search_bias",
     defaults=(None, None, False, None, 16, "data", None, (), "float32", 0.0))
 EvaluationOptions.__doc__ = """What to measure.
@@ -47,12 +47,12 @@ data_dir : str or None
     Where the report finds the file lists; None if the pictures come from no lists.
 log_dir : str, optional
     Where the report finds the training history; absent, where train.py wrote it.
-zooms : sequence of float
+scales : sequence of float
     Also measure with the answers of a search at these sizes; empty leaves it out.
 precision : str
     Of that search; see :func:`darknet_face.runtime.session.new_session`.
 search_bias : float
-    Of searches; see :class:`darknet_face.classify.sliding_window.WindowSearch`.
+    Of searches; see :class:`darknet_face.classify.sliding_window.SlidingWindow`.
 """
 
 
@@ -77,11 +77,11 @@ def add_evaluation_arguments(parser):
                              "(default: where train.py wrote it, otherwise logs)")
 
 
-def evaluation_options(args, zooms=(), search_bias=0.0):
+def evaluation_options(args, scales=(), search_bias=0.0):
     """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
         args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
-        args.log_dir, zooms, args.precision, search_bias)
+        args.log_dir, scales, args.precision, search_bias)
 
 
 def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
@@ -114,8 +114,8 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
     searched = None
-    if options.zooms:
-        search = WindowSearch(read_weights(), classifier.image_size, options.zooms,
+    if options.scales:
+        search = SlidingWindow(read_weights(), classifier.image_size, options.scales,
                               precision=options.precision, bias=options.search_bias)
         searched = score_by_search(search, split)
     if distributed.rank():
@@ -160,7 +160,7 @@ def _measure_search(searched, splits, options):
             searched.labels, searched.face_probabilities, options.false_positive_rate)
     metrics["by_source"] = mistakes_by_source(searched, splits, options.threshold)
     print("\nby search, sizes {}:\n{}".format(
-        ", ".join("{:g}".format(zoom) for zoom in options.zooms), format_table(metrics)))
+        ", ".join("{:g}".format(scale) for scale in options.scales), format_table(metrics)))
     if len(splits) > 1:
         print("\n" + format_by_source(metrics["by_source"]), flush=True)
     return metrics

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logit
 
 from darknet_face.classes import FACE
-from darknet_face.classify.sliding_window import WindowSearch
+from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import progress, warn
 from darknet_face.engines.tensorflow_classifier import folded_classifier
 from darknet_face.evaluation.metrics import score_split, threshold_at
@@ -67,7 +67,7 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
             warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
                  "have the highest scores of all validation pictures; none is stored".format(rate))
         return {}
-    search = WindowSearch(weights, image_size, precision=precision)
+    search = SlidingWindow(weights, image_size, precision=precision)
     with search.session:
         bias = bias_of_search(_best_windows(search, split.negatives), point["threshold"], rate)
     if distributed.rank() == 0:
@@ -144,6 +144,6 @@ def _best_windows(search, paths):
     with progress(total=len(mine), desc="searching", unit="image", leave=False) as bar:
         for _, image, _ in read_ahead(mine, read_image):
             if image is not None:
-                found.append(max(float(each.max()) for _, each in search.windows(image)))
+                found.append(max(float(each.max()) for _, each in search.log_odds_maps(image)))
             bar.update()
     return [value for share in distributed.gather(found) for value in share]

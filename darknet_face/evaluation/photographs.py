@@ -16,7 +16,7 @@ import os
 
 import numpy as np
 
-from darknet_face.classify.sliding_window import add_search_arguments, open_search
+from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
 from darknet_face.console import HelpFormatter, UserError, cli, progress, warn
 from darknet_face.evaluation.metrics import interval
 from darknet_face.images.decode import BadImage, read_image
@@ -60,11 +60,11 @@ GROUPS = [group_of(high) for high in WIDTHS[1:]]
 
 
 def score(search, pictures, wide_photographs):
-    """The log-odds of the best window of every picture at every zoom.
+    """The log-odds of the best window of every picture at every scale.
 
     Parameters
     ----------
-    search : darknet_face.classify.sliding_window.WindowSearch
+    search : darknet_face.classify.sliding_window.SlidingWindow
     pictures : list of Picture
     wide_photographs : list of (str, int)
         As :func:`photographs_by_width` gives them.
@@ -72,7 +72,7 @@ def score(search, pictures, wide_photographs):
     Returns
     -------
     list of (Picture, list of float)
-        For each zoom the highest log-odds so far; pictures that do not decode are left out.
+        For each scale the highest log-odds so far; pictures that do not decode are left out.
     """
     scores = []
     everything = [(each.path, each, None) for each in pictures] + [
@@ -88,30 +88,30 @@ def score(search, pictures, wide_photographs):
             if group is None:
                 continue
             picture = Picture(path, group, True)
-        found = {zoom: float(log_odds.max()) for zoom, log_odds in search.windows(image)}
-        best = np.maximum.accumulate([found.get(zoom, -np.inf) for zoom in search.zooms])
+        found = {scale: float(log_odds.max()) for scale, log_odds in search.log_odds_maps(image)}
+        best = np.maximum.accumulate([found.get(scale, -np.inf) for scale in search.scales])
         scores.append((picture, best.tolist()))
     return scores
 
 
-def summarise(scores, zooms):
-    """What is found at each rate of false positives, for each group and number of zooms.
+def summarise(scores, scales):
+    """What is found at each rate of false positives, for each group and number of scales.
 
     Returns
     -------
     list of dict
-        ``zooms``, ``rate``, ``threshold`` (a probability) and ``groups``: of each its name,
-        ``pictures``, ``found`` and the 95 % ``interval`` of the share.
+        ``zooms`` (the scales), ``rate``, ``threshold`` (a probability) and ``groups``: of each its
+        name, ``pictures``, ``found`` and the 95 % ``interval`` of the share.
     """
     groups = sorted({picture.group for picture, _ in scores if picture.is_face},
                     key=lambda group: (group in GROUPS, GROUPS.index(group) if group in GROUPS
                                        else 0, group))
     rows = []
-    for count in range(1, len(zooms) + 1):
+    for count in range(1, len(scales) + 1):
         face_free = np.array([best[count - 1] for picture, best in scores if not picture.is_face])
         for rate in RATES:
             threshold = np.sort(face_free)[::-1][int(rate * len(face_free))]
-            row = {"zooms": list(zooms[:count]), "rate": rate,
+            row = {"zooms": list(scales[:count]), "rate": rate,
                    "threshold": float(1 / (1 + np.exp(-threshold))), "groups": []}
             for group in groups:
                 values = np.array([best[count - 1] for picture, best in scores
@@ -128,8 +128,8 @@ def format_rows(rows):
     """The rows of :func:`summarise` as text."""
     lines = []
     for row in rows:
-        lines.append("zooms {}, at {:g} % false positives (threshold {:.3f}):".format(
-            ", ".join("{:g}".format(zoom) for zoom in row["zooms"]), 100 * row["rate"],
+        lines.append("scales {}, at {:g} % false positives (threshold {:.3f}):".format(
+            ", ".join("{:g}".format(scale) for scale in row["zooms"]), 100 * row["rate"],
             row["threshold"]))
         lines += ["  {:<42} {:5.1f} %  ({:.1f} to {:.1f}; {} of {})".format(
             group["name"], 100.0 * group["found"] / group["pictures"],
@@ -150,17 +150,17 @@ def _parser():
                              "measured too")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--json", metavar="FILE", help="write the metrics here too")
-    add_search_arguments(parser)
+    add_sliding_window_arguments(parser)
     return parser
 
 
 @cli
-@explain_memory_errors("use smaller --zooms or a smaller --image-size")
+@explain_memory_errors("use smaller --scales or a smaller --image-size")
 def main():
     options = _parser().parse_args()
     if options.json:
         check_json(options.json, ["split", "rows"], "a file of metrics")
-    search = open_search(options)
+    search = open_sliding_window(options)
     pictures = []
     for name in options.sources:
         faces, others = load_source(options.data_dir, name, options.split)
@@ -175,7 +175,7 @@ def main():
     if not any(not picture.is_face for picture, _ in scores):
         raise UserError("none of the face-free pictures of {} decodes; check the lists".format(
             ", ".join(options.sources)))
-    rows = summarise(scores, search.zooms)
+    rows = summarise(scores, search.scales)
     print(format_rows(rows))
     if options.json:
         write_json(options.json, {"split": options.split, "rows": rows})

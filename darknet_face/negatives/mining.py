@@ -14,7 +14,7 @@ def hard_windows(search, image, faces=(), least_log_odds=-1.0, most=3):
 
     Parameters
     ----------
-    search : darknet_face.classify.sliding_window.WindowSearch
+    search : darknet_face.classify.sliding_window.SlidingWindow
     image : numpy.ndarray
         uint8, [height, width, 3], RGB.
     faces : sequence of darknet_face.images.wider_face.Face
@@ -29,10 +29,10 @@ def hard_windows(search, image, faces=(), least_log_odds=-1.0, most=3):
         The log-odds, and left, top and side in pixels; the hardest first.
     """
     found = []
-    for zoom, log_odds in search.windows(image):
+    for scale, log_odds in search.log_odds_maps(image):
         for row, column in zip(*np.nonzero(log_odds >= least_log_odds)):
             left, top, width, height = search.box(
-                image.shape, log_odds.shape, row, column, zoom)
+                image.shape, log_odds.shape, row, column, scale)
             side = int(min(width, height, *image.shape[:2]))
             square = int(left), int(top), side
             if not any(touches(face, *square) for face in faces):

@@ -99,7 +99,7 @@ def _bounded_integer(text):
 def check_replaceable(path, is_ours, what):
     """Check that writing a file does not replace a file of another kind.
 
-    A slip such as ``--montage *.png`` names a photograph as the output.
+    A slip such as ``--contact-sheet *.png`` names a photograph as the output.
 
     Parameters
     ----------

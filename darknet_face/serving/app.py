@@ -201,7 +201,7 @@ def _row(name, answer):
         return {"name": name, "error": result.error}
     row = {"name": name, "label": result.label, "is_face": result.is_face,
            "probability": result.probability,
-           "place": result.place and result.place._asdict()}
+           "place": result.box and result.box._asdict()}
     if answer.heat_map is not None:
         row["map"] = _data_url(answer.heat_map)
     return row

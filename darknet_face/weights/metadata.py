@@ -2,7 +2,7 @@
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
 training), ``threshold`` (a picture is called a face if its probability is at least this) and
-``search_bias`` (see :class:`darknet_face.classify.sliding_window.WindowSearch`). Each may be
+``search_bias`` (see :class:`darknet_face.classify.sliding_window.SlidingWindow`). Each may be
 missing.
 
 ``threshold`` holds for one look and for searches alike: ``search_bias`` is chosen so that searches

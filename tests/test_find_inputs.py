@@ -72,7 +72,7 @@ def test_names_come_lazily(classifier, pictures):
             taken.append(number)
             yield inputs.InputImage(pictures + "/00.png", "00.png", None)
 
-    results = predict.classify_images(classifier, endless(), batch_size=4)
+    results = predict.classify_single_pass(classifier, endless(), batch_size=4)
     for round_number in range(1, 20):
         batch, bad = next(results)
         assert len(batch) == 4 and not bad
