@@ -98,7 +98,7 @@ def test_waits_grow_exponentially_with_jitter_up_to_the_longest(server, monkeypa
         monkeypatch.setattr(
             polite._limiter, "sleep", lambda seconds, waits=waits: waits.append(seconds))
         with pytest.raises(client.Unavailable):
-            polite.get_picture(server.url + "/0.jpg", 1000)
+            polite.get_image(server.url + "/0.jpg", 1000)
         runs.append([wait for wait in waits if wait > 0.1])  # without the waits for a turn
         for wait, most in zip(runs[-1], [1, 2, 4, 8, 16, 20]):
             assert most / 2 <= wait <= most
@@ -117,7 +117,7 @@ def test_a_wish_for_rest_binds_the_host_that_has_it(server, monkeypatch):
     monkeypatch.setattr(polite._limiter, "hold", lambda host, seconds: held.append(host))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with pytest.raises(client.Unavailable):
-        polite.get_picture(server.url + "/0.jpg", 1000)
+        polite.get_image(server.url + "/0.jpg", 1000)
     assert set(held) == {"localhost"}
 
 
@@ -180,7 +180,7 @@ def test_no_server_gets_a_password(server, run, tmp_path, monkeypatch):
     polite = client.PoliteClient("tests@example.org", 5000, 1, {"loopback"}, PATIENCE)
     # requests 2.31 takes the name before the colon for the host whose password to send.
     with pytest.raises(client.Refused, match="not an http"):
-        polite.get_picture(server.url.replace("//", "//secret.example:@") + "/0.jpg", 10 ** 6)
+        polite.get_image(server.url.replace("//", "//secret.example:@") + "/0.jpg", 10 ** 6)
     assert server.credentials == set()
 
 
@@ -190,7 +190,7 @@ def test_no_cookies_are_kept(server, run, tmp_path):
     assert len(kept(tmp_path)) == 20
     assert server.cookies == set()
     polite = client.PoliteClient("", 5000, 1, ["loopback"], PATIENCE)
-    polite.get_picture(server.url + "/0.jpg", 1000000)
+    polite.get_image(server.url + "/0.jpg", 1000000)
     assert len(polite._session.cookies) == 0
 
 
@@ -216,11 +216,11 @@ def test_a_name_may_not_lead_to_a_private_address(server, monkeypatch):
     address = server.url.replace("127.0.0.1", "pictures.example.org") + "/0.jpg"
     for url in (address, address.replace("http:", "https:")):
         with pytest.raises(client.Refused) as caught:
-            client.PoliteClient("", 5000, 1, patience=PATIENCE).get_picture(url, 1000)
+            client.PoliteClient("", 5000, 1, patience=PATIENCE).get_image(url, 1000)
         assert str(caught.value) == "private address: pictures.example.org is at 127.0.0.1"
     assert not server.hits
     polite = client.PoliteClient("", 5000, 1, services.allowed_networks(address), PATIENCE)
-    assert polite.get_picture(address, 1000) == b"picture"
+    assert polite.get_image(address, 1000) == b"picture"
 
 
 def test_web_addresses():

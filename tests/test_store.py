@@ -1,8 +1,8 @@
-"""The collection on disk: its journal, its tables and its contact sheet."""
+"""The collection on disk: its records, its tables and its contact sheet."""
 
 import glob
-import json
 import os
+import sqlite3
 
 import negatives_runs
 import pytest
@@ -66,29 +66,55 @@ def test_every_query_has_a_harmless_folder_of_its_own():
         assert not set(name) & set("/\\:\0 .") and name[0] != "-"
 
 
-def test_journal_holds_no_more_than_plain_lines(server, run, tmp_path):
+def records_of(folder):
+    """The collection's records, opened by SQLite itself."""
+    return sqlite3.connect(str(folder / "neg_samples" / "records.sqlite"), isolation_level=None)
+
+
+def test_the_records_are_plain_tables(server, run, tmp_path):
     fill(server, "dog", range(4))
     run("--queries", "dog")
-    rows = [json.loads(line) for line in
-            (tmp_path / "neg_samples" / "journal.jsonl").read_text().splitlines()]
-    assert [row["kind"] for row in rows].count("fetched") == 4
-    assert [row["cause"] for row in rows if row["kind"] == "verdict"] == ["kept"] * 4
+    rows = records_of(tmp_path)
+    assert rows.execute("SELECT count(*) FROM fetched").fetchone() == (4,)
+    assert rows.execute("SELECT cause FROM verdict").fetchall() == [("kept",)] * 4
 
 
-@pytest.mark.parametrize("line", [
-    b"{", b"[]", b"{}", b"{\"kind\": \"verdict\", \"query\": \"a\", \"url\": \"b\"}", b"\xff",
-    b"{\"kind\": \"fetched\", \"candidate\": [\"u\", \"\", \"\", \"\"], \"digest\": \"../../x\", "
-    b"\"hash\": \"0\", \"time\": \"\"}",
+@pytest.mark.parametrize("change", [
+    "UPDATE fetched SET digest = '../../x'", "UPDATE fetched SET hash = '0'",
+    "UPDATE fetched SET creator = x'00'", "UPDATE page SET candidates = '{'",
+    "UPDATE page SET candidates = '[[\"u\"]]'", "UPDATE page SET candidates = NULL",
+    "UPDATE page SET next = '['", "UPDATE setting SET value = 'x'",
+    "UPDATE verdict SET query = x'00'",
+    "INSERT INTO failure VALUES ('u', x'00', '', '', 1)",
 ])
-def test_a_damaged_journal_is_bad_input(server, run, tmp_path, line):
+def test_damaged_records_are_bad_input(server, run, tmp_path, change):
     fill(server, "dog", range(4))
     run("--queries", "dog")
-    journal = tmp_path / "neg_samples" / "journal.jsonl"
-    content = journal.read_bytes().splitlines(True)
-    journal.write_bytes(b"".join(content[:2] + [line + b"\n"] + content[2:]))
+    database = records_of(tmp_path)
+    database.executescript(change)
+    database.close()
+    before = lists(tmp_path)
     code, _, err = run("--queries", "dog")
     assert code == 2
-    assert err.count("\n") == 1 and "journal.jsonl: line 3 is damaged" in err
+    assert err.count("\n") == 1 and "records.sqlite: damaged" in err
+    assert lists(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)) * 3, b"SQLite format 3\0" + bytes(4000)])
+def test_another_file_in_place_of_the_records(server, run, tmp_path, content):
+    (tmp_path / "neg_samples").mkdir()
+    (tmp_path / "neg_samples" / "records.sqlite").write_bytes(content)
+    code, _, err = run("--queries", "dog")
+    assert code == 2
+    assert err.count("\n") == 1 and "records.sqlite: damaged" in err
+
+
+def test_a_collection_of_an_earlier_version_says_so(server, run, tmp_path):
+    (tmp_path / "neg_samples").mkdir()
+    (tmp_path / "neg_samples" / "journal.jsonl").write_text("")
+    code, _, err = run("--queries", "dog")
+    assert code == 2
+    assert "earlier version" in err and "--from-dir" in err and err.count("\n") == 1
 
 
 def test_other_settings_are_refused(server, run, tmp_path):
@@ -108,19 +134,26 @@ def test_two_runs_on_one_folder_are_refused(server, run, tmp_path):
     store.NegativeStore(str(tmp_path / "neg_samples"), settings).close()
 
 
-@pytest.mark.parametrize("cut", [1, 30])
-def test_a_line_cut_short_by_a_kill_is_no_damage(server, run, tmp_path, cut):
+@pytest.mark.parametrize("kept_share", [0.3, 0.9])
+def test_records_cut_short_by_a_power_cut_are_no_damage(server, run, tmp_path, kept_share):
+    """SQLite drops what is not whole in its write-ahead log; what was lost is fetched again."""
     fill(server, "dog", range(12))
     run("--queries", "dog")
     before = kept(tmp_path), lists(tmp_path)
-    journal = tmp_path / "neg_samples" / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-cut])
-    server.hits.clear()
-    for _ in range(2):  # the second reads what the first wrote behind the cut
+    database = records_of(tmp_path)
+    database.execute("PRAGMA wal_autocheckpoint = 0")
+    for (url,) in database.execute("SELECT url FROM verdict ORDER BY number").fetchall():
+        database.execute("DELETE FROM verdict WHERE url = ?", (url,))
+    log = tmp_path / "neg_samples" / "records.sqlite-wal"
+    content = log.read_bytes()
+    whole = (tmp_path / "neg_samples" / "records.sqlite").read_bytes()
+    database.close()  # moves the log into the file
+    (tmp_path / "neg_samples" / "records.sqlite").write_bytes(whole)
+    log.write_bytes(content[:int(kept_share * len(content))])
+    for _ in range(2):
         code, _, _ = run("--queries", "dog")
         assert code == 0
-        assert (kept(tmp_path), lists(tmp_path)) == before
-    assert not any(name.endswith(".jpg") for name in server.hits)
+        assert sorted(kept(tmp_path)) == sorted(before[0]) and lists(tmp_path) == before[1]
 
 
 def test_what_was_fetched_for_another_query_is_not_fetched_twice(server, run, tmp_path):
@@ -129,15 +162,14 @@ def test_what_was_fetched_for_another_query_is_not_fetched_twice(server, run, tm
     fill(server, "dog", range(12))
     fill(server, "cat", range(20, 24))
     run("--queries", "dog")
-    journal = folder / "journal.jsonl"
-    rows = [json.loads(line) for line in journal.read_text().splitlines()]
-    undone = [row for row in rows if row["kind"] == "verdict"][-3:]
-    digests = {row["candidate"][0]: row["digest"] for row in rows if row["kind"] == "fetched"}
-    journal.write_text("".join(json.dumps(row) + "\n" for row in rows if row not in undone))
+    database = records_of(tmp_path)
+    undone = database.execute("SELECT verdict.number, digest FROM verdict JOIN fetched "
+                              "USING (url) ORDER BY number DESC LIMIT 3").fetchall()
     (folder / ".incoming").mkdir()
-    for row in undone:
-        name = digests[row["url"]] + ".jpg"
-        (folder / "dog" / name).rename(folder / ".incoming" / name)
+    for number, digest in undone:
+        database.execute("DELETE FROM verdict WHERE number = ?", (number,))
+        (folder / "dog" / (digest + ".jpg")).rename(folder / ".incoming" / (digest + ".jpg"))
+    database.close()
     (folder / ".incoming" / ".partial-1-a.jpg").write_bytes(b"x")
     (folder / ".partial-2-sheet.png").write_bytes(b"x")
     server.hits.clear()

@@ -196,7 +196,7 @@ class PoliteClient:
             self._session.mount(scheme, GuardedAdapter(pool_maxsize=workers + 1))
         _check_proxies(self._session.adapters["http://"])
 
-    def get_picture(self, url, max_bytes):
+    def get_image(self, url, max_bytes):
         """Fetch a picture file, unless its server forbids to train models on it.
 
         Parameters

@@ -105,10 +105,10 @@ class Collector:
         bool
             False after a failure that may pass.
         """
-        if self._store.has_picture(query, candidate):
+        if self._store.has_image(query, candidate):
             return True
         try:
-            body = self._client.get_picture(candidate.url, MAX_DOWNLOAD_BYTES)
+            body = self._client.get_image(candidate.url, MAX_DOWNLOAD_BYTES)
             image = decode_download(body, MAX_DOWNLOAD_PIXELS, self._min_side)
             jpeg, stored = stored_form(image)
             if self._faces and self._faces.has_face(stored):
@@ -117,7 +117,7 @@ class Collector:
             final = isinstance(error, (Refused, Unfit))
             self._store.add_failure(candidate, query, error, final)
             return final
-        self._store.add_picture(candidate, jpeg, pixel_digest(stored), perceptual_hash(stored))
+        self._store.add_image(candidate, jpeg, pixel_digest(stored), perceptual_hash(stored))
         return True
 
     def _candidates(self, query):

@@ -1,14 +1,14 @@
-"""The collection of negative samples on disk. It can be killed at any moment.
+"""The collection of negatives on disk. It can be killed at any moment.
 
 ``data/neg_samples/`` holds
 
-- ``<query>/<content hash>.jpg``: the pictures kept;
+- ``<query>/<content hash>.jpg``: the images kept;
 - ``ATTRIBUTION.csv``: source page, creator and licence of each;
-- ``report.csv``: what was left out, and why;
+- ``report.csv``: what was skipped, and why;
 - ``sheet.png``: a contact sheet of what was kept;
-- ``journal.jsonl``: what is known of each address, so that a later run continues where this one
+- ``records.sqlite``: what is known of each address, so that a later run continues where this one
   ended and downloads nothing twice;
-- ``.incoming/``: pictures that are downloaded, but not yet compared with the others.
+- ``.incoming/``: images that are downloaded, but not yet compared with the others.
 """
 
 from __future__ import annotations
@@ -20,150 +20,179 @@ import glob
 import hashlib
 import os
 import re
+import typing
+
+import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.negatives.journal import KEPT, Journal, pack
+from darknet_face.negatives.checks import SeenPictures
+from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verdict
 from darknet_face.negatives.reports import Rejection
+from darknet_face.negatives.services import Candidate, ResultPage
 from darknet_face.runtime.atomic_files import PARTIAL, write_atomically
 
-NegativeSample = collections.namedtuple("NegativeSample", "path category digest hash")
-NegativeSample.__doc__ = """A usable picture: its file, category, pixel digest, perceptual hash."""
+EARLIER = "journal.jsonl"  # what versions before records.sqlite wrote
+
+
+class NegativeSample(typing.NamedTuple):
+    """A usable image."""
+
+    path: str
+    category: str
+    digest: str  # of the pixels
+    hash: np.ndarray  # perceptual: bool, [256]
 
 
 class NegativeStore:
-    """Pictures on disk, and what is known of the addresses that they came from.
+    """Images on disk, and what is known of the addresses that they came from.
 
     All methods may be called from several threads, except :meth:`decide`: the result depends on
     the order of its calls, and not on the order of the downloads.
 
     Parameters
     ----------
-    folder : str
+    folder
         Made if missing. A second process on the same folder is refused.
-    settings : dict
-        What decides whether a picture is kept. It must stay the same for a folder.
+    settings
+        What decides whether an image is kept. It must stay the same for a folder.
 
     Raises
     ------
     UserError
-        A damaged journal, other settings, or another run at work.
+        Damaged records, other settings, or another run at work.
     """
 
-    def __init__(self, folder, settings):
+    def __init__(self, folder: str, settings: dict[str, typing.Any]) -> None:
         self.folder = folder
         self._incoming = os.path.join(folder, ".incoming")
         os.makedirs(self._incoming, exist_ok=True)
-        self._journal = Journal(os.path.join(folder, "journal.jsonl"))
-        for leftover in glob.glob(os.path.join(glob.escape(folder), PARTIAL + "*")):
-            os.remove(leftover)
-        self._check_settings(settings)
-        self._counts = self.inventory().counts()
+        if os.path.exists(os.path.join(folder, EARLIER)):
+            raise UserError("{}: an earlier version made this collection, and this one cannot "
+                            "continue it; use its images with --from-dir, or start again in "
+                            "another --data-dir".format(os.path.join(folder, EARLIER)))
+        self._records = Records(os.path.join(folder, "records.sqlite"))
+        try:
+            self._check_settings(settings)
+            for leftover in glob.glob(os.path.join(glob.escape(folder), PARTIAL + "*")):
+                os.remove(leftover)
+            self._seen = self._kept_images()
+            self._counts = self.inventory().counts()
+        except BaseException:
+            self._records.close()
+            raise
 
-    def close(self):
+    def close(self) -> None:
         """Release the folder for other runs."""
-        self._journal.close()
+        self._records.close()
 
-    def _check_settings(self, settings):
-        if self._journal.settings is None:
-            self._journal.record(kind="settings", settings=settings)
+    def _check_settings(self, settings: dict[str, typing.Any]) -> None:
+        earlier = self._records.settings()
+        if not earlier:
+            self._records.add_settings(settings)
+            return
         for name, value in settings.items():
-            earlier = self._journal.settings.get(name)
-            if earlier != value:
+            if earlier.get(name) != value:
                 raise UserError("{}: was begun with {} {}, not {}; use the same, or start again "
-                                "in another --data-dir".format(self.folder, name, earlier, value))
+                                "in another --data-dir".format(
+                                    self.folder, name, earlier.get(name), value))
 
-    def inventory(self):
-        """An :class:`Inventory` of the collection as it is now."""
-        return Inventory(self.folder, self._journal)
+    def _kept_images(self) -> SeenPictures:
+        seen, fetched = SeenPictures(), self._records.all_fetched()
+        for verdict in self._records.verdicts():
+            if verdict.cause == KEPT and verdict.url in fetched:
+                seen.add(fetched[verdict.url].digest, fetched[verdict.url].hash)
+        return seen
 
-    def count_kept(self, query):
-        """How many pictures of a query are kept and still there."""
+    def inventory(self) -> Inventory:
+        """The collection as it is now."""
+        return Inventory(self.folder, self._records)
+
+    def count_kept(self, query: str) -> int:
+        """How many images of a query are kept and still there."""
         return self._counts[query]
 
-    def _staged(self, digest):
+    def _staged(self, digest: str) -> str:
         return os.path.join(self._incoming, digest + ".jpg")
 
-    def pages(self, source, query):
-        """The result pages (list of ResultPage) that are known of a service's answer."""
-        return list(self._journal.pages[source, query])
+    def pages(self, source: str, query: str) -> list[ResultPage]:
+        """The result pages that are known of a service's answer."""
+        return self._records.pages(source, query)
 
-    def add_page(self, source, query, page):
+    def add_page(self, source: str, query: str, page: ResultPage) -> None:
         """Remember a result page, so that a later run need not ask for it."""
-        self._journal.record(kind="page", source=source, query=query, next=page.next,
-                             candidates=[list(candidate) for candidate in page.candidates])
+        self._records.add_page(source, query, page)
 
-    def add_picture(self, candidate, jpeg, digest, bits):
-        """Store a picture that passed its own checks.
+    def add_image(self, candidate: Candidate, jpeg: bytes, digest: str, bits: np.ndarray) -> None:
+        """Store an image that passed its own checks.
 
         Parameters
         ----------
-        candidate : Candidate
-        jpeg : bytes
-        digest : str
+        candidate, jpeg
+        digest
             The pixel digest of what ``jpeg`` decodes to.
-        bits : numpy.ndarray
+        bits
             bool, [256], its perceptual hash.
         """
         with write_atomically(self._staged(digest)) as stream:
             stream.write(jpeg)
         now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-        self._journal.record(kind="fetched", candidate=list(candidate), digest=digest,
-                             hash=pack(bits), time=now.isoformat())
+        self._records.add_fetched(Fetched(candidate, digest, bits, now.isoformat()))
 
-    def add_failure(self, candidate, query, error, final):
-        """Remember why a candidate brought no picture (a FetchError or an Unfit)."""
-        self._journal.record(kind="failed", url=candidate.url, query=query, cause=error.cause,
-                             detail=error.detail, final=final)
+    def add_failure(self, candidate: Candidate, query: str, error: typing.Any,
+                    final: bool) -> None:
+        """Remember why a candidate gave no image (a FetchError or an Unfit)."""
+        self._records.add_failure(
+            Failure(candidate.url, query, error.cause, error.detail, final))
 
-    def is_settled(self, query, candidate):
+    def is_settled(self, query: str, candidate: Candidate) -> bool:
         """Whether a candidate was decided on or failed for good."""
-        failure = self._journal.failures.get(candidate.url)
-        return (query, candidate.url) in self._journal.verdicts or (
-            failure is not None and failure.final)
+        failure = self._records.failure(candidate.url)
+        return self._records.is_decided(query, candidate.url) or bool(failure and failure.final)
 
-    def has_picture(self, query, candidate):
+    def has_image(self, query: str, candidate: Candidate) -> bool:
         """Whether a candidate can be decided on without a download."""
-        fetched = self._journal.fetched.get(candidate.url)
+        fetched = self._records.fetched(candidate.url)
         return fetched is not None and (
             os.path.exists(self._staged(fetched.digest))
-            or os.path.exists(picture_path(self.folder, query, fetched.digest))
-            or self._journal.seen.find(fetched.digest, fetched.hash) is not None)
+            or os.path.exists(image_path(self.folder, query, fetched.digest))
+            or self._seen.find(fetched.digest, fetched.hash) is not None)
 
-    def decide(self, query, candidate):
-        """Keep a downloaded picture, unless it is like one that was kept before.
+    def decide(self, query: str, candidate: Candidate) -> bool:
+        """Keep a downloaded image, unless it is like one that was kept before.
 
         Returns
         -------
         bool
             Whether it was kept; False also for a candidate that was not downloaded.
         """
-        fetched = self._journal.fetched.get(candidate.url)
-        if fetched is None or candidate.url in self._journal.failures:
+        fetched = self._records.fetched(candidate.url)
+        if fetched is None or self._records.failure(candidate.url):
             return False
         staged = self._staged(fetched.digest)
-        found = self._journal.seen.find(fetched.digest, fetched.hash)
+        found = self._seen.find(fetched.digest, fetched.hash)
         if found:
             cause, twin = found
-            self._journal.record(kind="verdict", query=query, url=candidate.url, cause=cause,
-                                 detail="like {}.jpg".format(twin))
+            self._records.add_verdict(
+                Verdict(query, candidate.url, cause, "like {}.jpg".format(twin)))
             if os.path.exists(staged):
                 os.remove(staged)
             return False
-        path = picture_path(self.folder, query, fetched.digest)
-        if os.path.exists(staged):  # not if a run was killed between here and the journal
+        path = image_path(self.folder, query, fetched.digest)
+        if os.path.exists(staged):  # not if a run was killed between here and the records
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.replace(staged, path)
-        self._journal.record(kind="verdict", query=query, url=candidate.url, cause=KEPT, detail="")
+        self._records.add_verdict(Verdict(query, candidate.url, KEPT, ""))
+        self._seen.add(fetched.digest, fetched.hash)
         self._counts[query] += 1
         return True
 
-    def clear_incoming(self):
+    def clear_incoming(self) -> None:
         """Remove the files that no candidate needs any more, at the end of a run.
 
-        Pictures of queries that an earlier, killed run asked for stay for a later run.
+        Images of queries that an earlier, killed run asked for stay for a later run.
         """
-        decided = {url for _, url in self._journal.verdicts}
-        needed = {fetched.digest + ".jpg" for url, fetched in self._journal.fetched.items()
+        decided = {verdict.url for verdict in self._records.verdicts()}
+        needed = {fetched.digest + ".jpg" for url, fetched in self._records.all_fetched().items()
                   if url not in decided}
         with contextlib.suppress(OSError):  # the folder is not empty
             for name in set(os.listdir(self._incoming)) - needed:
@@ -172,77 +201,68 @@ class NegativeStore:
 
 
 class Inventory:
-    """What a collection holds, and what was left out.
+    """What a collection holds, and what was skipped."""
 
-    Parameters
-    ----------
-    folder : str
-    journal : Journal
-    """
-
-    def __init__(self, folder, journal):
+    def __init__(self, folder: str, records: Records) -> None:
         self._folder = folder
-        self._journal = journal
-        kept = [key for key, verdict in journal.verdicts.items() if verdict.cause == KEPT]
-        self._kept = [key for key in kept if os.path.exists(self._path(*key))]
-        self._removed = sorted(set(kept) - set(self._kept))
+        self._fetched = records.all_fetched()
+        self._failures, self._verdicts = records.failures(), records.verdicts()
+        kept = [each for each in self._verdicts if each.cause == KEPT and each.url in self._fetched]
+        here = {each for each in kept if os.path.exists(self._path(each))}
+        self._kept = [each for each in kept if each in here]
+        self._removed = [each for each in kept if each not in here]
 
-    def _path(self, query, url):
-        return picture_path(self._folder, query, self._journal.fetched[url].digest)
+    def _path(self, verdict: Verdict) -> str:
+        return image_path(self._folder, verdict.query, self._fetched[verdict.url].digest)
 
-    def counts(self):
-        """The number of pictures kept, by query (collections.Counter)."""
-        return collections.Counter(query for query, _ in self._kept)
+    def counts(self) -> collections.Counter:
+        """The number of images kept, by query."""
+        return collections.Counter(each.query for each in self._kept)
 
-    def samples(self):
-        """Every picture kept, as a list of NegativeSample, by path."""
+    def samples(self) -> list[NegativeSample]:
+        """Every image kept, by path."""
         found = []
-        for query, url in self._kept:
-            fetched = self._journal.fetched[url]
-            found.append(NegativeSample(self._path(query, url), query, fetched.digest,
-                                        fetched.hash))
+        for each in self._kept:
+            fetched = self._fetched[each.url]
+            found.append(
+                NegativeSample(self._path(each), each.query, fetched.digest, fetched.hash))
         return sorted(found, key=lambda sample: sample.path)
 
-    def rejections(self):
-        """Every candidate left out, as a sorted list of Rejection."""
-        left_out = [Rejection(url, failure.query, failure.cause, failure.detail)
-                    for url, failure in self._journal.failures.items()]
-        for (query, url), verdict in self._journal.verdicts.items():
-            if verdict.cause != KEPT:
-                left_out.append(Rejection(url, query, verdict.cause, verdict.detail))
-        left_out += [Rejection(url, query, "removed by hand", "its file is gone")
-                     for query, url in self._removed]
-        return sorted(left_out)
+    def rejections(self) -> list[Rejection]:
+        """Every candidate that was skipped, sorted."""
+        skipped = [Rejection(each.url, each.query, each.cause, each.detail)
+                   for each in self._failures]
+        skipped += [Rejection(each.url, each.query, each.cause, each.detail)
+                    for each in self._verdicts if each.cause != KEPT]
+        skipped += [Rejection(each.url, each.query, "removed by hand", "its file is gone")
+                    for each in self._removed]
+        return sorted(skipped)
 
-    def attribution(self):
+    def attribution(self) -> list[list[str]]:
         """The rows for :func:`darknet_face.negatives.reports.write_attribution`."""
         rows = []
-        for query, url in self._kept:
-            _, _, candidate, time = self._journal.fetched[url]
-            rows.append([os.path.relpath(self._path(query, url), self._folder),
-                         candidate.page or url, candidate.creator, candidate.licence, query, time])
+        for each in self._kept:
+            candidate, _, _, time = self._fetched[each.url]
+            rows.append([os.path.relpath(self._path(each), self._folder),
+                         candidate.page or each.url, candidate.creator, candidate.licence,
+                         each.query, time])
         return rows
 
-    def folders(self):
-        """The paths of the pictures kept, by folder, in the order of the decisions.
-
-        Returns
-        -------
-        OrderedDict of str to list of str
-        """
-        paths = collections.OrderedDict()
-        for query, url in self._kept:
-            paths.setdefault(folder_name(query), []).append(self._path(query, url))
+    def folders(self) -> dict[str, list[str]]:
+        """The paths of the images kept, by folder, in the order of the decisions."""
+        paths: dict[str, list[str]] = {}
+        for each in self._kept:
+            paths.setdefault(folder_name(each.query), []).append(self._path(each))
         return paths
 
 
-def picture_path(folder, query, digest):
-    """The file of a kept picture in the folder of a collection."""
+def image_path(folder: str, query: str, digest: str) -> str:
+    """The file of a kept image in the folder of a collection."""
     return os.path.join(folder, folder_name(query), digest + ".jpg")
 
 
-def folder_name(query):
-    """A folder for the pictures of a query: a safe name, and a different one for each query.
+def folder_name(query: str) -> str:
+    """A folder for the images of a query: a safe name, and a different one for each query.
 
     A query of lower-case letters, digits, blanks and hyphens keeps its name. Any other becomes its
     first 30 letters and a piece of its hash.

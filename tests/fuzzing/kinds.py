@@ -8,7 +8,6 @@ import argparse
 import collections
 import contextlib
 import io
-import json
 import os
 import struct
 import zipfile
@@ -34,7 +33,7 @@ from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import load_list, read_names
 from darknet_face.images.wider_face import BoxFiles, find_labelled_images
 from darknet_face.negatives.checks import Unfit, decode_download
-from darknet_face.negatives.journal import Journal
+from darknet_face.negatives.records import Records
 from darknet_face.negatives.store import Inventory
 from darknet_face.runtime.session import tf
 from darknet_face.training import resume
@@ -173,13 +172,14 @@ def read_voc(path):
         read_photographs(os.path.dirname(path), os.path.dirname(path), keep)
 
 
-def read_journal(path):
-    journal = Journal(path)
+def read_records(path):
+    records = Records(path)
     try:
-        inventory = Inventory(os.path.dirname(path), journal)
+        records.settings(), records.pages("commons", "dogs")
+        inventory = Inventory(os.path.dirname(path), records)
         inventory.counts(), inventory.rejections(), inventory.attribution(), inventory.samples()
     finally:
-        journal.close()
+        records.close()
 
 
 def read_video(path):
@@ -302,8 +302,7 @@ KINDS = collections.OrderedDict([
     ("best-json", Kind("best.json", mutate_json,
                        lambda path: read_best(os.path.dirname(path), "val_loss"), None)),
     ("history", Kind("history.csv", mutate_text, read_curves, None)),
-    ("journal", Kind("journal.jsonl", mutate_text, read_journal,
-                     lambda content, rng, others: _mutate_lines(content, rng))),
+    ("records", Kind("records.sqlite", mutate_bytes, read_records, None)),
     ("table-csv", Kind("t.csv", mutate_text, lambda path: keep_whole_rows(path, "csv"), None)),
     ("table-json", Kind("t.json", mutate_text, lambda path: keep_whole_rows(path, "json"), None)),
     ("detector", Kind("d.pb", mutate_bytes, read_detector, _mutate_proto(lambda: tf.GraphDef))),
@@ -311,11 +310,3 @@ KINDS = collections.OrderedDict([
     ("voc", Kind("a.xml", mutate_text, read_voc, None)),
     ("video", Kind("film.avi", mutate_bytes, read_video, None)),
 ])
-
-
-def _mutate_lines(content, rng):
-    """Change one JSON of a file with a JSON on each line."""
-    lines = content.splitlines()
-    position = rng.randrange(len(lines))
-    lines[position] = mutate_json(json.dumps(json.loads(lines[position].decode())).encode(), rng)
-    return b"\n".join(lines) + b"\n"

@@ -22,7 +22,8 @@ from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.exporters.onnx import to_onnx
 from darknet_face.exporters.savedmodel import write_saved_model
 from darknet_face.images.file_lists import Split
-from darknet_face.negatives.journal import Journal, pack
+from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verdict
+from darknet_face.negatives.services import Candidate, ResultPage
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.session import tf
 from darknet_face.training.history import COLUMNS, write_history
@@ -218,17 +219,15 @@ def _make_records(folder, weights):
     write_json(_new(folder, "best-json", "best.json"), dict(row, checkpoint="model-3"))
     write_history(_new(folder, "history", "history.csv"),
                   [row, dict(row, epoch=2, step=6), dict(row, epoch=3, step=9)])
-    journal = Journal(_new(folder, "journal", "journal.jsonl"))
-    candidate = ["http://a.example/1.jpg", "page", "somebody", "CC BY"]
-    journal.record(kind="settings", settings={"min_side": 100})
-    journal.record(kind="page", source="commons", query="dogs", next={"offset": "50"},
-                   candidates=[candidate, ["http://a.example/2.jpg", "", "", ""]])
-    journal.record(kind="fetched", candidate=candidate, digest="a" * 64,
-                   hash=pack(np.arange(256) % 3 == 0), time="2020-01-01T00:00:00+00:00")
-    journal.record(kind="failed", url="http://a.example/2.jpg", query="dogs", cause="too small",
-                   detail="3 x 3", final=True)
-    journal.record(kind="verdict", query="dogs", url=candidate[0], cause="kept", detail="")
-    journal.close()
+    records = Records(_new(folder, "records", "records.sqlite"))
+    candidate = Candidate("http://a.example/1.jpg", "http://a.example/1", "Ann", "CC0")
+    records.add_settings({"min_side": 100})
+    records.add_page("commons", "dogs", ResultPage([candidate], {"offset": "50"}))
+    records.add_fetched(
+        Fetched(candidate, "a" * 64, np.arange(256) % 3 == 0, "2020-01-01T00:00:00+00:00"))
+    records.add_failure(Failure("http://a.example/2.jpg", "dogs", "too small", "9 x 9", True))
+    records.add_verdict(Verdict("dogs", candidate.url, KEPT, ""))
+    records.close()
 
 
 def _make_tables(folder):
