@@ -22,6 +22,7 @@ import darknet_face.serving.server
 import serve
 from darknet_face import load
 from darknet_face.images.samples import sample_images
+from darknet_face.serving.command import is_loopback
 
 QUEUE = 8
 
@@ -260,8 +261,8 @@ def test_strangers_are_warned_of(tiny_model, tmp_path):
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         for host, status in (("faces.example", 200), ("other.example", 403), ("10.1.2.3:8", 200)):
             assert requests.get(url, headers={"Host": host}).status_code == status
-    assert serve.is_loopback("127.0.0.1") and serve.is_loopback("::1")
-    assert not serve.is_loopback("0.0.0.0") and not serve.is_loopback("faces.example")
+    assert is_loopback("127.0.0.1") and is_loopback("::1")
+    assert not is_loopback("0.0.0.0") and not is_loopback("faces.example")
 
 
 def test_the_benchmark_measures_and_loses_nothing(server, monkeypatch):
