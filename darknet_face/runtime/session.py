@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import re
@@ -84,6 +85,12 @@ class _TensorFlow:
 
 
 tf: typing.Any = _TensorFlow()
+
+
+def protobuf(name: str) -> typing.Any:
+    """A module of TensorFlow's message types, such as ``saved_model_pb2``, imported quietly."""
+    _import_tensorflow()
+    return importlib.import_module("tensorflow.core.protobuf." + name)
 
 
 def is_tf2() -> bool:

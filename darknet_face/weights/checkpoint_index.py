@@ -17,7 +17,7 @@ from collections import OrderedDict
 
 from darknet_face.console import UserError
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.runtime.session import tf
+from darknet_face.runtime.session import protobuf, tf
 
 MAX_BYTES = 1 << 24  # Darknet-19's with an optimiser has some 20,000
 MAX_DIMENSIONS = 8
@@ -67,8 +67,7 @@ def _check_entries(prefix, table):
     """Compare what the entries claim with the sizes of the files."""
     if not table or table[0][0] != b"":
         raise _Damaged("no header")
-    from tensorflow.core.protobuf import tensor_bundle_pb2  # takes seconds; only here
-
+    tensor_bundle_pb2 = protobuf("tensor_bundle_pb2")
     header = _parse(tensor_bundle_pb2.BundleHeaderProto, table[0][1])
     if not 1 <= header.num_shards <= MAX_SHARDS or header.endianness != header.LITTLE:
         raise _Damaged("an unknown kind of checkpoint")

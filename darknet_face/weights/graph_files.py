@@ -10,7 +10,7 @@ import numpy as np
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.runtime.session import tf
+from darknet_face.runtime.session import protobuf, tf
 from darknet_face.weights.arrays import StoredArray, check_weights, variable_name, weight_shapes
 
 MAX_PROTO_BYTES = (1 << 31) - 1  # protobuf's own bound
@@ -66,7 +66,7 @@ def read_meta_graph(folder):
     tf.MetaGraphDef
         The first one in it.
     """
-    from tensorflow.core.protobuf import saved_model_pb2  # not before session has set it up
+    saved_model_pb2 = protobuf("saved_model_pb2")
 
     path = os.path.join(folder, "saved_model.pb")
     model = _read_proto(path, saved_model_pb2.SavedModel, "SavedModel", "run export.py savedmodel")
