@@ -11,6 +11,7 @@ import argparse
 import functools
 import os
 import sys
+import typing
 
 from tqdm import tqdm
 
@@ -20,18 +21,18 @@ class UserError(Exception):
 
     Parameters
     ----------
-    message : str
+    message
         One line: the file, the cause and the remedy.
-    exit_code : int
+    exit_code
         2 for bad input (the default), 1 for a run that failed on good input.
     """
 
-    def __init__(self, message, exit_code=2):
+    def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-def cli(main):
+def cli(main: typing.Callable) -> typing.Callable:
     """Decorate a script's ``main``: a failure becomes one line on stderr and an exit code.
 
     :class:`UserError` exits with its own code, an operating-system error (disk full, permission
@@ -45,7 +46,7 @@ def cli(main):
     def wrapper(*args, **kwargs):
         _open_closed_streams()
         if getattr(sys.stdout, "errors", None) == "strict":
-            sys.stdout.reconfigure(errors="backslashreplace")
+            typing.cast(typing.Any, sys.stdout).reconfigure(errors="backslashreplace")
         try:
             result = main(*args, **kwargs)
             sys.stdout.flush()  # a full disk shows here, while it can still be reported
@@ -54,7 +55,7 @@ def cli(main):
             print_error(error)
             sys.exit(error.exit_code)
         except MemoryError:
-            print_error("out of memory; close other programs, or use smaller pictures and batches")
+            print_error("out of memory; close other programs, or use smaller images and batches")
             sys.exit(1)
         except KeyboardInterrupt:
             print_error("interrupted")
@@ -104,7 +105,7 @@ MESSAGE_END = 5000  # characters at both ends of a message that are shown; a pat
 BLANK_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
-def printable(text):
+def printable(text: str) -> str:
     """A file's name as one line of visible text.
 
     Control characters (a line break, a terminal's escape code), invisible characters (a byte-order
@@ -116,12 +117,12 @@ def printable(text):
         else each.encode("unicode_escape").decode() for each in text)
 
 
-def print_error(message):
+def print_error(message: typing.Any) -> None:
     """Print an error as one line to stderr; line breaks in it are escaped."""
     print("error: " + _one_line(message), file=sys.stderr)
 
 
-def warn(message):
+def warn(message: typing.Any) -> None:
     """Print a one-line warning to stderr without breaking a progress bar."""
     tqdm.write("warning: " + _one_line(message), file=sys.stderr)
     sys.stderr.flush()  # Python 3.7 keeps it until the end if stderr is a file
@@ -134,7 +135,7 @@ def _one_line(message):
     return line
 
 
-def progress(iterable=None, **options):
+def progress(iterable: typing.Iterable | None = None, **options: typing.Any) -> tqdm:
     """A tqdm progress bar on stderr that stays quiet when stderr is not a terminal."""
     return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
 
@@ -147,14 +148,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if tells else super()._get_help_string(action)
 
 
-def number_type(convert, low, high=None):
+def number_type(convert: type, low: float, high: float | None = None) -> typing.Callable:
     """An argparse ``type`` for a finite number in ``[low, high]``.
 
     Parameters
     ----------
-    convert : type
+    convert
         ``int`` or ``float``.
-    low, high : number
+    low, high
         Inclusive bounds; ``high=None`` leaves the upper end open.
     """
 

@@ -163,7 +163,7 @@ def test_what_passes_does_not_end_the_process(trained, tmp_path):
             passed.append(prefix)
         except UserError as error:
             assert "not a whole checkpoint" in str(error)
-    program = ("import sys; from model.checkpoint_index import tf\n"
+    program = ("import sys; from darknet_face.runtime.session import tf\n"
                "for prefix in sys.argv[1:]:\n"
                "    try:\n"
                "        reader = tf.train.NewCheckpointReader(prefix)\n"

@@ -183,7 +183,7 @@ def test_memory_is_bounded(tmp_path):
     """
     path = str(tmp_path / "large.png")
     Image.new("RGBA", (3000, 3000), (1, 2, 3, 4)).save(path, compress_level=1)
-    program = ("import resource, sys; from pictures.decode import read_image\n"
+    program = ("import resource, sys; from darknet_face.images.decode import read_image\n"
                "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
                "before = peak(); read_image(sys.argv[1]); print(peak() - before)")
     ended = subprocess.run([sys.executable, "-c", program, path], cwd=ROOT, text=True,

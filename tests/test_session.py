@@ -28,20 +28,30 @@ needs_bfloat16 = pytest.mark.skipif(
     reason="needs TensorFlow 2 and a processor with bfloat16 instructions")
 
 
+IMPORT = "from darknet_face.runtime.session import tf; tf.Graph"  # a name of it loads TensorFlow
+
+
+def test_tensorflow_is_loaded_at_its_first_use():
+    program = ("import sys; from darknet_face.runtime.session import tf; import darknet19, clr\n"
+               "assert 'tensorflow' not in sys.modules; tf.Graph\n"
+               "assert 'tensorflow' in sys.modules")
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def test_the_import_says_nothing():
-    ended = subprocess.run([sys.executable, "-c", "from runtime import session"], cwd=ROOT,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    ended = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT)
     assert (ended.returncode, ended.stdout) == (0, b"")
 
 
 def test_the_import_needs_no_stderr():
-    command = '"{}" -c "from runtime import session" 2>&-'.format(sys.executable)
+    command = '"{}" -c "{}" 2>&-'.format(sys.executable, IMPORT)
     ended = subprocess.run(["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE)
     assert (ended.returncode, ended.stdout) == (0, b"")
 
 
 def test_it_is_graph_mode_whatever_a_parent_process_left_behind():
-    command = "from runtime.session import tf; print(tf.executing_eagerly(), tf.constant(1.0))"
+    command = IMPORT + "; print(tf.executing_eagerly(), tf.constant(1.0))"
     ended = subprocess.run([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE,
                            text=True, env=dict(os.environ, TF2_BEHAVIOR="1"), check=True)
     assert ended.stdout.startswith("False Tensor(")

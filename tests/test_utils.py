@@ -299,8 +299,9 @@ def test_a_warning_in_a_log_is_there_at_once():
 def killed_writer(target, folder=False):
     """Start a program that writes ``target``, kill it half-way, and return what it left."""
     program = (
-        "import sys, time; sys.path.insert(0, {root!r}); from runtime import files\n"
-        "with files.{call} as half:\n"
+        "import sys, time; sys.path.insert(0, {root!r})\n"
+        "from darknet_face.runtime import atomic_files\n"
+        "with atomic_files.{call} as half:\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n").format(
             root=ROOT, call="staged({!r})".format(target) if folder

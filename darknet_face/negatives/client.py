@@ -1,4 +1,4 @@
-"""A polite and distrustful HTTP client for downloads by several threads.
+"""A polite HTTP client for downloads from untrusted servers by several threads.
 
 :class:`PoliteClient` limits the rate of requests to each host, waits when a host asks for it,
 retries what may pass and trusts nothing that a server says about itself.
@@ -14,7 +14,9 @@ import random
 import re
 import threading
 import time
+import typing
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 import requests
 import urllib3
@@ -29,7 +31,7 @@ from darknet_face.negatives.guard import (
 )
 
 MAX_REDIRECTS = 5
-MAX_URL = 2000  # characters of a picture's address; longer ones are attacks or mistakes
+MAX_URL = 2000  # characters of an image's address; longer ones are attacks or mistakes
 MAX_REQUEST_URL = 6000  # characters; a search for 200 Chinese letters takes over 2,000
 MAX_JSON_BYTES = 4 * 1000 * 1000  # far more than a page of 50 results takes
 
@@ -40,15 +42,20 @@ _TRANSIENT = frozenset([408, 425, 429])  # and every 5xx: worth another try
 _DENIED = frozenset([401, 403, 407, 424])
 _LONGEST_RETRY_AFTER = 6 * 3600.0  # seconds; newer versions of urllib3 have the same limit
 
-Patience = collections.namedtuple(
-    "Patience", "connect_timeout read_timeout time_limit retries backoff longest_wait",
-    defaults=(10.0, 20.0, 60.0, 4, 1.0, 120.0))
-Patience.__doc__ = """How long a client waits, in seconds.
 
-``connect_timeout`` is for a connection, ``read_timeout`` for the next bytes and ``time_limit`` for
-a whole response. After a transient failure there are ``retries`` further tries: the first after
-``backoff``, each later one after twice the wait before, up to ``longest_wait``.
-"""
+class Patience(typing.NamedTuple):
+    """How long a client waits, in seconds.
+
+    After a transient failure there are ``retries`` further tries: the first after ``backoff``, each
+    later one after twice the wait before, up to ``longest_wait``.
+    """
+
+    connect_timeout: float = 10.0
+    read_timeout: float = 20.0  # for the next bytes
+    time_limit: float = 60.0  # for a whole response
+    retries: int = 4
+    backoff: float = 1.0
+    longest_wait: float = 120.0
 
 
 class FetchError(Exception):
@@ -56,12 +63,12 @@ class FetchError(Exception):
 
     Parameters
     ----------
-    cause : str
+    cause
         A few words to count it under.
-    detail : str
+    detail
     """
 
-    def __init__(self, cause, detail=""):
+    def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(": ".join(filter(None, [cause, detail])))
         self.cause = cause
         self.detail = detail
@@ -82,7 +89,8 @@ class Unavailable(FetchError):
     it asks for, or None.
     """
 
-    def __init__(self, cause, detail="", host=None, retry_after=None):
+    def __init__(self, cause: str, detail: str = "", host: str | None = None,
+                 retry_after: float | None = None) -> None:
         super().__init__(cause, detail)
         self.host = host
         self.retry_after = retry_after
@@ -95,14 +103,14 @@ class Stopped(Exception):
 class _RateLimiter:
     """When each host may be asked next; shared by all threads."""
 
-    def __init__(self, rate):
+    def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
-        self._free_at = collections.defaultdict(float)
-        self._closed_until = collections.defaultdict(float)
+        self._free_at: dict[str, float] = collections.defaultdict(float)
+        self._closed_until: dict[str, float] = collections.defaultdict(float)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def take_turn(self, host):
+    def take_turn(self, host: str) -> None:
         """Wait until this thread may ask ``host``."""
         while True:
             with self._lock:
@@ -118,22 +126,22 @@ class _RateLimiter:
                     return
             self.sleep(delay)
 
-    def hold(self, host, seconds):
+    def hold(self, host: str, seconds: float) -> None:
         """Make all threads wait for some seconds before they ask ``host``."""
         with self._lock:
             self._free_at[host] = max(self._free_at[host], time.monotonic() + seconds)
 
-    def close(self, host, seconds):
+    def close(self, host: str, seconds: float) -> None:
         """Fail all requests to ``host`` for some seconds, instead of letting them wait."""
         with self._lock:
             self._closed_until[host] = max(
                 self._closed_until[host], time.monotonic() + seconds)
 
-    def sleep(self, seconds):
+    def sleep(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
             raise Stopped
 
-    def stop(self):
+    def stop(self) -> None:
         self._stopped.set()
 
 
@@ -151,12 +159,12 @@ class _Session(requests.Session):
         # do so too, but turn off the environment's proxies as well.
         self.auth = lambda request: request
 
-    def get_redirect_target(self, resp):
+    def get_redirect_target(self, resp: typing.Any) -> None:
         return None
 
 
 class PoliteClient:
-    """Fetches pictures and JSON over HTTP for several threads.
+    """Fetches images and JSON over HTTP for several threads.
 
     A request follows at most five redirects, to http and https addresses only. It is retried with
     exponential back-off and jitter after a time-out, a broken connection, HTTP 408, 425, 429 or
@@ -166,15 +174,15 @@ class PoliteClient:
 
     Parameters
     ----------
-    contact : str
+    contact
         E-mail or web address for the User-Agent, as Wikimedia's policy demands.
-    rate : float
+    rate
         Requests per second to one host.
-    workers : int
+    workers
         Number of threads that will use the client.
-    networks : collection of str
+    networks
         The networks that may be reached; see :func:`darknet_face.negatives.guard.network_of`.
-    patience : Patience
+    patience
 
     Raises
     ------
@@ -182,11 +190,13 @@ class PoliteClient:
         The environment names a proxy that cannot be used.
     """
 
-    def __init__(self, contact, rate, workers, networks=("public",), patience=None):
+    def __init__(self, contact: str, rate: float, workers: int,
+                 networks: typing.Collection[str] = ("public",),
+                 patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
         self._networks = frozenset(networks)
         self._limiter = _RateLimiter(rate)
-        self._active = set()  # the guards of all requests under way
+        self._active: set[RequestGuard] = set()  # the guards of all requests under way
         self._session = _Session()
         self._session.headers["User-Agent"] = "gen_neg_samples/1.0 ({}) {}".format(
             sanitize(contact).encode("ascii", "replace").decode() or "no contact given",
@@ -196,18 +206,14 @@ class PoliteClient:
             self._session.mount(scheme, GuardedAdapter(pool_maxsize=workers + 1))
         _check_proxies(self._session.adapters["http://"])
 
-    def get_image(self, url, max_bytes):
-        """Fetch a picture file, unless its server forbids to train models on it.
+    def get_image(self, url: str, max_bytes: int) -> bytes:
+        """Fetch an image file, unless its server forbids to train models on it.
 
         Parameters
         ----------
-        url : str
-        max_bytes : int
+        url
+        max_bytes
             Longer files are refused, whatever length the server announces.
-
-        Returns
-        -------
-        bytes
 
         Raises
         ------
@@ -215,7 +221,7 @@ class PoliteClient:
         """
         return self._get(url, max_bytes, lambda answer: _check_robots_tag(answer.headers))
 
-    def get_json(self, url, params):
+    def get_json(self, url: str, params: dict[str, str]) -> dict[str, typing.Any]:
         """Ask an API and return its answer as a dict.
 
         Raises
@@ -226,7 +232,7 @@ class PoliteClient:
         address = requests.Request("GET", url, params=params).prepare().url
         return self._get(address, MAX_JSON_BYTES, parse=_parse_json)
 
-    def stop(self):
+    def stop(self) -> None:
         """Make the requests of all threads fail, those under way and those that wait."""
         self._limiter.stop()
         for guard in list(self._active):
@@ -301,7 +307,7 @@ class PoliteClient:
 
 def _check_proxies(adapter):
     """Make sure that every proxy that the environment names can be used."""
-    for scheme, proxy in requests.utils.getproxies().items():
+    for scheme, proxy in getproxies().items():
         if scheme in ("http", "https", "all"):
             try:
                 address = requests.utils.prepend_scheme_if_needed(proxy, "http")
@@ -342,7 +348,7 @@ def _retry_after(answer):
 
 
 def _check_robots_tag(headers):
-    """Refuse a picture sent with ``X-Robots-Tag: noai`` or ``noimageai``, for any robot."""
+    """Refuse an image sent with ``X-Robots-Tag: noai`` or ``noimageai``, for any robot."""
     words = re.split(r"[\s,;:]+", headers.get("X-Robots-Tag", "").lower())
     if "noai" in words or "noimageai" in words:
         raise Refused("noai", "its server forbids to train on it")
@@ -413,7 +419,7 @@ def _short_int(digits):
     return int(digits)
 
 
-def is_web_address(url, longest=MAX_URL):
+def is_web_address(url: str, longest: int = MAX_URL) -> bool:
     """Whether a string is an http or https address of a host, of at most ``longest`` letters.
 
     An address with a user name or password is not: no server needs one from us.
@@ -429,8 +435,8 @@ def is_web_address(url, longest=MAX_URL):
         return False
 
 
-def sanitize(value, limit=300):
-    """Text from a stranger as one line without control characters, cut to ``limit`` letters."""
+def sanitize(value: typing.Any, limit: int = 300) -> str:
+    """Untrusted text as one line without control characters, cut to ``limit`` letters."""
     if not isinstance(value, (str, int, float)):
         return ""
     text = "".join(letter if letter.isprintable() else " " for letter in str(value)[:20 * limit])

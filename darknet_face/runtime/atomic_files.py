@@ -12,18 +12,21 @@ import shutil
 import socket
 import tempfile
 import time
+import typing
 
 PARTIAL = ".partial-"  # how names of temporary files begin
 # Then come the writer's machine and process, something random, and the file's own name.
 _TEMPORARY = re.compile(
     r"\.partial-((?P<machine>[0-9a-f]{6})-(?P<pid>[0-9]+)-)?[^-]+-(?P<name>.*)", re.DOTALL)
-_listed = {}  # by folder: when its temporary names were last looked for, and what they were
+# By folder: when its temporary names were last looked for, and what they were.
+_listed: dict[str, tuple[float, list[str]]] = {}
 LONGEST_NAME = 200  # bytes of the file's own name
 LEFT_AFTER = 3600
 
 
 @contextlib.contextmanager
-def write_atomically(path, mode="wb", **options):
+def write_atomically(
+        path: str, mode: str = "wb", **options: typing.Any) -> typing.Iterator[typing.IO]:
     """Open a temporary file beside ``path`` and rename it to ``path`` when it is complete.
 
     On any failure, Ctrl-C included, the temporary file is removed and an older ``path`` stays as
@@ -38,7 +41,7 @@ def write_atomically(path, mode="wb", **options):
 
 
 @contextlib.contextmanager
-def temporary_path(path):
+def temporary_path(path: str) -> typing.Iterator[str]:
     """Yield a temporary name beside ``path``, renamed to ``path`` if the block succeeds.
 
     For writers that insist on opening the file themselves. The name keeps the extension, since
@@ -66,14 +69,14 @@ def temporary_path(path):
 
 
 @contextlib.contextmanager
-def temporary_folder(folder, name):
+def temporary_folder(folder: str, name: str) -> typing.Iterator[str]:
     """Yield a new folder within ``folder``, removed when the block ends.
 
     Parameters
     ----------
-    folder : str
+    folder
         Made if it is missing.
-    name : str
+    name
         What it is for: what killed programs left under the same name is removed.
     """
     os.makedirs(folder, exist_ok=True)
@@ -86,7 +89,7 @@ def temporary_folder(folder, name):
 
 
 @contextlib.contextmanager
-def staged(folder):
+def staged(folder: str) -> typing.Iterator[str]:
     """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
 
     Files replace those of the same name, one after the other; folders must be new. An OSError
@@ -104,7 +107,7 @@ def staged(folder):
             raise
 
 
-def remove_leftovers(path):
+def remove_leftovers(path: str) -> None:
     """Remove what killed programs left beside ``path`` of their writing it.
 
     A temporary file or folder is left over if its writer is dead. Of a writer on another machine
@@ -114,11 +117,11 @@ def remove_leftovers(path):
     _remove_leftovers(folder, name, _temporary_names(folder))
 
 
-def _remove_known_leftovers(folder, name):
-    """The same, but a folder is listed once a minute at most: it may hold 100,000 pictures."""
+def _remove_known_leftovers(folder: str, name: str) -> None:
+    """The same, but a folder is listed once a minute at most: it may hold 100,000 images."""
     now = time.monotonic()
-    listed_at, names = _listed.get(folder, (None, ()))
-    if listed_at is None or now - listed_at > 60:
+    listed_at, names = _listed.get(folder, (now - 61, []))
+    if now - listed_at > 60:
         if len(_listed) >= 1000:
             _listed.clear()
         names = _temporary_names(folder)
@@ -185,7 +188,7 @@ def _digest(text):
     return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
-def write_json(path, content):
+def write_json(path: str, content: typing.Any) -> None:
     """Write a JSON file, indented, for people to read too."""
     with write_atomically(path, "w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=2)

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import typing
 
 from darknet_face.console import UserError, print_error
 
@@ -25,27 +26,27 @@ from darknet_face.console import UserError, print_error
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
 PATIENCE = 5  # seconds that other ranks wait for rank 0 to report a failure that all share
 
-_horovod = None  # horovod.tensorflow, once it runs
-_exchange = None
+_horovod: typing.Any = None  # horovod.tensorflow, once it runs
+_exchange: _Exchange | None = None
 
 
-def launched_size():
+def launched_size() -> int:
     """How many processes the launcher started together with this one; 1 without a launcher."""
     sizes = [os.environ.get(name, "") for name in SIZE_VARIABLES]
     return max([1] + [int(size) for size in sizes if size.isdecimal()])
 
 
-def size():
+def size() -> int:
     """The number of ranks."""
     return _horovod.size() if _horovod else 1
 
 
-def rank():
+def rank() -> int:
     """This process's number, from 0. Rank 0 alone writes and prints."""
     return _horovod.rank() if _horovod else 0
 
 
-def job(main):
+def job(main: typing.Callable[[], typing.Any]) -> typing.Callable[[], typing.Any]:
     """Decorate a script's ``main``, inside ``cli``, to run as one of several ranks if started so.
 
     A rank that fails exits at once with its exit code; the launcher then ends the others. Ranks
@@ -88,7 +89,8 @@ def _start():
 
 def _leave(error):
     """End this process now, with one line that says why and where."""
-    code, line = 1, "{}: {}".format(type(error).__name__, error)
+    code: typing.Any = 1
+    line: typing.Any = "{}: {}".format(type(error).__name__, error)
     if isinstance(error, SystemExit):
         code, line = error.code, None  # the cause is printed already
     elif isinstance(error, KeyboardInterrupt):
@@ -109,7 +111,7 @@ def _leave(error):
     os._exit(code)
 
 
-def average(tensor, compress=False):
+def average(tensor: typing.Any, compress: bool = False) -> typing.Any:
     """The mean of a float tensor over the ranks, a graph operation that all must run together.
 
     ``compress`` sends float16; the result has the tensor's type.
@@ -146,7 +148,7 @@ class JointStep:
         Whether any rank was asked to stop: the same on all.
     """
 
-    def __init__(self, loss, accuracy):
+    def __init__(self, loss: typing.Any, accuracy: typing.Any) -> None:
         from darknet_face.runtime.session import tf
 
         self.weight = tf.placeholder_with_default(1.0, [])
@@ -156,7 +158,7 @@ class JointStep:
             [self.objective, self.weight * accuracy, tf.cast(self.stop, tf.float32)])))
         self.stopping = stopping > 0
 
-    def average_after(self, updates, variables):
+    def average_after(self, updates: list, variables: list) -> list:
         """Operations that run ``updates``, then give ``variables`` their mean over all images.
 
         They are for the moving averages of batch norm, which each rank updates by its own batches.
@@ -169,13 +171,13 @@ class JointStep:
             return [each.assign(average(self.weight * each.read_value())) for each in variables]
 
 
-def averaging(optimizer, compress=False):
+def averaging(optimizer: typing.Any, compress: bool = False) -> typing.Any:
     """An optimiser that averages its gradients over the ranks before it applies them.
 
     Parameters
     ----------
     optimizer : tf.train.Optimizer
-    compress : bool
+    compress
         Send the gradients as float16.
     """
     if not _horovod:
@@ -183,25 +185,15 @@ def averaging(optimizer, compress=False):
     return _horovod.DistributedOptimizer(optimizer, compression=_compression(compress))
 
 
-def share_variables(session):
+def share_variables(session: typing.Any) -> None:
     """Set the variables of the session's graph, on every rank, to the values on rank 0."""
     if _horovod:
         with session.graph.as_default():
             session.run(_horovod.broadcast_global_variables(0))
 
 
-def gather(value):
-    """The values of all ranks, on every rank, in the order of the ranks.
-
-    Parameters
-    ----------
-    value : object
-        Anything that pickles.
-
-    Returns
-    -------
-    list
-    """
+def gather(value: typing.Any) -> list:
+    """The values of all ranks (anything that pickles), on every rank, in the order of the ranks."""
     if not _horovod:
         return [value]
     global _exchange
@@ -209,24 +201,24 @@ def gather(value):
     return _exchange(value)
 
 
-def from_first(value):
+def from_first(value: typing.Any) -> typing.Any:
     """The value of rank 0, on every rank."""
     return gather(value if rank() == 0 else None)[0]
 
 
-def wait_for_all():
+def wait_for_all() -> None:
     """Return once every rank is here."""
     gather(None)
 
 
-def check_same(value, what):
+def check_same(value: typing.Any, what: str) -> None:
     """Make sure that all ranks have the same value.
 
     Parameters
     ----------
-    value : object
+    value
         With the same ``repr`` on every rank.
-    what : str
+    what
         What it is, in the plural, for the error.
 
     Raises

@@ -1,4 +1,4 @@
-"""Files that strangers name or wrote: opened only if they are regular, read within bounds.
+"""Untrusted files: opened only if they are regular, and read within bounds.
 
 Files are written by :mod:`darknet_face.runtime.atomic_files`.
 """
@@ -11,11 +11,12 @@ import json
 import math
 import os
 import stat
+import typing
 
 from darknet_face.console import UserError
 
 
-def open_regular(path, mode="rb", **options):
+def open_regular(path: str, mode: str = "rb", **options: typing.Any) -> typing.IO:
     """Open a regular file for reading; ``options`` go to :func:`open`.
 
     A named pipe would block for ever, and a device may never end.
@@ -39,7 +40,7 @@ def open_regular(path, mode="rb", **options):
     return open(path, mode, opener=opener, **options)
 
 
-def regular_size(path, remedy):
+def regular_size(path: str, remedy: str) -> int:
     """A file's length in bytes.
 
     Raises
@@ -56,12 +57,8 @@ def regular_size(path, remedy):
     return status.st_size
 
 
-def read_json(path, remedy="make it again"):
+def read_json(path: str, remedy: str = "make it again") -> dict[str, typing.Any]:
     """Read a JSON object whose numbers are all finite.
-
-    Returns
-    -------
-    dict
 
     Raises
     ------
@@ -96,17 +93,17 @@ def _bounded_integer(text):
     return int(text)
 
 
-def check_replaceable(path, is_ours, what):
+def check_replaceable(path: str, is_ours: typing.Callable[[str], bool], what: str) -> None:
     """Check that writing a file does not replace a file of another kind.
 
     A slip such as ``--contact-sheet *.png`` names a photograph as the output.
 
     Parameters
     ----------
-    path : str
-    is_ours : callable
+    path
+    is_ours
         Takes the path of an existing, non-empty file; returns whether it may be replaced.
-    what : str
+    what
         What may be replaced, for the error: "a table of this script".
 
     Raises
@@ -122,7 +119,7 @@ def check_replaceable(path, is_ours, what):
         raise UserError("{}: not {}, and would be replaced; name another file".format(path, what))
 
 
-def starts_with(path, text):
+def starts_with(path: str, text: str) -> bool:
     """Whether a file starts with a text, or is itself the beginning of that text.
 
     Zeros at the end, as a power failure leaves them, do not count.
@@ -132,7 +129,7 @@ def starts_with(path, text):
     return text.encode().startswith(found)
 
 
-def is_json_with(path, keys):
+def is_json_with(path: str, keys: typing.Iterable[str]) -> bool:
     """Whether a file is a JSON object that has all of these keys."""
     try:
         return set(keys) <= set(read_json(path))
@@ -140,7 +137,7 @@ def is_json_with(path, keys):
         return False
 
 
-def check_json(path, keys, what):
+def check_json(path: str, keys: typing.Iterable[str], what: str) -> None:
     """Check that writing a JSON object replaces at most one with the same keys.
 
     See :func:`check_replaceable`; a start of the text alone would take many files for ours.
@@ -148,7 +145,7 @@ def check_json(path, keys, what):
     check_replaceable(path, lambda _: is_json_with(path, keys), what)
 
 
-def sha256(path):
+def sha256(path: str) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open_regular(path) as stream:
@@ -157,7 +154,7 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def relative_to_here(path):
+def relative_to_here(path: str) -> str:
     """The path as seen from the current folder if it is in there, otherwise unchanged.
 
     For messages and reports, which should not depend on where the project lies.

@@ -103,7 +103,7 @@ def checkpoint_errors() -> tuple[type[BaseException], ...]:
     return (tf.errors.OpError, ValueError, IndexError)
 
 
-def is_mkl_build():
+def is_mkl_build() -> bool:
     """Whether this TensorFlow computes convolutions by oneDNN (formerly MKL-DNN)."""
     if is_tf2():
         from tensorflow.python.util import _pywrap_util_port as features
@@ -112,17 +112,17 @@ def is_mkl_build():
     return bool(features.IsMklEnabled())
 
 
-def has_gpu():
+def has_gpu() -> bool:
     """Whether TensorFlow sees an NVIDIA GPU that it can use."""
     return bool(tf.config.experimental.list_physical_devices("GPU"))
 
 
-def check_precision(precision):
+def check_precision(precision: str) -> None:
     """Refuse a precision that this TensorFlow or this processor can't compute in.
 
     Parameters
     ----------
-    precision : str
+    precision
         One of :data:`PRECISIONS`.
 
     Raises
@@ -154,12 +154,12 @@ def _computes_bfloat16(cpuinfo="/proc/cpuinfo"):
 
 
 @contextlib.contextmanager
-def explain_memory_errors(remedy):
+def explain_memory_errors(remedy: str) -> typing.Iterator[None]:
     """Turn the out-of-memory errors of a block, or of a decorated function, into one line.
 
     Parameters
     ----------
-    remedy : str
+    remedy
         What to try, for the error line.
 
     Raises
@@ -184,16 +184,17 @@ def _memory_errors() -> tuple[type[BaseException], ...]:
     return (MemoryError, tf.errors.ResourceExhaustedError)
 
 
-def new_session(graph=None, threads=None, precision="float32"):
+def new_session(graph: typing.Any = None, threads: int | None = None,
+                precision: str = "float32") -> typing.Any:
     """Open a session with thread pools that suit the build.
 
     Parameters
     ----------
-    graph : tf.Graph, optional
+    graph
         The default graph if absent.
-    threads : int, optional
+    threads
         Threads inside one operation; all cores if absent. With 1, runs on a CPU give the same bits.
-    precision : str
+    precision
         One of :data:`PRECISIONS`, for convolutions and matrix products. TensorFlow's graph rewriter
         inserts the casts; variables, feeds and fetches stay float32.
 

@@ -1,7 +1,8 @@
 """The kinds of files that the project reads: which file is mutated, how, and who reads it.
 
-A reader returns an answer, or raises what one clean refusal is: :class:`utils.UserError` with exit
-code 2, ``BadImage``, or an OSError, which :func:`utils.cli` turns into one line.
+A reader returns an answer, or raises what one clean refusal is:
+:class:`darknet_face.console.UserError` with exit code 2, ``BadImage``, or an OSError, which
+:func:`darknet_face.console.cli` turns into one line.
 """
 
 import argparse
