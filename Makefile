@@ -78,6 +78,8 @@ ifeq ($(RUNTIME),tf1)
 	$(PYTHON) -m pip install --quiet --upgrade "pip<24.1" "setuptools<68" wheel
 	@$(PYTHON) -m pip uninstall --quiet --yes tensorflow intel-tensorflow 2>/dev/null
 endif
+	@# Whichever OpenCV goes last takes the other's files with it.
+	@$(PYTHON) -m pip uninstall --quiet --yes opencv-python opencv-python-headless 2>/dev/null
 	$(PYTHON) -m pip install --quiet -r $(REQUIREMENTS) -r requirements-dev.txt
 	@touch $@
 
