@@ -2,9 +2,10 @@
 
     python wheels/opencv_python.py
 
-imgaug asks for opencv-python, which needs X libraries that servers lack. opencv-python-headless is the
-same ``cv2`` without windows. If both are installed, the files of one overwrite those of the other. So
-the requirements files take this wheel for opencv-python: it has no files, and requires the other.
+imgaug asks for opencv-python, which needs X libraries that servers lack. opencv-python-headless is
+the same ``cv2`` without windows. If both are installed, the files of one overwrite those of the
+other. So the requirements files take this wheel for opencv-python: it has no files, and requires
+the other.
 """
 
 import os

@@ -1,0 +1,36 @@
+"""What the requirements files install: the OpenCV without windows, and nothing in its way."""
+
+import importlib.util
+import os
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+spec = importlib.util.spec_from_file_location(
+    "opencv_python", os.path.join(ROOT, "wheels", "opencv_python.py"))
+opencv_python = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(opencv_python)
+
+
+def test_the_empty_wheel_is_what_its_program_writes(tmp_path):
+    path = str(tmp_path / "again.whl")
+    opencv_python.write(path)
+    with open(path, "rb") as again, open(opencv_python.WHEEL, "rb") as kept:
+        assert again.read() == kept.read()
+
+
+def test_the_empty_wheel_has_no_module():
+    with zipfile.ZipFile(opencv_python.WHEEL) as wheel:
+        assert {os.path.dirname(name) for name in wheel.namelist()} == {
+            "opencv_python-4.14.0.94+headless.dist-info"}
+
+
+@pytest.mark.parametrize("name", ["requirements-tf1-common.txt", "requirements-tf2.txt"])
+def test_both_runtimes_take_the_opencv_without_windows(name):
+    with open(os.path.join(ROOT, name)) as file:
+        lines = [line.split("#")[0].strip() for line in file]
+    assert [line for line in lines if "opencv" in line] == [
+        "opencv-python-headless==" + opencv_python.VERSION,
+        "opencv-python=={}+headless".format(opencv_python.VERSION)]
+    assert "--find-links wheels" in lines
