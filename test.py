@@ -15,6 +15,7 @@ import collections
 import os
 
 from darknet_face.classes import FACE, NON_FACE
+from darknet_face.classify.options import add_answer_arguments
 from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of, search_bias
 from darknet_face.engines.tensorflow_classifier import folded_classifier
 from darknet_face.evaluation.evaluate import (
@@ -101,6 +102,7 @@ def _parser():
                         help="images per batch")
     add_folder_arguments(parser.add_argument_group("pictures in folders instead of the test lists"))
     add_source_arguments(parser)
+    add_answer_arguments(parser)
     add_evaluation_arguments(parser)
     parser.add_argument("--search", choices=SEARCH_CHOICES, default="off",
                         help="also measure with the pictures searched through windows, at sizes up "

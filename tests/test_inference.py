@@ -45,7 +45,7 @@ def test_terminal_csv_and_json_tell_the_same(infer, pictures, classifier, tmp_pa
         assert each["probability"] == pytest.approx(max(truth, 1 - truth), abs=1e-5)
         assert line.split() == [name, "{:.4f}".format(each["probability"]), row["file"]]
     assert len({row["class"] for row in rows}) == 2, "the pictures must not all be alike"
-    assert "classified 20 pictures" in outcome.err
+    assert "classified 20 images" in outcome.err
     assert "model: " in outcome.err and "darknet19_weights.npz" in outcome.err
 
 
@@ -73,7 +73,7 @@ def test_no_picture_at_all(infer, tmp_path):
     make_odd_files(tmp_path / "odd")
     outcome = infer(*[tmp_path / "odd" / name for name in BAD])
     assert outcome.code == 1 and outcome.out == ""
-    assert "no picture could be classified" in outcome.err.splitlines()[-1]
+    assert "no image could be classified" in outcome.err.splitlines()[-1]
     (tmp_path / "nothing").mkdir()
     assert infer(tmp_path / "nothing").code == 1
 

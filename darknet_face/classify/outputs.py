@@ -36,7 +36,7 @@ from darknet_face.runtime.atomic_files import temporary_path, write_atomically
 
 # Errors that concern one picture: its name is too long for a copy or a heat map, its file is gone,
 # or a folder and a file of the same name are in each other's way. Others end the run.
-ONE_PICTURE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+ONE_IMAGE_ERRORS = {errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 TILE = 160  # height and width of a picture on the contact sheet, in pixels
 

@@ -16,7 +16,7 @@ import os
 from PIL import Image, ImageDraw
 
 from darknet_face.classify.find_inputs import check_names, find_inputs
-from darknet_face.classify.outputs import ONE_PICTURE_ERRORS
+from darknet_face.classify.outputs import ONE_IMAGE_ERRORS
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, printable, warn
 from darknet_face.detection.boxes import NMS_IOU
 from darknet_face.detection.detector import DEFAULT, DEFAULT_SIZE, Detector
@@ -94,7 +94,7 @@ def detect_faces(detect, images, out):
         try:
             _write(os.path.join(out, each.output_name), pixels, record)
         except OSError as error:
-            if error.errno not in ONE_PICTURE_ERRORS:
+            if error.errno not in ONE_IMAGE_ERRORS:
                 raise
             warn("{}: {}: {}; skipped".format(
                 printable(each.name), error.filename or "results", error.strerror))

@@ -21,7 +21,6 @@ from darknet_face.evaluation.robustness import format_robustness, measure_corrup
 from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
-from darknet_face.runtime.session import PRECISIONS
 from darknet_face.weights.released import describe_threshold, threshold_of
 
 EvaluationOptions = collections.namedtuple(
@@ -58,15 +57,10 @@ search_bias : float
 
 def add_evaluation_arguments(parser):
     """Add the options of every script that measures on the test lists."""
-    parser.add_argument("--threshold", type=number_type(float, 0, 1),
-                        help="call a picture a face if its probability is at least this (default: "
-                             "the one stored with the model, or 0.5)")
     parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
                         help="also report which threshold keeps this false-positive rate on the "
                              "test pictures; to choose and store one on the validation lists, use "
                              "--at-fpr of train.py or extract_weights.py")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
     parser.add_argument("--robustness", action="store_true",
                         help="also measure with every test picture grey, blurred, noisy, shrunk, "
                              "moved, .. (takes 12 times as long)")

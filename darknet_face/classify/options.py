@@ -1,0 +1,52 @@
+"""The options that all programs that classify share: which model, how far to search."""
+
+from __future__ import annotations
+
+import argparse
+
+from darknet19 import STRIDE
+from darknet_face.classify.sliding_window import SEARCH_CHOICES
+from darknet_face.console import number_type
+from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.runtime.session import PRECISIONS
+from darknet_face.weights.released import add_weights_argument
+
+
+def image_size(text: str) -> int:
+    """An argparse ``type``: an input size of the network, a multiple of 32."""
+    size = number_type(int, STRIDE, LARGEST_SIZE)(text)
+    if size % STRIDE:
+        raise argparse.ArgumentTypeError("{} is not a multiple of {}".format(text, STRIDE))
+    return size
+
+
+def add_model_arguments(parser: argparse._ActionsContainer, batch_size: int = 16) -> None:
+    """Add the options of a program that answers with the newest model or any other."""
+    parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
+    add_weights_argument(parser, "your newest in the model directory, otherwise the released one")
+    parser.add_argument("--image-size", type=image_size, metavar="PIXELS",
+                        help="height and width of the network's input, a multiple of 32 "
+                             "(default: as in training)")
+    parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH),
+                        default=batch_size, metavar="N", help="images per batch")
+    add_answer_arguments(parser)
+
+
+def add_answer_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the options that decide how a model's answers are computed and read."""
+    parser.add_argument("--threshold", type=number_type(float, 0, 1),
+                        help="call an image a face if its probability is at least this (default: "
+                             "the one stored with the model, or 0.5)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in")
+
+
+def add_search_argument(parser: argparse._ActionsContainer, default: str | None,
+                        note: str = "") -> None:
+    """Add ``--search``, the reach of the sliding window; ``note`` ends the help."""
+    parser.add_argument(
+        "--search", choices=SEARCH_CHOICES, default=default,
+        help="run a sliding window over the image, its shorter side enlarged to up to so many "
+             "times the network's input: 4 finds faces from about 5 %% of the width on, 2 from "
+             "10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, a single pass over the "
+             "stretched image" + note)
