@@ -2,21 +2,25 @@
 
 import io
 import os
+import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from darknet_face.images.decode import (
-    EXTENSIONS,
-    VIDEO_EXTENSIONS,
+    MAX_PIXELS,
     BadImage,
+    check_header,
     read_image,
+    read_pillow,
     resize,
     upright_size,
 )
 from darknet_face.images.find_images import Skipped, find_images
+from darknet_face.images.formats import EXTENSIONS, VIDEO_EXTENSIONS
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)
@@ -119,6 +123,45 @@ def test_sixteen_bit_rgb():
     content = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
                + chunk(b"IEND", b""))
     np.testing.assert_allclose(read_image(content)[2, 2], (0xC8, 0x1E, 0), atol=1)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("kind", [".png", ".tif"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_fewer_bits_in_a_file_of_16(bits, kind, colour):
+    """Cameras and scanners store 10 or 12 bits a sample so."""
+    deep = np.full((8, 6), 2 ** bits - 1, np.uint16)
+    deep[:, :3] //= 2
+    if colour:
+        deep = np.dstack([deep // 4, deep, deep])  # blue is OpenCV's first
+    decoded = read_image(cv2.imencode(kind, deep)[1].tobytes())
+    assert decoded.shape == (8, 6, 3)
+    np.testing.assert_allclose(decoded[0, (0, 5), 0], (127, 255), atol=1)
+    np.testing.assert_allclose(decoded[0, 5], (255, 255, 63 if colour else 255), atol=1)
+
+
+@pytest.mark.parametrize("alpha, shown", [(0, (40, 50, 190)), (128, (147, 152, 222))])
+def test_a_bmp_whose_alpha_is_unset_is_no_white_image(alpha, shown):
+    pixels = bytes((190, 50, 40, alpha)) * 64
+    header = struct.pack("<IiiHHIIiiII4I", 108, 8, 8, 1, 32, 3, len(pixels), 2835, 2835, 0, 0,
+                         0xff0000, 0xff00, 0xff, 0xff000000).ljust(108, b"\0")
+    content = b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + header + pixels
+    np.testing.assert_allclose(read_image(content)[3, 3], shown, atol=1)
+
+
+def test_a_closed_pillow_image(picture):
+    content = io.BytesIO(encode(Image.fromarray(picture), "PNG"))
+    with Image.open(content) as within:
+        pass
+    loaded, fresh, new = Image.open(content), Image.open(content), Image.fromarray(picture)
+    np.testing.assert_array_equal(read_pillow(loaded), picture)
+    np.testing.assert_array_equal(read_pillow(loaded), picture)
+    np.testing.assert_array_equal(read_pillow(new), picture)
+    for image in (loaded, fresh, new):
+        image.close()
+    for image in (within, loaded, fresh, new):
+        with pytest.raises(BadImage, match="was closed"):
+            read_pillow(image)
 
 
 def test_floating_point_grey_from_0_to_1():
@@ -225,8 +268,38 @@ def test_large_jpegs_are_decoded_at_reduced_scale():
     assert read_image(encode(image, "PNG"), least_size=64).shape == (640, 960, 3)
     with pytest.raises(BadImage):
         read_image(content[:-200], least_size=64)
-    with pytest.raises(BadImage, match="more than 1,000"):
+    with pytest.raises(BadImage, match="more than 4,000"):
         read_image(content, max_pixels=1000, least_size=64)
+
+
+def test_a_jpeg_of_more_pixels_than_are_decoded():
+    """At 1/2 of its size up to four times as many; other kinds are refused."""
+    image = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (100, 1)))
+    content = encode(image, "JPEG", quality=95)
+    assert read_image(content, max_pixels=20000).shape == (100, 200, 3)
+    for least, allowed, shape in ((None, 19999, (50, 100)), (None, 5000, (50, 100)),
+                                  (80, 5000, (50, 100)), (20, 5000, (25, 50))):
+        check_header(content, allowed)
+        small = read_image(content, allowed, least)
+        assert small.shape == shape + (3,)
+    close(small, resize(np.asarray(image.convert("RGB")), 25, 50), 3)
+    assert upright_size(content) == (200, 100)
+    progressive = encode(image, "JPEG", progressive=True)
+    assert read_image(progressive, 14000).shape == (50, 100, 3)
+    for refused, allowed in ((content, 4999), (progressive, 13000), (encode(image, "PNG"), 19999)):
+        with pytest.raises(BadImage, match="200 x 100 pixels, more than"):
+            check_header(refused, allowed)
+        with pytest.raises(BadImage, match="200 x 100 pixels, more than"):
+            read_image(refused, allowed)
+
+
+def test_the_jpegs_of_current_phones():
+    """108 and 200 megapixels; Pillow itself would refuse the second as a decompression bomb."""
+    assert read_image(encode(Image.new("L", (12000, 9000), 90), "JPEG")).shape == (4500, 6000, 3)
+    content = encode(Image.new("L", (16320, 12240), 90), "JPEG")
+    check_header(content, MAX_PIXELS // 2)
+    assert upright_size(content) == (16320, 12240)
+    assert read_image(content, least_size=900).shape == (1530, 2040, 3)
 
 
 def test_resize_averages_when_it_shrinks():
@@ -317,7 +390,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert skipped.counts == {"unknown extension": 2}
 
 
-def test_what_is_passed_over_is_reported(tmp_path, monkeypatch):
+def test_what_is_skipped_is_reported(tmp_path, monkeypatch):
     fill(tmp_path, "a.jpg", "film.mp4", "b/film.MOV", "notes.txt", "no_extension", "c.heic",
          ".hidden.jpg", ".git/x.jpg", "locked/y.jpg", "out/z.txt")
     real = os.scandir
@@ -331,15 +404,16 @@ def test_what_is_passed_over_is_reported(tmp_path, monkeypatch):
     skipped = Skipped()
     assert not skipped
     exclude = {os.path.realpath(str(tmp_path / "out"))}
-    assert found_under(tmp_path, report=skipped.add, exclude=exclude) == ["a.jpg"]
-    assert skipped.counts == {"video": 2, "unknown extension": 3, "hidden": 2,
-                                  "unreadable folder: Permission denied": 1}
-    assert len(skipped) == 8
+    assert found_under(tmp_path, report=skipped.add, exclude=exclude) == [
+        "a.jpg", "c.heic"]
+    assert skipped.counts == {"video": 2, "unknown extension": 2, "hidden": 2,
+                              "unreadable folder: Permission denied": 1}
+    assert len(skipped) == 7
     assert "2 video ({}, {})".format(
         tmp_path / "film.mp4", tmp_path / "b" / "film.MOV") in str(skipped)
 
 
-def test_passed_over_is_one_line_with_few_examples():
+def test_skipped_is_one_line_with_few_examples():
     skipped = Skipped()
     for number in range(2000):
         skipped.add("odd\n{}.txt".format(number), "unknown extension")

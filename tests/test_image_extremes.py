@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image, PngImagePlugin
 
-from darknet_face.images import decode
+from darknet_face.images import decode, to_rgb
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.jpeg import count_scans
 
@@ -161,7 +161,7 @@ def test_strips_give_the_same_pixels(monkeypatch, mode, orientation):
     content = encode(image, "TIFF" if mode in ("CMYK", "F") else "PNG", exif=exif, **options)
     whole = read_image(content)
     assert whole.shape == ((50, 30, 3) if orientation == 1 else (30, 50, 3))
-    monkeypatch.setattr(decode, "_STRIP_PIXELS", 200)
+    monkeypatch.setattr(to_rgb, "_STRIP_PIXELS", 200)
     np.testing.assert_array_equal(read_image(content), whole)
 
 

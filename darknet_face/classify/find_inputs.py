@@ -14,9 +14,9 @@ import sys
 from darknet_face.classify.inputs import InputImage, digest
 from darknet_face.classify.videos import video_frames
 from darknet_face.console import UserError
-from darknet_face.images.decode import VIDEO_EXTENSIONS, BadImage
 from darknet_face.images.file_lists import read_names
 from darknet_face.images.find_images import find_images
+from darknet_face.images.formats import VIDEO_EXTENSIONS, BadImage
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
 

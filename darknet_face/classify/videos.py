@@ -6,11 +6,10 @@ import os
 import time
 
 import cv2
-from PIL import Image
 
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError, warn
-from darknet_face.images.decode import FORMATS, BadImage, resize
+from darknet_face.images.decode import BadImage, read_size, resize
 
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
 # its level when the first video is opened.
@@ -28,7 +27,7 @@ READER = (cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
           else cv2.CAP_ANY)
 
 # FFmpeg goes by the content: a playlist named film.mp4 would open files of its own choice. These
-# are its readers of darknet_face.images.decode.VIDEO_EXTENSIONS, in OpenCV's notation.
+# are its readers of darknet_face.images.formats.VIDEO_EXTENSIONS, in OpenCV's notation.
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 ONE_FILE = ("format_whitelist;mov,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,m4v,ogg"
             "|protocol_whitelist;file")
@@ -93,8 +92,7 @@ def _open(path):
 def _is_still(path):
     """Whether a file is a still picture by its content; FFmpeg would treat it as a video."""
     try:
-        with Image.open(path, formats=FORMATS):
-            return True
+        return bool(read_size(path))
     except Exception:  # Pillow's decoders raise nearly anything on damaged files
         return False
 

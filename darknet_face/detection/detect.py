@@ -27,8 +27,8 @@ from darknet_face.images.contact_sheets import (
     mark_drawing,
     save_image,
 )
-from darknet_face.images.decode import EXTENSIONS, BadImage
 from darknet_face.images.find_images import Skipped
+from darknet_face.images.formats import EXTENSIONS, BadImage
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_replaceable, is_json_with
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors

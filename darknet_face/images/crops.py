@@ -33,7 +33,7 @@ def face_crops(shape, faces, rng, per_face=2, most=24):
         Left, top and side in pixels, within the photograph.
     """
     largest_first = sorted(faces, key=lambda face: -face.width * face.height)
-    squares = []
+    squares: list[tuple[int, int, int]] = []
     for face in largest_first:
         for _ in range(per_face):
             square = _frame(shape, face, rng)

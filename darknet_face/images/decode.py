@@ -1,4 +1,4 @@
-"""Pictures from files: decode them to upright RGB arrays, resize them.
+"""Images from files: decode them to upright RGB arrays, resize them.
 
 The one place where the project decodes image files, so that all of it sees the same pixels. A file
 that does not decode raises :class:`BadImage`, which callers report, count and skip.
@@ -11,18 +11,25 @@ import hashlib
 import io
 import os
 import warnings
+from typing import Any, BinaryIO, Callable, Iterator
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from darknet_face.images import jpeg, png
+from darknet_face.images.formats import BadImage, check_decoder, open_image, tiff_tag
+from darknet_face.images.to_rgb import scale_shallow, to_rgb
 from darknet_face.runtime.safe_files import open_regular
 
-# Larger images are refused before they are decoded. Measured at this size, decoding takes up to
-# 0.8 GB beyond the program itself, 1.0 GB for a progressive JPEG and 1.6 GB for a WebP.
+# No more pixels than this are decoded. Measured at this size, decoding takes up to 0.8 GB beyond
+# the program itself, 1.0 GB for a progressive JPEG and 1.6 GB for a WebP.
 MAX_PIXELS = 100 * 1000 * 1000
 MAX_SIDE = 65535  # pixels: the longest side of a JPEG
+
+# A JPEG may store more pixels: it decodes at 1/2 or 1/4 of its size. A progressive one keeps all
+# coefficients in memory, six bytes a pixel.
+STORED, STORED_PROGRESSIVE = 4, 1.5
 
 # Some rare kinds (run-length encoded BMP; PPM in plain text or with more than 8 bits) are decoded
 # by Python code in Pillow, which takes up to 5 microseconds per pixel.
@@ -31,17 +38,15 @@ MAX_SLOW_PIXELS = 4 * 1000 * 1000
 # Encoders make about ten scans for a progressive JPEG.
 MAX_SCANS = 64
 
-# Pixels that are converted to RGB at a time, which bounds the memory for intermediate copies.
-_STRIP_PIXELS = 1000 * 1000
-
 # A large JPEG is decoded at reduced scale, but to no less than this many times the network's size:
-# resize() then still averages pixels, as it does for small pictures. With 2, probabilities near
+# resize() then still averages pixels, as it does for small images. With 2, probabilities near
 # one half changed by up to 0.022; with 4, by up to 0.006.
 OVERSAMPLING = 4
 
 # Turns stored pixels upright, by the value of EXIF's orientation tag.
 ORIENTATION_TAG = 0x0112
-_TURNS = {
+_Turn = Callable[[np.ndarray], np.ndarray]
+_TURNS: dict[int, _Turn] = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
     4: lambda image: image[::-1],
@@ -53,84 +58,69 @@ _TURNS = {
 QUARTER_TURNS = (5, 6, 7, 8)  # width and height change places
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 
-# Decoders inside Pillow only. Left to choose, it would also pass PostScript to an installed
-# Ghostscript, and a picture from a stranger would be a program.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-
-def _extensions():
-    """Every extension that Pillow knows for these formats; an MPO is a JPEG with more pictures."""
-    Image.init()
-    return tuple(sorted(extension for extension, name in Image.EXTENSION.items()
-                        if name in FORMATS + ("MPO",)))
-
-
-EXTENSIONS = _extensions()
-VIDEO_EXTENSIONS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
-                    ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
-
-
-class BadImage(ValueError):
-    """A file that is not a whole image of an accepted size; the message is the cause alone."""
-
-
-def read_image(source, max_pixels=MAX_PIXELS, least_size=None):
+def read_image(source: str | bytes, max_pixels: int = MAX_PIXELS,
+               least_size: int | None = None) -> np.ndarray:
     """Decode an image file of any mode completely and turn it upright by its orientation tag.
 
     Parameters
     ----------
-    source : str or bytes
+    source
         A path, or the encoded image itself.
-    max_pixels : int
-        Larger images are refused before their pixels are decoded (decompression bombs), and so
-        are sides longer than :data:`MAX_SIDE`.
-    least_size : int, optional
+    max_pixels
+        At most this many are decoded (decompression bombs). A JPEG with up to four times as many is
+        decoded at 1/2 or 1/4 of its size, any other larger image is refused, and so are sides
+        longer than :data:`MAX_SIDE`.
+    least_size
         A JPEG whose sides are several times this is decoded at 1/2, 1/4 or 1/8 of its size, which
         takes a fraction of the time. Both sides stay at least this long.
 
     Returns
     -------
     numpy.ndarray
-        uint8, [height, width, 3], RGB. Transparent parts show white, 16-bit greys are scaled to
-        8 bits, and of an animation the first frame is taken.
+        uint8, [height, width, 3], RGB. Transparent parts show white, samples of more than 8 bits
+        are scaled to 8, and of an animation the first frame is taken.
 
     Raises
     ------
     BadImage
         Missing, empty, truncated, oversized, not a regular file or not an image.
     """
-    with _causes(max_pixels), _open(source) as stream:
+    with _causes(), _open(source) as stream:
         return _or_repaired(stream, _decode, max_pixels, least_size)
 
 
-def read_pillow(image, max_pixels=MAX_PIXELS):
+def read_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels of an open Pillow image, upright: see :func:`read_image`.
 
     Of an animation the current frame is taken.
     """
-    with _causes(max_pixels):
-        return _turned(*_load(image, max_pixels))
+    with _causes():
+        check_decoder(image)
+        try:
+            return _turned(*_load(image, max_pixels))
+        except BadImage:
+            raise
+        except Exception as error:
+            if "closed image" in str(error) or getattr(image, "fp", image) is None:
+                raise BadImage("the Pillow image was closed before it was read")
+            raise
 
 
-def check_header(content, max_pixels):
+def check_header(content: bytes, max_pixels: int) -> None:
     """Check an encoded image by its header alone, which takes no time.
-
-    Parameters
-    ----------
-    content : bytes
-    max_pixels : int
 
     Raises
     ------
     BadImage
-        Empty, not an image, or with more pixels.
+        Empty, not an image, or larger than :func:`read_image` takes.
     """
-    with _causes(max_pixels):
-        _check_size(read_size(content), min(max_pixels, MAX_PIXELS))
+    with _causes(), _open(content) as stream:
+        _or_repaired(stream, _check_stored, min(max_pixels, MAX_PIXELS))
 
 
 @contextlib.contextmanager
-def _causes(max_pixels):
+def _causes() -> Iterator[None]:
     """Turn whatever reading an image raises into a BadImage."""
     try:
         with warnings.catch_warnings():
@@ -141,8 +131,8 @@ def _causes(max_pixels):
     except FileNotFoundError:
         raise BadImage("no such file")
     except Image.DecompressionBombError:
-        raise BadImage("more than {:,} pixels".format(max_pixels))
-    except Image.UnidentifiedImageError:
+        raise BadImage("more than {:,} pixels".format(MAX_PIXELS))
+    except (Image.UnidentifiedImageError, SyntaxError):
         raise BadImage("not an image in a known format")
     except OSError as error:  # strerror leaves out the path, which the caller names
         raise BadImage(error.strerror or str(error))
@@ -151,10 +141,11 @@ def _causes(max_pixels):
 
 
 @contextlib.contextmanager
-def _open(source):
+def _open(source: str | bytes) -> Iterator[BinaryIO]:
     """The encoded image as a binary stream."""
     if isinstance(source, bytes):
-        stream, size = io.BytesIO(source), len(source)
+        stream: BinaryIO = io.BytesIO(source)
+        size = len(source)
     else:
         stream = open_regular(source)
         size = os.fstat(stream.fileno()).st_size
@@ -164,13 +155,8 @@ def _open(source):
         yield stream
 
 
-def read_size(source):
+def read_size(source: str | bytes) -> tuple[int, int]:
     """The width and height in an image's header, of the pixels as stored.
-
-    Parameters
-    ----------
-    source : str or bytes
-        See :func:`read_image`.
 
     Raises
     ------
@@ -182,34 +168,42 @@ def read_size(source):
         return _or_repaired(stream, _size)
 
 
-def _size(stream):
-    with Image.open(stream, formats=FORMATS) as image:
+def _size(stream: BinaryIO) -> tuple[int, int]:
+    with open_image(stream) as image:
         return image.size
 
 
-def upright_size(source):
-    """The width and height that :func:`read_image` would give, without decoding the pixels.
+def _check_stored(stream: BinaryIO, max_pixels: int) -> None:
+    with open_image(stream) as image:
+        _check_size(image.size, _storable(image, max_pixels))
+
+
+def upright_size(source: str | bytes) -> tuple[int, int]:
+    """The width and height of an image turned upright, without decoding the pixels.
+
+    :func:`read_image` gives an array of this size, or a smaller one if it decodes a JPEG at
+    reduced scale.
 
     Raises
     ------
     BadImage
         See :func:`read_image`; damage to the pixels does not show.
     """
-    with _causes(MAX_PIXELS), _open(source) as stream:
+    with _causes(), _open(source) as stream:
         return _or_repaired(stream, _upright_size)
 
 
-def _upright_size(stream):
-    with Image.open(stream, formats=FORMATS) as image:
-        size = image.size
-        _check_size(size, MAX_PIXELS)
+def _upright_size(stream: BinaryIO) -> tuple[int, int]:
+    with open_image(stream) as image:
+        width, height = image.size
+        _check_size(image.size, _storable(image, MAX_PIXELS))
         if image.format == "TIFF":  # newer versions of Pillow have turned this size already
-            size = tuple(int(image.tag_v2[side]) for side in (TIFF_WIDTH, TIFF_HEIGHT))
-        return size[::-1] if _orientation(image) in QUARTER_TURNS else size
+            width, height = (tiff_tag(image, side) or 0 for side in (TIFF_WIDTH, TIFF_HEIGHT))
+        return (height, width) if _orientation(image) in QUARTER_TURNS else (width, height)
 
 
-def _or_repaired(stream, read, *arguments):
-    """Call ``read``; if it fails, try again without the remarks that may stand in a PNG's way."""
+def _or_repaired(stream: BinaryIO, read: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``read``; if it fails, try again without the chunks that may spoil a PNG."""
     try:
         return read(stream, *arguments)
     except BadImage:
@@ -221,38 +215,74 @@ def _or_repaired(stream, read, *arguments):
         return read(pixels_only, *arguments)
 
 
-def _decode(stream, max_pixels, least_size):
+def _decode(stream: BinaryIO, max_pixels: int, least_size: int | None) -> np.ndarray:
     pixels, turn = _open_and_load(stream, max_pixels, least_size)  # Pillow's copy is freed by now
     return _turned(pixels, turn)
 
 
-def _turned(pixels, turn):
+def _turned(pixels: np.ndarray, turn: _Turn | None) -> np.ndarray:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _open_and_load(stream, max_pixels, least_size):
-    with Image.open(stream, formats=FORMATS) as image:
-        _check_size(image.size, max_pixels)
-        if image.tile and image.tile[0][0] in Image.DECODERS:
+def _open_and_load(stream: BinaryIO, max_pixels: int,
+                   least_size: int | None) -> tuple[np.ndarray, _Turn | None]:
+    with open_image(stream) as image:
+        _check_size(image.size, _storable(image, max_pixels))
+        tile = getattr(image, "tile", ())
+        if tile and tile[0][0] in Image.DECODERS:
             _check_size(image.size, MAX_SLOW_PIXELS, " in a kind of file that is slow to decode")
         if image.info.get("progressive"):
             _check_scans(stream)
-        if least_size:
-            image.draft(None, (least_size, least_size))
-        return _load(image, max_pixels)
+        _reduce(image, max_pixels, least_size)
+        has_deep_colours = image.mode == "RGB" and ";16" in str(tile)
+        pixels, turn = _load(image, max_pixels)
+    if has_deep_colours and pixels.max() < 16:  # Pillow keeps the upper 8 of 16 bits
+        deep = _deep_colours(stream, pixels.shape)
+        pixels = pixels if deep is None else deep
+    return pixels, turn
 
 
-def _load(image, max_pixels):
-    """An image's pixels as stored, and what turns them upright (a function or None)."""
-    _check_size(image.size, max_pixels)
+def _storable(image: Image.Image, max_pixels: int) -> int:
+    """The most pixels that an image may store for ``max_pixels`` to be decoded."""
+    if image.format != "JPEG":
+        return max_pixels
+    return int(max_pixels * (STORED_PROGRESSIVE if image.info.get("progressive") else STORED))
+
+
+def _reduce(image: Image.Image, max_pixels: int, least_size: int | None) -> None:
+    """Let a JPEG decode at 1/2, 1/4 or 1/8 of its size if that is enough, or as much as allowed."""
+    width, height = image.size
+    shrink = 1
+    while -(-width // shrink) * -(-height // shrink) > max_pixels:
+        shrink *= 2
+    if least_size or shrink > 1:
+        wanted = least_size or max(width, height)
+        image.draft(None, (min(wanted, width // shrink), min(wanted, height // shrink)))
+
+
+def _deep_colours(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A PNG or TIFF whose colours have 10 or 12 bits a sample, scaled to 8.
+
+    None where OpenCV does not read it as 16 bits a sample of the same shape.
+    """
+    stream.seek(0)
+    deep = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is None or deep.dtype != np.uint16 or deep.shape != shape:
+        return None
+    return scale_shallow(deep[..., ::-1])
+
+
+def _load(image: Image.Image, max_pixels: int) -> tuple[np.ndarray, _Turn | None]:
+    """An image's pixels as stored, and what turns them upright."""
     # Pillow applies a TIFF's own tag while it loads the pixels.
-    turned = image.format == "TIFF" and image.tag_v2.get(ORIENTATION_TAG) in _TURNS
+    turned = image.format == "TIFF" and tiff_tag(image, ORIENTATION_TAG) in _TURNS
+    _check_size(image.size, max_pixels)
     image.load()
     _check_size(image.size, max_pixels)  # a GIF's frame may be larger than the header says
-    return _to_rgb(image), None if turned else _TURNS.get(_orientation(image))
+    return to_rgb(image), None if turned else _TURNS.get(_orientation(image) or 1)
 
 
-def _check_size(size, max_pixels, remark=""):
+def _check_size(size: tuple[int, int], max_pixels: int, remark: str = "") -> None:
     width, height = size
     if width * height > max_pixels:
         raise BadImage("{} x {} pixels, more than {:,}{}".format(
@@ -262,7 +292,7 @@ def _check_size(size, max_pixels, remark=""):
             width, height, MAX_SIDE))
 
 
-def _check_scans(stream):
+def _check_scans(stream: BinaryIO) -> None:
     place = stream.tell()
     stream.seek(0)
     scans = jpeg.count_scans(stream.read())
@@ -271,7 +301,7 @@ def _check_scans(stream):
         raise BadImage("{:,} scans, more than {}".format(scans, MAX_SCANS))
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int | None:
     """The orientation tag of a loaded Pillow image, or None."""
     try:
         return image.getexif().get(ORIENTATION_TAG)
@@ -279,77 +309,11 @@ def _orientation(image):
         return None
 
 
-def _to_rgb(image):
-    """A loaded Pillow image of any mode as a uint8 [height, width, 3] array."""
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
-    scale = _deep_scale(image) if deep else None
-    for top, strip in _strips(image):
-        rows = pixels[top:top + strip.height]
-        if deep:
-            rows[...] = _scaled_grey(strip, scale)[:, :, np.newaxis]
-        else:
-            rows[...] = _strip_to_rgb(strip)
-    return pixels
-
-
-def _strips(image):
-    """Yield an image from top to bottom in strips of full width, each with its first row."""
-    height = max(1, _STRIP_PIXELS // image.width)
-    if height >= image.height:
-        yield 0, image
-        return
-    for top in range(0, image.height, height):
-        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
-
-
-def _strip_to_rgb(image):
-    """A Pillow image of 8 bits per channel as a uint8 [height, width, 3] array."""
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        if image.mode == "La":
-            image = image.convert("LA")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
-
-
-def _deep_scale(image):
-    """What to multiply a grey image of more than 8 bits by.
-
-    Its maximum tells whether its range ends at 1.0, 255 or 65535.
-    """
-    highest, fractional = 0.0, False
-    for _, strip in _strips(image):
-        grey = np.nan_to_num(np.array(strip, np.float32), copy=False)
-        highest = max(highest, float(grey.max()))
-        fractional = fractional or (highest <= 1 and bool((grey % 1).any()))
-    if highest > 255:
-        return np.float32(1) / 257
-    return np.float32(255 if highest <= 1 and fractional else 1)
-
-
-def _scaled_grey(strip, scale):
-    """A strip of such an image as a uint8 [height, width] array."""
-    grey = np.nan_to_num(np.array(strip, np.float32), copy=False)
-    grey *= scale
-    return np.clip(np.rint(grey, out=grey), 0, 255, out=grey).astype(np.uint8)
-
-
-def resize(image, height, width):
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Stretch an image to ``height`` x ``width`` without keeping the aspect ratio.
 
     Pixel areas are averaged if the image shrinks along both axes; otherwise it is interpolated
-    linearly.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        uint8, [any height, any width, 3].
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, [height, width, 3].
+    linearly. Arrays are uint8, [height, width, 3].
     """
     if image.shape[:2] == (height, width):
         return image
@@ -358,8 +322,8 @@ def resize(image, height, width):
         image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def pixel_digest(image):
-    """SHA-256 of an image's size and pixels: equal for the same picture under two file names."""
+def pixel_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's size and pixels: equal for the same image under two file names."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

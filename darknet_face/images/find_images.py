@@ -6,7 +6,7 @@ import collections
 import os
 
 from darknet_face.console import printable
-from darknet_face.images.decode import EXTENSIONS, VIDEO_EXTENSIONS
+from darknet_face.images.formats import EXTENSIONS, VIDEO_EXTENSIONS
 
 
 class Skipped:

@@ -7,8 +7,8 @@ import os
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import UserError
-from darknet_face.images.decode import EXTENSIONS
 from darknet_face.images.find_images import Skipped, find_images
+from darknet_face.images.formats import EXTENSIONS
 
 OPTIONS = {FACE: "--faces", NON_FACE: "--non-faces"}
 

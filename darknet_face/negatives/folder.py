@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from darknet_face.console import UserError, progress, warn
-from darknet_face.images import decode
+from darknet_face.images import decode, formats
 from darknet_face.images.find_images import Skipped, find_images
 from darknet_face.negatives.checks import FaceDetector, perceptual_hash
 from darknet_face.negatives.reports import Rejection
@@ -57,7 +57,7 @@ def read_folder(folder, keep_faces=False):
             faces.append(path)
     if not samples:
         raise UserError("{}: no usable picture in it; --from-dir wants sub-folders with "
-                        "pictures ({})".format(folder, ", ".join(decode.EXTENSIONS)))
+                        "pictures ({})".format(folder, ", ".join(formats.EXTENSIONS)))
     if faces:
         warn("{}: human faces found in {} of {} pictures, {} first; they are kept as negatives: "
              "look at them with `python -m darknet_face.negatives.checks` and remove the true "
