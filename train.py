@@ -10,7 +10,7 @@
 
 Interrupt it and run it again: it resumes at the newest checkpoint with the same step, optimiser,
 learning rate and data order. The epoch with the lowest validation loss is frozen; with --init-from
-the start weights count as epoch 0, so that nothing worse than them is frozen.
+the initial weights count as epoch 0, so that nothing worse than them is frozen.
 
 The training graph and the inference graph are two graphs. Validation and freezing load a checkpoint
 into the second one: what is validated is what is frozen.
@@ -35,7 +35,13 @@ from darknet_face.runtime.session import (
     tf,
 )
 from darknet_face.training.freezing import freeze_best
-from darknet_face.training.history import is_out_of_patience, report_epoch, report_gain, start_row
+from darknet_face.training.history import (
+    in_words,
+    is_out_of_patience,
+    report_epoch,
+    report_gain,
+    start_row,
+)
 from darknet_face.training.initial_weights import hint
 from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.lock import locked
@@ -275,7 +281,7 @@ class Trainer:
     def _is_to_validate(self, epoch):
         """Whether epoch number ``epoch``, from 1, still lacks its validation.
 
-        Number 0 stands for start weights. Only these have a checkpoint of step 0.
+        Number 0 stands for initial weights. Only these have a checkpoint of step 0.
         """
         if epoch == 0:
             return not self.rows and bool(self.settings.init_from or self.plan.checkpoint)
@@ -288,8 +294,7 @@ class Trainer:
             return False
         if distributed.rank() == 0:
             print("stopping after epoch {:.0f}: {} epochs without a better {} (--patience)".format(
-                self.rows[-1]["epoch"], settings.patience,
-                "augmented loss" if settings.best_by == "disturbed_loss" else "validation loss"),
+                self.rows[-1]["epoch"], settings.patience, in_words(settings.best_by)),
                 flush=True)
         return True
 

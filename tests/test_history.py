@@ -1,6 +1,5 @@
 """The training history: what is written is read again, and drawn."""
 
-import io
 import os
 
 import numpy as np
@@ -8,36 +7,36 @@ import pytest
 from PIL import Image
 
 from darknet_face.console import UserError
-from darknet_face.training import history
+from darknet_face.training import curves, history
+from darknet_face.training.history import HISTORY
 from darknet_face.training.resume import plan_run
 from darknet_face.training.settings import Settings
-from darknet_face.training.summaries import batch_summary
 
 
 @pytest.fixture
 def rows():
     return [dict({column: 1.0 / (epoch + number + 1) for number, column in enumerate(
-        history.COLUMNS)}, epoch=epoch, step=10 * epoch) for epoch in range(1, 5)]
+        HISTORY.columns)}, epoch=epoch, step=10 * epoch) for epoch in range(1, 5)]
 
 
 def test_round_trip(rows, tmp_path):
     path = str(tmp_path / "history.csv")
     assert history.read_history(path) == []
-    history.write_history(path, rows)
+    HISTORY.write(path, rows)
     assert history.read_history(path) == rows
 
 
 @pytest.fixture
 def with_start(rows):
-    """The same after a validation of start weights."""
-    validation = {column: 0.25 for column in history.COLUMNS
+    """The same after a validation of initial weights."""
+    validation = {column: 0.25 for column in HISTORY.columns
                   if column.startswith(("val_", "disturbed_"))}
     return [history.start_row(validation)] + rows
 
 
 def test_the_row_of_start_weights_has_no_metrics_of_training(with_start, tmp_path):
     path = str(tmp_path / "history.csv")
-    history.write_history(path, with_start)
+    HISTORY.write(path, with_start)
     read = history.read_history(path)
     assert read[1:] == with_start[1:]
     assert {name for name, value in read[0].items() if np.isnan(value)} == set(history.OF_TRAINING)
@@ -57,7 +56,7 @@ def test_the_row_of_start_weights_has_no_metrics_of_training(with_start, tmp_pat
     ((3, 2, 1), 1, False), ((3, 2, 2), 1, True), ((3, 1, 2), 2, False), ((1, 2, 3), 2, True),
     ((1, 2, 3), 0, False), ((1,), 1, False), ((), 1, False)])
 def test_patience(losses, patience, expected):
-    """In epochs since the best, the start weights being epoch 0."""
+    """In epochs since the best, the initial weights being epoch 0."""
     rows = [{"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses)]
     assert history.is_out_of_patience(rows, "val_loss", patience) == expected
 
@@ -67,10 +66,11 @@ def test_what_the_training_gave(with_start):
     assert history.compare_with_start(with_start[1:], first, "val_loss") == (None, False)
     assert history.compare_with_start(with_start[:1], start, "val_loss") == (None, False)
     text, is_worse = history.compare_with_start(with_start, start, "val_loss")
-    assert is_worse and "the frozen graph has the start weights" in text and "0.2500 before" in text
+    assert is_worse and "0.2500 before" in text
+    assert "the frozen graph has the initial weights" in text
     better = dict(first, val_loss=0.125, val_accuracy=0.75)
     text, is_worse = history.compare_with_start([start, better], better, "val_loss")
-    assert not is_worse and "0.2500 with the start weights, 0.1250 and 0.7500" in text
+    assert not is_worse and "0.2500 with the initial weights, 0.1250 and 0.7500" in text
     start["val_accuracy"] = 0.875
     text, is_worse = history.compare_with_start([start, better], better, "val_loss")
     assert is_worse and "the accuracy is worse" in text
@@ -78,8 +78,8 @@ def test_what_the_training_gave(with_start):
 
 def test_curves_with_start_weights_alone_and_with_epochs(with_start, tmp_path, recwarn):
     for count in (1, 5):
-        history.plot_history(str(tmp_path / "curves.png"), with_start[:count])
-        history.plot_training_summary(str(tmp_path / "all.png"), with_start[:count],
+        curves.plot_history(str(tmp_path / "curves.png"), with_start[:count])
+        curves.plot_training_summary(str(tmp_path / "all.png"), with_start[:count],
                                       with_start[0], {})
     assert not recwarn.list
 
@@ -99,10 +99,10 @@ def test_other_files_are_refused(tmp_path, content):
     ("images_per_second", ""), ("val_roc_auc", "9" * 400)])
 def test_numbers_out_of_range_are_refused(rows, tmp_path, column, value):
     path = tmp_path / "history.csv"
-    history.write_history(str(path), rows)
+    HISTORY.write(str(path), rows)
     lines = path.read_text().splitlines()
     cells = lines[2].split(",")
-    cells[history.COLUMNS.index(column)] = value
+    cells[HISTORY.columns.index(column)] = value
     path.write_text("\n".join(lines[:2] + [",".join(cells)] + lines[3:]))
     with pytest.raises(UserError, match="history.csv: not a training history"):
         history.read_history(str(path))
@@ -110,10 +110,10 @@ def test_numbers_out_of_range_are_refused(rows, tmp_path, column, value):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_pictures_show_the_curves_on_light_paper(rows, tmp_path, count):
-    curves, summary = str(tmp_path / "history.png"), str(tmp_path / "summary.png")
-    history.plot_history(curves, rows[:count])
-    history.plot_training_summary(summary, rows[:count], rows[0], {"image_size": 32})
-    for path in (curves, summary):
+    history_png, summary = str(tmp_path / "history.png"), str(tmp_path / "summary.png")
+    curves.plot_history(history_png, rows[:count])
+    curves.plot_training_summary(summary, rows[:count], rows[0], {"image_size": 32})
+    for path in (history_png, summary):
         drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
         assert (drawn[:3] == 250).all(), "opaque, whatever page it stands on"
         for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):
@@ -122,7 +122,7 @@ def test_pictures_show_the_curves_on_light_paper(rows, tmp_path, count):
 
 def test_the_range_test_shows_a_change_of_accuracy_at_its_rate(tmp_path):
     late = np.arange(400) >= 200
-    history.plot_range_test(
+    curves.plot_range_test(
         str(tmp_path / "range.png"), np.column_stack([np.linspace(0, 1, 400), 1.0 - late, late]))
     drawn = np.asarray(Image.open(str(tmp_path / "range.png")).convert("RGB")).astype(int)
     change = drawn[len(drawn) // 4]  # a line of pixels between accuracies 0 and 1
@@ -131,17 +131,9 @@ def test_the_range_test_shows_a_change_of_accuracy_at_its_rate(tmp_path):
     assert abs(each_batch - mean) < 8
 
 
-def test_the_batch_for_tensorboard_is_a_picture():
-    images = np.random.RandomState(0).randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    (value,) = batch_summary(images, [0, 0, 0, 1, 1, 1]).value
-    sheet = Image.open(io.BytesIO(value.image.encoded_image_string))
-    assert sheet.size == (value.image.width, value.image.height)
-    assert value.tag == "augmented_batch"
-
-
 def test_a_history_without_rows_costs_the_chart_alone(tmp_path, capsys):
     path = tmp_path / "history.csv"
-    history.write_history(str(path), [])
+    HISTORY.write(str(path), [])
     history.summarise(Settings(log_dir=str(tmp_path)), {"epoch": 1})
     assert "has no rows" in capsys.readouterr().err
     assert not (tmp_path / "training_summary.png").exists()
@@ -149,7 +141,7 @@ def test_a_history_without_rows_costs_the_chart_alone(tmp_path, capsys):
 
 def test_a_pipe_is_no_history(tmp_path):
     os.mkfifo(str(tmp_path / "history.csv"))  # must not wait for a writer
-    for read in (history.read_history, history.check_history):
+    for read in (history.read_history, HISTORY.check):
         with pytest.raises(UserError, match="history.csv: not a regular file"):
             read(str(tmp_path / "history.csv"))
 

@@ -20,7 +20,7 @@ from darknet_face.evaluation.metrics import Scores
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.images.file_lists import load_split
 from darknet_face.runtime.safe_files import read_json
-from darknet_face.training.history import COLUMNS, write_history
+from darknet_face.training.history import HISTORY
 from darknet_face.weights import frozen_graph
 
 CHROMIUM = next(filter(None, map(shutil.which, (
@@ -205,9 +205,9 @@ def test_numbers_of_pictures_and_names_relative_to_the_data(made, sample_dir):
 
 def train_record(folder, **changes):
     """A history and the record of a frozen graph, as train.py writes them."""
-    rows = [dict(dict.fromkeys(COLUMNS, 0.5 / epoch), epoch=epoch, step=10 * epoch)
+    rows = [dict(dict.fromkeys(HISTORY.columns, 0.5 / epoch), epoch=epoch, step=10 * epoch)
             for epoch in range(1, 5)]
-    write_history(os.path.join(folder, "history.csv"), rows)
+    HISTORY.write(os.path.join(folder, "history.csv"), rows)
     validation = {"val_loss": rows[2]["val_loss"], "val_accuracy": rows[2]["val_accuracy"]}
     record = {"step": 30, "epoch": 3, "validation": dict(validation, **changes)}
     with open(os.path.join(folder, "model.json"), "w") as stream:

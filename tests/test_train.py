@@ -21,8 +21,8 @@ from darknet_face.evaluation.metrics import measure, score_split
 from darknet_face.evaluation.operating_point import best_threshold
 from darknet_face.images.file_lists import LISTS, load_split, save_list
 from darknet_face.runtime.session import explain_memory_errors, tf
-from darknet_face.training import history as history_module
 from darknet_face.training import resume
+from darknet_face.training.history import HISTORY
 from darknet_face.training.lock import locked
 from darknet_face.training.settings import Settings
 from darknet_face.weights.checkpoints import find_checkpoint
@@ -152,7 +152,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tm
     options = ("--epochs", "2", "--save-every", "3", "--init-from", slim_model.npz, "--patience",
                "2", "--at-fpr", "0.5")
     said = finish(few, whole, *options).stdout
-    assert "the start weights before training: validation loss" in said and "hint" not in said
+    assert "the initial weights before training: validation loss" in said and "hint" not in said
     assert end_after(few, killed, 3, signal.SIGKILL, *options)[0] == -signal.SIGKILL
     finish(few, killed, *options)
     expected, found = all_variables(whole), all_variables(killed)
@@ -184,7 +184,7 @@ def test_nothing_worse_than_the_start_is_frozen(run_script, few, trained, tmp_pa
         outcome = run_here(run_script, few, str(tmp_path / "ruined"), *options)
         assert outcome.code == 0, outcome.err
         assert "stopping after epoch 1: 1 epochs without a better augmented loss" in outcome.out
-        assert outcome.err.count("the frozen graph has the start weights") == 1
+        assert outcome.err.count("the frozen graph has the initial weights") == 1
     assert [row["epoch"] for row in history(str(tmp_path / "ruined"))] == ["0", "1"]
     frozen = read_frozen(str(tmp_path / "ruined" / "model" / "darknet19_frozen.pb"))
     for name, array in read_checkpoint(find_checkpoint(start)).items():
@@ -335,11 +335,11 @@ def test_folders_whose_names_are_patterns_and_what_a_finished_training_says(
 def test_freezing_passes_over_pictures_that_do_not_decode(few, slim_model, tmp_path, capsys):
     split = load_split(few, "val")
     missing = tuple(str(tmp_path / "{}.png".format(number)) for number in range(40))
-    row = dict.fromkeys(history_module.COLUMNS, 0.5)
+    row = dict.fromkeys(HISTORY.columns, 0.5)
     row.update(epoch=1, step=4)
     settings = Settings(image_size=32, model_dir=str(tmp_path / "model"),
                         log_dir=str(tmp_path / "logs"))
-    history_module.write_history(str(tmp_path / "logs" / "history.csv"), [row])
+    HISTORY.write(str(tmp_path / "logs" / "history.csv"), [row])
 
     class Best:
         def read_best(self):

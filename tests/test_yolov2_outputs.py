@@ -28,7 +28,7 @@ def options(tmp_path):
 
 def test_nothing_is_in_the_way(options):
     check_outputs(options)
-    history.write_history(os.path.join(options.run_dir, "history.csv"), [])
+    history.HISTORY.write(os.path.join(options.run_dir, "history.csv"), [])
     write_json(os.path.join(options.run_dir, "settings.json"), {"anchors": []})
     check_outputs(options)  # of an earlier training
 
@@ -63,16 +63,16 @@ def test_a_pipe_is_no_history(options):
 ])
 def test_a_damaged_history_is_refused(tmp_path, column, value):
     path = tmp_path / "history.csv"
-    row = dict.fromkeys(history.COLUMNS, "0.5")
+    row = dict.fromkeys(history.HISTORY.columns, "0.5")
     row.update({"step": "3", column: value})
-    path.write_text(",".join(history.COLUMNS) + "\n" + ",".join(row.values()) + "\n")
+    path.write_text(",".join(history.HISTORY.columns) + "\n" + ",".join(row.values()) + "\n")
     with pytest.raises(UserError, match="not a history of this training"):
         history.read_history(str(path), 9)
 
 
 def test_a_history_without_faces_is_read(tmp_path):
-    row = dict(dict.fromkeys(history.COLUMNS, 0.5), step=3.0, ap40=float("nan"))
-    history.write_history(str(tmp_path / "history.csv"), [row])
+    row = dict(dict.fromkeys(history.HISTORY.columns, 0.5), step=3.0, ap40=float("nan"))
+    history.HISTORY.write(str(tmp_path / "history.csv"), [row])
     found, = history.read_history(str(tmp_path / "history.csv"), 9)
     assert np.isnan(found.pop("ap40")) and set(found.values()) == {0.5, 3.0}
 

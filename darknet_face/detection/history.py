@@ -2,74 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import math
-
 import matplotlib
 from matplotlib.figure import Figure
 
-from darknet_face.console import UserError
 from darknet_face.images.contact_sheets import CHART_STYLE, save_chart
-from darknet_face.runtime.atomic_files import write_atomically
-from darknet_face.runtime.safe_files import check_replaceable, open_regular, starts_with
+from darknet_face.training.history_file import HistoryFile
 
-# The loss and its parts are means since the row before; see loss.py. ap40, ap50: 0..1.
-COLUMNS = ("step", "learning_rate", "total", "place", "size", "object", "no_object", "iou",
-           "ap40", "ap50", "images_per_second")
-LARGEST = 1e39  # beyond what a float32 can be
-
-
-def read_history(path, last_step):
-    """The rows up to a step, oldest first; none if there is no file.
-
-    Returns
-    -------
-    list of dict of str to float
-
-    Raises
-    ------
-    UserError
-        If it is another file.
-    """
-    try:
-        with open_regular(path, "r", newline="", encoding="utf-8") as stream:
-            rows = [_parse_row(row) for row in csv.DictReader(stream)]
-        steps = [row["step"] for row in rows]
-        if steps != sorted(set(steps)):
-            raise ValueError("steps out of order")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError("{}: {}; move it away".format(path, error.strerror))
-    except (KeyError, TypeError, ValueError, csv.Error):
-        raise UserError("{}: not a history of this training; move it away, or choose another "
-                        "--run-dir".format(path))
-    return [row for row in rows if row["step"] <= last_step]
+# The loss and its parts are means since the row before; see loss.py.
+HISTORY = HistoryFile(
+    "a history of this training", "--run-dir",
+    columns=("step", "learning_rate", "total", "place", "size", "object", "no_object", "iou",
+             "ap40", "ap50", "images_per_second"),
+    counts=("step",), shares=("ap40", "ap50", "iou"),
+    optional=("ap40", "ap50"))  # there was no face  # fmt: skip
 
 
-def _parse_row(cells):
-    """A row of numbers from a row of text; raises ValueError if one is out of range."""
-    row = {column: float(cells[column]) for column in COLUMNS}
-    for column, value in row.items():
-        unknown = column in ("ap40", "ap50") and math.isnan(value)  # there was no face
-        if not unknown and not 0 <= value <= (1 if column in ("ap40", "ap50", "iou") else LARGEST):
-            raise ValueError("{} is out of range".format(column))
-    if row["step"] != int(row["step"]):
-        raise ValueError("a part of a step")
-    return row
-
-
-def check_history(path):
-    """Check that writing the history does not replace another file; raises UserError."""
-    check_replaceable(path, lambda _: starts_with(path, ",".join(COLUMNS)),
-                      "a history of this training")
-
-
-def write_history(path, rows):
-    with write_atomically(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(dict(row, step=int(row["step"])) for row in rows)
+def read_history(path: str, last_step: float) -> list[dict[str, float]]:
+    """The rows up to a step, oldest first; none if there is no file. See HistoryFile.read."""
+    return [row for row in HISTORY.read(path) if row["step"] <= last_step]
 
 
 def plot_precision(path, curves, title):

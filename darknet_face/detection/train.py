@@ -239,7 +239,7 @@ class Trainer:
         ap40, ap50 = average_precision(*detect_all(self.detect, self.photographs["val"]))
         values = [step, self.session.run(self.net.rate)] + list(losses) + [ap40, ap50, speed]
         best = max([row["ap50"] for row in self.rows], default=-1.0)
-        self.rows.append(dict(zip(history.COLUMNS, map(float, values))))
+        self.rows.append(dict(zip(history.HISTORY.columns, map(float, values))))
         summary = tf.Summary()
         for name, value in (("ap40", ap40), ("ap50", ap50)):
             summary.value.add(tag="validation/" + name, simple_value=value)
@@ -256,7 +256,7 @@ class Trainer:
     def _save(self, step):
         checkpoint = save_checkpoint(self.net.saver, self.session, self._checkpoints, step)
         keep_only(self._checkpoints, [step])
-        history.write_history(self._history, self.rows)
+        history.HISTORY.write(self._history, self.rows)
         return checkpoint
 
 
@@ -278,7 +278,7 @@ def check_outputs(options):
     check_replaceable(options.model, is_detector, "a detector of this program")
     check_replaceable(inside("settings.json"), lambda path: is_json_with(path, ["anchors"]),
                       "a record of this training")
-    history.check_history(inside("history.csv"))
+    history.HISTORY.check(inside("history.csv"))
     if os.path.exists(inside("checkpoints/settings.json")):
         raise UserError("{}: a classifier is trained there; choose another --run-dir".format(
             options.run_dir))

@@ -99,8 +99,8 @@ def hint(settings, pictures):
     if not settings.init_from:
         if pictures >= FEW:
             return None
-        return ("hint: {:,} pictures are few for random start weights; --init-from released starts "
-                "from the released model".format(pictures))
+        return ("hint: {:,} pictures are few for random initial weights; --init-from "
+                "released starts from the released model".format(pictures))
     trained = read_metadata(settings.init_from).get("image_size")
     if trained in (None, settings.image_size):
         return None
@@ -110,20 +110,20 @@ def hint(settings, pictures):
 
 
 def inherited_point(init_from, epoch):
-    """What a model keeps of the operating point of its start weights.
+    """What a model keeps of the operating point of its initial weights.
 
     Parameters
     ----------
     init_from : str or None
-        The start weights.
+        The initial weights.
     epoch : int
-        The epoch that is kept; 0 are the start weights themselves.
+        The epoch that is kept; 0 are the initial weights themselves.
 
     Returns
     -------
     dict
         ``search_bias``, a better guess than 0 until --at-fpr chooses one, and for epoch 0 also
-        ``threshold``; each if the start weights have it.
+        ``threshold``; each if the initial weights have it.
     """
     known = read_metadata(init_from) if init_from else {}
     names = ("search_bias",) if epoch else ("search_bias", "threshold")

@@ -14,7 +14,7 @@ import numpy as np
 from darknet_face.console import progress, warn
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.session import new_session, tf
-from darknet_face.training.history import plot_range_test
+from darknet_face.training.curves import plot_range_test
 from darknet_face.training.initial_weights import assign_initial_weights
 
 

@@ -12,7 +12,7 @@ from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import is_json_with, read_json
 from darknet_face.runtime.session import tf
-from darknet_face.training.history import check_history, read_history, write_history
+from darknet_face.training.history import HISTORY, read_history
 from darknet_face.training.initial_weights import assign_initial_weights
 from darknet_face.training.mixture import describe
 from darknet_face.training.schedule import START, EpochSchedule, Segment
@@ -55,7 +55,7 @@ def plan_run(settings, splits):
 
 def _plan(settings, splits):
     folder = checkpoint_folder(settings)
-    check_history(os.path.join(settings.log_dir, "history.csv"))
+    HISTORY.check(os.path.join(settings.log_dir, "history.csv"))
     if is_json_with(os.path.join(settings.model_dir, RECORD), ["anchors"]):
         raise UserError("{}: a detector is trained there; choose another --model-dir".format(
             settings.model_dir))
@@ -153,7 +153,7 @@ def start_or_resume(session, saver, settings, plan):
             remove_old_run(settings)
         rows = []
     write_json(os.path.join(checkpoint_folder(settings), RECORD), plan.record)
-    write_history(history_path, rows)
+    HISTORY.write(history_path, rows)
     return rows
 
 

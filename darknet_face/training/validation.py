@@ -15,7 +15,7 @@ from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import read_json
 from darknet_face.runtime.session import tf
-from darknet_face.training.history import is_plausible
+from darknet_face.training.history import HISTORY
 from darknet_face.weights.arrays import assign
 from darknet_face.weights.checkpoints import keep_only, save_checkpoint
 from darknet_face.weights.weight_files import read_checkpoint
@@ -108,7 +108,7 @@ def read_best(folder, criterion):
     record = read_json(path, BEST_LOST)
     metrics = {name: value for name, value in record.items() if name != "checkpoint"}
     if not ({"epoch", "step", criterion} <= set(metrics)
-            and all(is_plausible(name, value) for name, value in metrics.items())
+            and all(HISTORY.is_plausible(name, value) for name, value in metrics.items())
             and record.get("checkpoint") == "model-{}".format(record["step"])):
         raise UserError("{}: not a record of the best checkpoint; {}".format(path, BEST_LOST))
     return record

@@ -38,7 +38,8 @@ from darknet_face.negatives.records import Records
 from darknet_face.negatives.store import Inventory
 from darknet_face.runtime.session import tf
 from darknet_face.training import resume
-from darknet_face.training.history import plot_history, read_history
+from darknet_face.training.curves import plot_history
+from darknet_face.training.history import read_history
 from darknet_face.training.settings import Settings
 from darknet_face.training.validation import read_best
 from darknet_face.weights import checkpoint_index, frozen_graph

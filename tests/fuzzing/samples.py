@@ -26,7 +26,7 @@ from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verd
 from darknet_face.negatives.services import Candidate, ResultPage
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.session import tf
-from darknet_face.training.history import COLUMNS, write_history
+from darknet_face.training.history import HISTORY
 from darknet_face.training.resume import plan_run
 from darknet_face.training.settings import Settings
 from darknet_face.weights import darknet_weights, frozen_graph
@@ -214,10 +214,10 @@ def _make_records(folder, weights):
     settings = Settings(model_dir=path, data_dir=path, **COMMON_SETTINGS)
     record = plan_run(settings._replace(restart=True), SPLITS).record
     write_json(os.path.join(path, "checkpoints", "settings.json"), record)
-    row = dict.fromkeys(COLUMNS, 0.5)
+    row = dict.fromkeys(HISTORY.columns, 0.5)
     row.update(epoch=1, step=STEP)
     write_json(_new(folder, "best-json", "best.json"), dict(row, checkpoint="model-3"))
-    write_history(_new(folder, "history", "history.csv"),
+    HISTORY.write(_new(folder, "history", "history.csv"),
                   [row, dict(row, epoch=2, step=6), dict(row, epoch=3, step=9)])
     records = Records(_new(folder, "records", "records.sqlite"))
     candidate = Candidate("http://a.example/1.jpg", "http://a.example/1", "Ann", "CC0")
@@ -259,8 +259,8 @@ def _make_detectors(folder):
         prefix = tf.train.Saver(detector.saved_variables()).save(
             session, os.path.join(folder, "detector-model"), write_meta_graph=False)
     detector.freeze(prefix, ANCHORS, path)
-    row = dict.fromkeys(detector_history.COLUMNS, 0.5)
-    detector_history.write_history(
+    row = dict.fromkeys(detector_history.HISTORY.columns, 0.5)
+    detector_history.HISTORY.write(
         _new(folder, "detector-history", "history.csv"),
         [dict(row, step=step) for step in (100, 200, 300)])
     for text in (VOC.encode(), VOC.replace('?xml version="1.0"', '?xml version="1.0" '
