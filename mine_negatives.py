@@ -1,16 +1,18 @@
-"""Mine hard negatives: face-free windows in which a trained model sees a face all the same.
+"""Mine hard negatives: face-free windows that a trained model takes for a face.
 
     python mine_negatives.py                            # in data/neg_samples{,_val}.pickle
-    python mine_negatives.py --wider-dir ~/wider_face   # and in WIDER FACE's photographs
+    python mine_negatives.py --wider-dir ~/wider_face   # and in WIDER FACE's images
 
-The model looks through the windows of pictures, as inference.py does. Windows that it takes for a
-face and that touch none become JPEGs in ``data/NAME/`` and the lists
-``data/NAME_others_{train,val}.pickle``: one more source for ``train.py --sources``. Pictures for
-the tests are never looked at.
+The model scores the windows of each image, as inference.py does. Windows that it takes for a face
+and that touch none become JPEGs in ``data/NAME/`` and the lists
+``data/NAME_others_{train,val}.pickle``: one more dataset for ``train.py --sources``. Test images
+are never used. A run that is interrupted changes nothing that earlier lists name.
 """
 
 import argparse
+import hashlib
 import os
+import re
 
 from darknet_face.classes import NON_FACE
 from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
@@ -30,22 +32,32 @@ from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")
+# Names of crops: the second is that of earlier versions.
+CROP_NAME = re.compile(r"^([0-9a-f]{32}|[0-9]{6}-[0-9]+)\.jpg\Z")
 
 
-def find_pictures(options):
-    """Yield the split, path and faces of every picture to look at."""
+def find_images(options):
+    """Yield the split, path and faces of every image to mine."""
     for split in SPLITS:
         for name in options.sources:
             for path in load_source(options.data_dir, name, split)[NON_FACE]:
                 yield split, path, ()
     if options.wider_dir:
-        for photograph in find_labelled_images(options.wider_dir, options.val_size):
-            if photograph.split in SPLITS:
-                yield photograph.split, photograph.path, photograph.boxes
+        for image in find_labelled_images(options.wider_dir, options.val_size):
+            if image.split in SPLITS:
+                yield image.split, image.path, image.boxes
 
 
-def mine(search, pictures, folder, options):
-    """Look through pictures and write their hard windows.
+def mine(model, images, folder, options):
+    """Write the hard windows of all images.
+
+    Parameters
+    ----------
+    model : SlidingWindow
+    images : list of (str, str, tuple)
+        See :func:`find_images`.
+    folder : str
+    options : argparse.Namespace
 
     Returns
     -------
@@ -55,29 +67,45 @@ def mine(search, pictures, folder, options):
     Raises
     ------
     UserError
-        When none of the pictures decodes.
+        When none of the images decodes.
     """
     crops = {split: [] for split in SPLITS}
     bad = 0
-    for number, (split, path, faces) in enumerate(
-            progress(pictures, desc="mining", unit="image")):
+    for split, path, faces in progress(images, desc="mining", unit="image"):
         try:
             image = read_image(path)
         except BadImage as error:
-            warn("{}: {}; left out".format(path, error))
+            warn("{}: {}; skipped".format(path, error))
             bad += 1
             continue
-        for rank, (_, (left, top, side)) in enumerate(hard_windows(
-                search, image, faces, options.least_log_odds, options.most)):
+        for _, (left, top, side) in hard_windows(
+                model, image, faces, options.least_log_odds, options.most):
             small = min(side, STORED_SIDE)
             crop = resize(image[top:top + side, left:left + side], small, small)
-            target = os.path.join(folder, split, "{:06d}-{}.jpg".format(number, rank))
-            save_image(target, crop)
-            crops[split].append(target)
-    if bad == len(pictures):
-        raise UserError("none of the {:,} pictures decodes; the lists were left as they were: "
+            target = save_crop(os.path.join(folder, split), crop)
+            if target not in crops[split]:
+                crops[split].append(target)
+    if bad == len(images):
+        raise UserError("none of the {:,} images decodes; the lists were left as they were: "
                         "check the disk or make the lists again".format(bad))
     return crops
+
+
+def save_crop(folder, crop):
+    """Write a crop under a name made of its pixels, so that no file ever changes its content."""
+    digest = hashlib.sha256(repr(crop.shape).encode() + crop.tobytes()).hexdigest()
+    path = os.path.join(folder, digest[:32] + ".jpg")
+    if not os.path.exists(path):
+        save_image(path, crop)
+    return path
+
+
+def remove_unlisted(folder, listed):
+    """Remove the crops of earlier runs that no list names any more."""
+    keep = {os.path.basename(path) for path in listed}
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if CROP_NAME.match(name) and name not in keep:
+            os.remove(os.path.join(folder, name))
 
 
 def _parser():
@@ -86,19 +114,19 @@ def _parser():
         formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data", help="folder with the file lists")
     parser.add_argument("--name", default="mined", type=new_source_name,
-                        help="of the source that is made")
+                        help="name of the dataset to make")
     parser.add_argument("--sources", nargs="*", default=[CELEBA], metavar="NAME",
                         type=source_name,
-                        help="look through the non-faces of these sources")
+                        help="mine the non-faces of these datasets")
     parser.add_argument("--wider-dir", metavar="DIR",
-                        help="and through WIDER FACE's training photographs")
+                        help="mine WIDER FACE's training images too")
     parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,
-                        help="as preprocess_wider.py was told")
+                        help="the same as for preprocess_wider.py")
     parser.add_argument("--least-log-odds", type=number_type(float, -1e4, 1e4),
                         default=-1.0, metavar="X",
-                        help="log-odds of FACE from which on a window is hard")
+                        help="a window is hard if its log-odds of FACE are at least this")
     parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
-                        help="windows from one picture, the hardest first")
+                        help="most windows of one image, the hardest first")
     add_sliding_window_arguments(parser)
     return parser
 
@@ -111,13 +139,15 @@ def main():
     if options.name in options.sources:
         parser.error("--name {}: is among --sources, whose lists would be replaced".format(
             options.name))
-    search = open_sliding_window(options)
-    pictures = list(find_pictures(options))
-    if not pictures:
-        raise UserError("nothing to look through; name --sources or --wider-dir")
-    crops = mine(search, pictures, os.path.join(options.data_dir, options.name), options)
+    model = open_sliding_window(options)
+    images = list(find_images(options))
+    if not images:
+        raise UserError("no images to mine; name --sources or --wider-dir")
+    folder = os.path.join(options.data_dir, options.name)
+    crops = mine(model, images, folder, options)
     for split, paths in crops.items():
         save_source_list(paths, options.data_dir, options.name, NON_FACE, split)
+        remove_unlisted(os.path.join(folder, split), paths)
         print("{}: {:,} hard windows".format(split, len(paths)))
 
 

@@ -15,7 +15,7 @@ from darknet_face.weights.npz import write_npz
 
 @pytest.fixture
 def data(tmp_path):
-    """Dark pictures of three splits, each with a bright square, and a model that likes bright."""
+    """Dark images of three splits, each with a bright square, and a model that likes bright."""
     write_npz(str(tmp_path / "model.npz"), bright_is_face(), metadata={"image_size": 64})
     for number, (split, names) in enumerate(LISTS.items()):
         paths = []
@@ -45,7 +45,7 @@ def test_hard_windows_become_a_source(run_script, data):
             assert read_image(path).mean() > 100, "the bright square is what looks like a face"
 
 
-def test_pictures_of_the_test_split_are_not_looked_at(run_script, data):
+def test_test_images_are_not_used(run_script, data):
     for name in LISTS["test"]:
         os.remove(str(data / name))
     assert mine(run_script, data).code == 0
@@ -63,14 +63,40 @@ def test_an_older_list_does_not_outlive_its_windows(run_script, data):
     assert not [name for name in os.listdir(str(data)) if name.startswith("mined_others")]
 
 
-def test_pictures_that_all_fail_cost_no_list(run_script, data):
+def test_an_interrupted_run_leaves_what_older_lists_name(run_script, data, monkeypatch):
+    assert mine(run_script, data).code == 0
+    listed = [path for split in ("train", "val") for path in load_source(
+        str(data), "mined", split)[1]]
+    before = {path: read_image(path) for path in listed}
+    for split in ("train", "val"):  # other images: other windows are hard now
+        for index in range(2):
+            path = str(data / "{}{}.png".format(split, index))
+            Image.fromarray(np.roll(read_image(path), 40, 1) // 2).save(path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mine_negatives, "save_source_list", interrupt)
+        assert mine(run_script, data).code == 130
+    assert listed == [path for split in ("train", "val") for path in load_source(
+        str(data), "mined", split)[1]]
+    for path, image in before.items():
+        np.testing.assert_array_equal(read_image(path), image)
+    assert mine(run_script, data).code == 0
+    written = {str(path) for path in (data / "mined").glob("*/*.jpg")}
+    assert written == {path for split in ("train", "val") for path in load_source(
+        str(data), "mined", split)[1]}
+
+
+def test_images_that_all_fail_cost_no_list(run_script, data):
     assert mine(run_script, data).code == 0
     for split in ("train", "val"):
         for index in range(2):
             (data / "{}{}.png".format(split, index)).write_bytes(b"bad")
     outcome = mine(run_script, data)
     assert outcome.code == 2
-    assert outcome.err.splitlines()[-1].startswith("error: none of the 4 pictures decodes")
+    assert outcome.err.splitlines()[-1].startswith("error: none of the 4 images decodes")
     assert load_list(str(data / "mined_others_train.pickle"))
 
 
@@ -82,7 +108,7 @@ def test_a_source_is_not_mined_into_itself(run_script, data):
     assert load_list(str(data / "mined_others_train.pickle")) == before
 
 
-def test_bad_pictures_and_bad_options(run_script, data):
+def test_bad_images_and_bad_options(run_script, data):
     path = load_list(str(data / LISTS["train"][1]))[0]
     with open(path, "wb") as stream:
         stream.write(b"\x89PNG")
