@@ -6,80 +6,73 @@ For speed, batch norm is folded into the convolutions; no file holds a folded gr
 from __future__ import annotations
 
 import collections
+import typing
 
 import numpy as np
 
 import darknet19
 from darknet_face.console import UserError
-from darknet_face.runtime.session import new_session, tf
+from darknet_face.engines.engine import Engine
+from darknet_face.runtime.session import explain_memory_errors, new_session, tf
 from darknet_face.weights.arrays import assign
 
 OUTPUTS = ["logits", "probabilities"]
 # What TensorFlow 2 adds to two operations.
 NEWER_ATTRIBUTES = (("FusedBatchNormV3", "exponential_avg_factor"),
                     ("MaxPool", "explicit_paddings"))
+Weights = typing.Mapping[str, np.ndarray]
 
 
-class Classifier:
-    """A graph in a session of its own that turns images into class probabilities.
+class Classifier(Engine):
+    """A graph in a session of its own; see :class:`darknet_face.engines.engine.Engine`.
 
     Parameters
     ----------
     session : tf.Session
-        With the tensors ``input:0``, ``logits:0`` and ``probabilities:0``.
+        With the tensors ``input:0``, ``logits:0`` (a mean over the class map) and
+        ``probabilities:0``.
+    image_size
+        That of the input if absent.
     """
 
-    def __init__(self, session):
-        self.session = session
-        self.input = session.graph.get_tensor_by_name("input:0")
-        self.probabilities = session.graph.get_tensor_by_name("probabilities:0")
+    name = "tensorflow"
 
-    @property
-    def image_size(self):
-        """Height and width of the input in pixels; None if any size will do."""
-        return self.input.shape.as_list()[1]
+    def __init__(self, session: typing.Any, image_size: int | None = None) -> None:
+        tensor = session.graph.get_tensor_by_name
+        self.session, self.input = session, tensor("input:0")
+        self.probabilities, self.logits = tensor("probabilities:0"), tensor("logits:0")
+        super().__init__(image_size or self.input.shape.as_list()[1])
 
-    def __call__(self, images):
-        """Classify a batch.
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._run(self.probabilities, images)
 
-        Parameters
-        ----------
-        images : numpy.ndarray
-            uint8, [batch, height, width, 3], RGB.
+    def class_map(self, images: np.ndarray) -> np.ndarray:
+        return self._run(self.logits.op.inputs[0], images)
 
-        Returns
-        -------
-        numpy.ndarray
-            float32, [batch, 2]: the probabilities of FACE and NON_FACE.
-
-        Raises
-        ------
-        UserError
-            When TensorFlow fails, most likely for want of memory.
-        """
+    def _run(self, tensor: typing.Any, images: np.ndarray) -> np.ndarray:
         try:
-            return self.session.run(
-                self.probabilities, {self.input: images.astype(np.float32) / np.float32(255)})
+            with explain_memory_errors("use a smaller --batch-size, --image-size or --search"):
+                return self.session.run(tensor, {self.input: images / np.float32(255)})
         except (tf.errors.OpError, ValueError) as error:
             cause = getattr(error, "message", str(error)).splitlines()[0]
             raise UserError("the network can't be run on {} images of {} x {} ({}); use a smaller "
                             "--batch-size or another --image-size".format(
                                 *images.shape[:3] + (cause,)), exit_code=1)
 
+    def close(self) -> None:
+        self.session.close()
 
-def build_classifier(image_size, threads=None, precision="float32"):
+
+def build_classifier(image_size: int | None, threads: int | None = None,
+                     precision: str = "float32") -> Classifier:
     """Build the inference graph; its variables are not yet set.
 
     Parameters
     ----------
-    image_size : int or None
+    image_size
         Height and width, a multiple of 32; None leaves them open.
     threads, precision
         See :func:`darknet_face.runtime.session.new_session`.
-
-    Returns
-    -------
-    Classifier
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -89,22 +82,23 @@ def build_classifier(image_size, threads=None, precision="float32"):
     return Classifier(new_session(graph, threads, precision))
 
 
-def classifier_from_weights(weights, image_size, threads=None, precision="float32"):
+def classifier_from_weights(weights: Weights, image_size: int | None, threads: int | None = None,
+                            precision: str = "float32") -> Classifier:
     """Build the inference graph and set its variables to the given weights."""
     classifier = build_classifier(image_size, threads, precision)
     assign(classifier.session, weights)
     return classifier
 
 
-def folded_classifier(weights, image_size, threads=None, precision="float32"):
-    """The same, made fast: see :func:`fold_batch_norm`."""
-    classifier = classifier_from_weights(weights, image_size, threads)
-    with classifier.session:
+def folded_classifier(weights: Weights, image_size: int, threads: int | None = None,
+                      precision: str = "float32") -> Classifier:
+    """The same for images of any size, made fast: see :func:`fold_batch_norm`."""
+    with classifier_from_weights(weights, None, threads) as classifier:
         graph_def = with_constants(classifier)
-    return import_classifier(fold_batch_norm(graph_def), threads, precision)
+    return import_classifier(fold_batch_norm(graph_def), threads, precision, image_size)
 
 
-def with_constants(classifier):
+def with_constants(classifier: Classifier) -> typing.Any:
     """The classifier's graph with constants in place of its variables, a tf.GraphDef.
 
     Either TensorFlow can import it.
@@ -114,7 +108,7 @@ def with_constants(classifier):
         session, session.graph.as_graph_def(), OUTPUTS))
 
 
-def without_newer_attributes(graph_def):
+def without_newer_attributes(graph_def: typing.Any) -> typing.Any:
     """Remove from a graph, in place, the attributes that TensorFlow 1.15 refuses; return it.
 
     Without them TensorFlow 2 takes its defaults, which are what TensorFlow 1.15 does.
@@ -126,15 +120,16 @@ def without_newer_attributes(graph_def):
     return graph_def
 
 
-def import_classifier(graph_def, threads=None, precision="float32"):
+def import_classifier(graph_def: typing.Any, threads: int | None = None,
+                      precision: str = "float32", image_size: int | None = None) -> Classifier:
     """A classifier from a graph with constants for weights."""
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
-    return Classifier(new_session(graph, threads, precision))
+    return Classifier(new_session(graph, threads, precision), image_size)
 
 
-def fold_batch_norm(graph_def, outputs=tuple(OUTPUTS)):
+def fold_batch_norm(graph_def: typing.Any) -> typing.Any:
     """Fold each batch norm that follows a convolution into the convolution's kernel and a bias.
 
     With the statistics fixed, ``gamma (k * x - mean) / sqrt(variance + epsilon) + beta`` is the
@@ -145,8 +140,6 @@ def fold_batch_norm(graph_def, outputs=tuple(OUTPUTS)):
     ----------
     graph_def : tf.GraphDef
         For inference, with constants for weights; not changed.
-    outputs : sequence of str
-        The names of the operations to keep, with all that they need.
 
     Returns
     -------
@@ -174,10 +167,10 @@ def fold_batch_norm(graph_def, outputs=tuple(OUTPUTS)):
         node.CopyFrom(tf.NodeDef(
             op="BiasAdd", name=node.name, input=[node.name + "/folded", bias],
             attr={"T": convolution.attr["T"], "data_format": data_format}))
-    return tf.graph_util.extract_sub_graph(folded, list(outputs))  # without what was replaced
+    return tf.graph_util.extract_sub_graph(folded, OUTPUTS)  # without what was replaced
 
 
-def _constant(nodes, name):
+def _constant(nodes: typing.Mapping[str, typing.Any], name: str) -> np.ndarray:
     """The value of a constant, through the identities that stood between it and its readers."""
     node = nodes[name]
     while node.op == "Identity":
@@ -185,7 +178,7 @@ def _constant(nodes, name):
     return tf.make_ndarray(node.attr["value"].tensor)
 
 
-def _add_constant(graph_def, name, value):
+def _add_constant(graph_def: typing.Any, name: str, value: np.ndarray) -> None:
     tensor = tf.make_tensor_proto(value.astype(np.float32))
     graph_def.node.add(op="Const", name=name, attr={
         "dtype": tf.AttrValue(type=tensor.dtype), "value": tf.AttrValue(tensor=tensor)})

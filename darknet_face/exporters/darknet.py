@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 
 import cv2
+import numpy as np
 
 import darknet19
 from darknet_face.console import UserError
-from darknet_face.exporters.compare import BOUNDS, NAME, existing, run_batches
+from darknet_face.exporters.compare import BOUNDS, NAME, Reference, existing, run_batches
 from darknet_face.runtime.atomic_files import staged, write_atomically
 from darknet_face.weights import darknet_weights
 
 
-def export_darknet(reference, out):
+def export_darknet(reference: Reference, out: str) -> float:
     """Write ``darknet19_face.cfg``, ``.weights`` and ``.names`` into the folder ``out``.
 
     Returns
@@ -37,7 +38,7 @@ def export_darknet(reference, out):
     return difference
 
 
-def run_opencv(folder, reference):
+def run_opencv(folder: str, reference: Reference) -> np.ndarray:
     """Probabilities from OpenCV's DNN module with the files of :func:`export_darknet`."""
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         raise UserError("OpenCV {} does not read darknet's files; pip install -r requirements.txt"
@@ -51,7 +52,7 @@ def run_opencv(folder, reference):
         raise UserError("{}: OpenCV does not read it ({}); run export.py darknet".format(
             content, error))
 
-    def predict(images):
+    def predict(images: np.ndarray) -> np.ndarray:
         net.setInput(cv2.dnn.blobFromImages(list(images), 1 / 255.0))
         return net.forward().reshape(len(images), -1)
 

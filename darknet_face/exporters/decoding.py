@@ -1,5 +1,4 @@
-"""Decoding and resizing encoded pictures in a TensorFlow graph, as darknet_face/images/decode.py
-does.
+"""Decoding and resizing encoded images in a TensorFlow graph, as images/decode.py does.
 
 A model server gets the bytes of a JPEG or PNG and has neither Pillow nor OpenCV. The graph built
 here decodes them, turns them upright by their EXIF orientation, lays transparency over white and
@@ -9,7 +8,7 @@ resizes, so that the network sees the pixels that inference.py sees, within one 
 
 from __future__ import annotations
 
-import numpy as np
+import typing
 
 from darknet_face.images.decode import MAX_PIXELS, ORIENTATION_TAG, OVERSAMPLING
 from darknet_face.runtime.session import tf
@@ -18,12 +17,11 @@ EXIF_SEARCH = 1 << 18  # bytes at the beginning of a file in which EXIF data is 
 # How EXIF data begin in a JPEG's segment and in a PNG's chunk; None stands for any byte.
 JPEG_EXIF = (0xFF, 0xE1, None, None) + tuple(b"Exif\0\0")
 PNG_EXIF = (None, None, None, None) + tuple(b"eXIf")
+Mark = typing.Tuple[typing.Optional[int], ...]
 
-COEFFICIENT_BITS = 11  # of OpenCV's fixed-point linear interpolation
 
-
-def decode_batch(contents, image_size):
-    """Decode and resize a batch of encoded pictures.
+def decode_batch(contents: typing.Any, image_size: int) -> typing.Any:
+    """Decode and resize a batch of encoded images.
 
     Parameters
     ----------
@@ -31,22 +29,22 @@ def decode_batch(contents, image_size):
         string, [batch], each a whole JPEG or PNG file of at most :data:`MAX_PIXELS`.
         Anything else makes the batch fail.
     image_size : int
-        Height and width that every picture is stretched to.
+        Height and width that every image is stretched to.
 
     Returns
     -------
     tf.Tensor
         uint8, [batch, image_size, image_size, 3], RGB.
     """
-    pictures = tf.map_fn(
+    images = tf.map_fn(
         lambda content: resize(decode(content, OVERSAMPLING * image_size), image_size, image_size),
-        contents, dtype=tf.uint8, back_prop=False, name="pictures")
-    pictures.set_shape([None, image_size, image_size, 3])
-    return pictures
+        contents, dtype=tf.uint8, back_prop=False, name="decoded")
+    images.set_shape([None, image_size, image_size, 3])
+    return images
 
 
-def decode(content, least_size=None):
-    """Decode a picture as :func:`darknet_face.images.decode.read_image` does.
+def decode(content: typing.Any, least_size: int | None = None) -> typing.Any:
+    """Decode an image as :func:`darknet_face.images.decode.read_image` does.
 
     A sixteen-bit PNG can differ by one level of 255: its lower bytes are dropped, not rounded.
 
@@ -68,9 +66,9 @@ def decode(content, least_size=None):
                    lambda: _upright(_decode_png(content), _orientation(content, PNG_EXIF)))
 
 
-def _decode_jpeg(content, least_size):
+def _decode_jpeg(content: typing.Any, least_size: int | None) -> typing.Any:
     # The accurate transform is Pillow's; TensorFlow's own choice is off by several levels.
-    def at(ratio):
+    def at(ratio: int) -> typing.Callable[[], typing.Any]:
         return lambda: tf.image.decode_jpeg(
             content, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
@@ -82,7 +80,7 @@ def _decode_jpeg(content, least_size):
     return tf.case([(shrinks_by >= ratio, at(ratio)) for ratio in (8, 4, 2)], default=at(1))
 
 
-def _unless_huge(content, size):
+def _unless_huge(content: typing.Any, size: typing.Any) -> typing.Any:
     """The content; the batch fails if it would unpack to gigabytes."""
     check = tf.debugging.Assert(
         tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS,
@@ -91,27 +89,27 @@ def _unless_huge(content, size):
         return tf.identity(content)
 
 
-def _decode_png(content):
+def _decode_png(content: typing.Any) -> typing.Any:
     """Decode a PNG over white, with the rounding of Pillow's ``alpha_composite``."""
     beginning = tf.decode_raw(tf.strings.substr(content, 0, 32), tf.uint8)
     beginning = tf.cast(tf.concat([beginning, tf.zeros([32], tf.uint8)], 0), tf.int64)
     content = _unless_huge(content, _number(beginning, [16, 20], 4))
     rgba = tf.cast(tf.image.decode_png(content, 4), tf.int32)
     colour, alpha = rgba[..., :3], rgba[..., 3:]
-    # In pictures of less than 8 bits without a palette of transparencies, TensorFlow makes opaque
+    # In images of less than 8 bits without a palette of transparencies, TensorFlow makes opaque
     # pixels 2^bits - 1 instead of 255.
     alpha = tf.cond(beginning[24] < 8, lambda: _mend_alpha(content, alpha), lambda: alpha)
     mixed = 128 * (colour * alpha + 255 * (255 - alpha)) + 128 * 128
     return tf.cast((mixed // 256 + mixed) // 256 // 128, tf.uint8)
 
 
-def _mend_alpha(content, alpha):
+def _mend_alpha(content: typing.Any, alpha: typing.Any) -> typing.Any:
     channels = tf.shape(tf.image.decode_png(content))[2]
     opaque = tf.cast(alpha > 0, tf.int32) * 255
     return tf.cond(tf.equal(channels % 2, 1), lambda: opaque, lambda: alpha)
 
 
-def _orientation(content, mark):
+def _orientation(content: typing.Any, mark: Mark) -> typing.Any:
     """The orientation tag in a file's EXIF data, 1 (upright) where there is none.
 
     Parameters
@@ -132,7 +130,7 @@ def _orientation(content, mark):
     return tf.concat([tf.boolean_mask(values, tf.equal(tags, ORIENTATION_TAG)), [1]], 0)[0]
 
 
-def _exif(content, mark):
+def _exif(content: typing.Any, mark: Mark) -> typing.Any:
     """The bytes of a file's EXIF data, a TIFF structure, as int64 with zeros appended."""
     padding = tf.zeros([64], tf.int64)
     raw = tf.cast(tf.decode_raw(tf.strings.substr(content, 0, EXIF_SEARCH), tf.uint8), tf.int64)
@@ -149,7 +147,8 @@ def _exif(content, mark):
     return tf.concat([raw[start:end], padding], 0)
 
 
-def _number(raw, offset, length, is_little=False):
+def _number(raw: typing.Any, offset: typing.Any, length: int,
+            is_little: typing.Any = False) -> typing.Any:
     """Unsigned integers of ``length`` bytes at one offset or several; zero beyond the end."""
     places = tf.expand_dims(tf.cast(offset, tf.int64), -1) + tf.range(length, dtype=tf.int64)
     values = tf.gather(raw, tf.minimum(places, tf.shape(raw, out_type=tf.int64)[0] - 1))
@@ -159,9 +158,10 @@ def _number(raw, offset, length, is_little=False):
         lambda: tf.constant(big, tf.int64)), -1)
 
 
-def _upright(image, orientation):
-    """Turn a picture as its orientation tag says; an unknown number leaves it as it is."""
-    def when(orientations, change, image):
+def _upright(image: typing.Any, orientation: typing.Any) -> typing.Any:
+    """Turn an image as its orientation tag says; an unknown number leaves it as it is."""
+    def when(orientations: list[int], change: typing.Callable[[typing.Any], typing.Any],
+             image: typing.Any) -> typing.Any:
         return tf.cond(tf.reduce_any(tf.equal(orientation, orientations)),
                        lambda: change(image), lambda: image)
 
@@ -170,17 +170,16 @@ def _upright(image, orientation):
     return when([3, 4, 7, 8], lambda image: tf.reverse(image, [0]), image)
 
 
-def resize(image, height, width):
-    """Resize a picture as :func:`darknet_face.images.decode.resize` does, within one level of 255.
+def resize(image: typing.Any, height: int, width: int) -> typing.Any:
+    """Resize an image as :func:`darknet_face.images.decode.resize` does, within one level of 255.
 
-    Pixel areas are averaged when the picture shrinks along both axes; otherwise it is interpolated
+    Pixel areas are averaged when the image shrinks along both axes; otherwise it is interpolated
     linearly.
 
     Parameters
     ----------
     image : tf.Tensor
         uint8, [any height, any width, 3].
-    height, width : int
 
     Returns
     -------
@@ -188,44 +187,9 @@ def resize(image, height, width):
         uint8, [height, width, 3].
     """
     shape = tf.shape(image)
-    shrinks = tf.logical_and(shape[0] >= height, shape[1] >= width)
-    resized = tf.cond(shrinks, lambda: _resize_area(image, height, width),
-                      lambda: _resize_linear(image, height, width))
-    resized.set_shape([height, width, 3])
-    return resized
-
-
-def _resize_area(image, height, width):
-    """Average pixel areas, with OpenCV's rounding: halves go up when both sides are halved."""
-    mean = tf.image.resize_area(tf.cast(image[None], tf.float32), [height, width])[0]
-    halved = tf.reduce_all(tf.equal(tf.shape(image)[:2], [2 * height, 2 * width]))
-    return tf.cast(tf.cond(halved, lambda: tf.floor(mean + 0.5), lambda: tf.round(mean)), tf.uint8)
-
-
-def _resize_linear(image, height, width):
-    """Interpolate linearly as OpenCV does for uint8: in integers, with the bits that it drops.
-
-    ``tf.image.resize_bilinear`` is a tenth of a level brighter on average, which moved
-    probabilities of pictures enlarged from 25 to 224 pixels by up to 0.008.
-    """
-    image = tf.cast(image, tf.int32)
-    left, right, left_weight, right_weight = _linear_taps(tf.shape(image)[1], width)
-    rows = (tf.gather(image, left, axis=1) * left_weight[:, None]
-            + tf.gather(image, right, axis=1) * right_weight[:, None]) // 16
-    upper, lower, upper_weight, lower_weight = _linear_taps(tf.shape(image)[0], height)
-    blended = (tf.gather(rows, upper) * upper_weight[:, None, None] // 65536
-               + tf.gather(rows, lower) * lower_weight[:, None, None] // 65536)
-    return tf.cast((blended + 2) // 4, tf.uint8)
-
-
-def _linear_taps(size, new_size):
-    """The two neighbours of each new pixel along one axis, and their weights in 1/2048."""
-    scale = tf.cast(size, tf.float64) / new_size
-    place = tf.cast((np.arange(new_size) + 0.5) * scale - 0.5, tf.float32)
-    first = tf.floor(place)
-    share = place - first
-    first = tf.cast(first, tf.int32)
-    unit = float(1 << COEFFICIENT_BITS)
-    weights = [tf.cast(tf.round(each * unit), tf.int32) for each in (1.0 - share, share)]
-    return (tf.clip_by_value(first, 0, size - 1), tf.clip_by_value(first + 1, 0, size - 1),
-            weights[0], weights[1])
+    floats, size = tf.cast(image[None], tf.float32), [height, width]
+    resized = tf.cond(
+        tf.logical_and(shape[0] >= height, shape[1] >= width),
+        lambda: tf.image.resize_area(floats, size),
+        lambda: tf.image.resize_bilinear(floats, size, half_pixel_centers=True))
+    return tf.cast(tf.round(resized[0]), tf.uint8)

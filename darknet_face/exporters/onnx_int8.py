@@ -15,8 +15,8 @@ import shutil
 import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.exporters.compare import BATCH, NAME, existing, import_package, run_batches
-from darknet_face.exporters.onnx import open_onnx
+from darknet_face.engines.onnx_runtime import open_session
+from darknet_face.exporters.compare import BATCH, NAME, existing, run_batches
 from darknet_face.runtime.atomic_files import staged, temporary_folder
 
 INT8_NAME = NAME + "_int8.onnx"
@@ -54,8 +54,10 @@ def export_int8(reference, calibration, out):
         with temporary_folder(out, "int8") as work, _quietly_in(work):
             _quantise(shutil.copy(source, work), path, calibration)
         _describe(path, len(calibration))
-        predict = open_onnx(path)
-        probabilities = run_batches(predict, reference.images, "ONNX Runtime, int8")
+        session = open_session(path)
+        probabilities = run_batches(
+            lambda images: session.run(["probabilities"], {"input": images / np.float32(255)})[0],
+            reference.images, "ONNX Runtime, int8")
         differences = np.abs(probabilities - reference.expected)
         changed = (probabilities.argmax(1) != reference.expected.argmax(1)).mean()
         if changed > MOST_CHANGED or not differences.mean() <= MOST_MOVED:
@@ -71,7 +73,9 @@ def export_int8(reference, calibration, out):
 
 
 def _quantise(source, path, calibration):
-    onnx, quantization = import_package("onnx"), import_package("onnxruntime.quantization")
+    import onnx
+    from onnxruntime import quantization
+
     convolutions = [node.name for node in onnx.load(source).graph.node if node.op_type == "Conv"]
 
     class Batches(quantization.CalibrationDataReader):
@@ -94,7 +98,8 @@ def _quantise(source, path, calibration):
 
 def _describe(path, pictures):
     """Add to the metadata, which quantisation keeps, how the model was made."""
-    onnx = import_package("onnx")
+    import onnx
+
     model = onnx.load(path)
     properties = {each.key: each.value for each in model.metadata_props}
     properties["quantization"] = "int8, QDQ, ranges measured on {} pictures".format(pictures)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import typing
 
 import numpy as np
 
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.exporters import decoding
-from darknet_face.exporters.compare import BOUNDS, NAME, check_difference, run_batches
+from darknet_face.exporters.compare import BOUNDS, NAME, Reference, check_difference, run_batches
 from darknet_face.runtime.atomic_files import staged, write_json
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights.arrays import assign
@@ -29,13 +30,13 @@ FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2
 
 
-def export_savedmodel(reference, out):
+def export_savedmodel(reference: Reference, out: str) -> float:
     """Write the next version of the SavedModel below the folder ``out``.
 
     Returns
     -------
     float
-        The largest difference in probability for encoded pictures.
+        The largest difference in probability for encoded images.
     """
     folder = os.path.join(out, FOLDER)
     version = str(1 + max(_versions(folder), default=0))
@@ -47,17 +48,17 @@ def export_savedmodel(reference, out):
         except tf.errors.OpError as error:
             raise UserError("{}: can't be written ({}); check the free disk space".format(
                 target, error.message.splitlines()[0]))
-        tensor = reference.check(
-            target, "the signature tensor", run_on_tensors(temporary, reference), BOUNDS["tensor"])
+        tensor = reference.check(target, "the signature tensor",
+                                 run_on_tensors(temporary, reference), BOUNDS["tensorflow"])
         encoded = reference.difference(run_on_files(temporary, reference))
         check_difference(target, "the signature serving_default", encoded, BOUNDS["encoded"])
-    print("wrote {}: agrees within {:.1e}, for encoded pictures within {:.1e}".format(
+    print("wrote {}: agrees within {:.1e}, for encoded images within {:.1e}".format(
         target, tensor, encoded))
     _remove_old_versions(folder)
     return encoded
 
 
-def _remove_old_versions(folder):
+def _remove_old_versions(folder: str) -> None:
     """Remove all but the newest SavedModels; what is no SavedModel stays."""
     paths = [os.path.join(folder, str(version)) for version in _versions(folder)]
     models = [path for path in paths if os.path.isfile(os.path.join(path, "saved_model.pb"))]
@@ -65,7 +66,7 @@ def _remove_old_versions(folder):
         shutil.rmtree(path)
 
 
-def _versions(folder):
+def _versions(folder: str) -> list[int]:
     """The numbers that are names in a folder, in rising order.
 
     Those without a SavedModel count too, so that a new version never takes the place of anything.
@@ -74,20 +75,22 @@ def _versions(folder):
     return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
-def write_saved_model(weights, image_size, folder, metadata=None):
+def write_saved_model(weights: typing.Mapping[str, np.ndarray], image_size: int, folder: str,
+                      metadata: dict[str, typing.Any] | None = None) -> None:
     """Write a SavedModel.
 
     Parameters
     ----------
-    weights : mapping of str to numpy.ndarray
-    image_size : int
-        Height and width that encoded pictures are resized to.
-    folder : str
+    weights
+        Named as in :mod:`darknet_face.weights.arrays`.
+    image_size
+        Height and width that encoded images are resized to.
+    folder
         Must not be there yet. The signature ``serving_default`` takes ``image_bytes`` (string,
         [batch]: whole JPEG or PNG files), ``tensor`` takes ``images`` (float32, [batch, height,
         width, 3], RGB 0..1, height and width multiples of 32); both return ``classes`` (string,
         [batch]) and ``probabilities`` (float32, [batch, 2], FACE first).
-    metadata : dict, optional
+    metadata
         More for ``assets.extra/metadata.json``; see :mod:`darknet_face.weights.metadata`.
     """
     graph, signatures, saver = _serving_graph(image_size)
@@ -102,14 +105,15 @@ def write_saved_model(weights, image_size, folder, metadata=None):
         metadata or {}, image_size=image_size, class_names=list(darknet19.CLASS_NAMES)))
 
 
-def _serving_graph(image_size):
+def _serving_graph(
+        image_size: int) -> tuple[typing.Any, dict[str, typing.Any], typing.Any]:
     """The graph of the SavedModel, its signatures, and the saver of its variables."""
     graph = tf.Graph()
     with graph.as_default():
         contents = tf.placeholder(tf.string, [None], "image_bytes")
-        pictures = decoding.decode_batch(contents, image_size)
+        decoded = decoding.decode_batch(contents, image_size)
         images = tf.placeholder_with_default(
-            tf.cast(pictures, tf.float32) / 255.0, [None, None, None, 3], "input")
+            tf.cast(decoded, tf.float32) / 255.0, [None, None, None, 3], "input")
         logits, _ = darknet19.build(images)
         outputs = {
             "classes": tf.gather(tf.constant(darknet19.CLASS_NAMES), tf.argmax(logits, axis=1)),
@@ -123,14 +127,14 @@ def _serving_graph(image_size):
         return graph, signatures, tf.train.Saver()
 
 
-def check_own(folder):
+def check_own(folder: str) -> None:
     """Make sure that a SavedModel has the graph that this module writes, and nothing else.
 
     A graph is a program: TensorFlow runs some of it on loading, and it could write files.
 
     Parameters
     ----------
-    folder : str
+    folder
         With ``saved_model.pb`` in it.
     """
     path = os.path.join(folder, "saved_model.pb")
@@ -154,7 +158,7 @@ def check_own(folder):
                         "export.py savedmodel again".format(path))
 
 
-def _program(meta_graph):
+def _program(meta_graph: typing.Any) -> tuple:
     """All of a meta graph that can run, in a form that can be compared."""
     nodes = sorted(meta_graph.graph_def.node, key=lambda node: node.name)
     return (nodes, meta_graph.graph_def.library, dict(meta_graph.signature_def),
@@ -162,21 +166,21 @@ def _program(meta_graph):
             list(meta_graph.asset_file_def))
 
 
-def run_on_tensors(folder, reference):
+def run_on_tensors(folder: str, reference: Reference) -> np.ndarray:
     """Probabilities from the signature ``tensor`` of the newest version in a folder."""
     with _loaded(folder, "tensor") as predict:
         return run_batches(lambda images: predict(images / np.float32(255)), reference.images,
                            "SavedModel")
 
 
-def run_on_files(folder, reference):
+def run_on_files(folder: str, reference: Reference) -> np.ndarray:
     """Probabilities from the signature ``serving_default`` of the newest version in a folder."""
     with _loaded(folder, "serving_default") as predict:
         return run_batches(predict, reference.contents(), "SavedModel, encoded files")
 
 
 @contextlib.contextmanager
-def _loaded(folder, signature_name):
+def _loaded(folder: str, signature_name: str) -> typing.Iterator[typing.Callable]:
     """Load a SavedModel; yield a function from a signature's input to its probabilities."""
     path = find_saved_model(folder)
     if not path:
@@ -195,11 +199,11 @@ def _loaded(folder, signature_name):
             raise UserError("{}: not a whole SavedModel ({}); run export.py savedmodel".format(
                 path, error))
 
-        def predict(batch):
+        def predict(batch: typing.Any) -> np.ndarray:
             try:
                 return session.run(fetch, {feed: batch})
             except tf.errors.OpError as error:
-                raise UserError("{}: a picture that Pillow decodes makes it fail ({})".format(
+                raise UserError("{}: an image that Pillow decodes makes it fail ({})".format(
                     path, error.message.splitlines()[0]), exit_code=1)
 
         yield predict

@@ -26,7 +26,6 @@ from darknet_face.detection.history import plot_precision
 from darknet_face.detection.history import read_history as read_detector_history
 from darknet_face.detection.photographs import read_photographs
 from darknet_face.evaluation.provenance import find_provenance
-from darknet_face.exporters import compare
 from darknet_face.exporters import onnx as onnx_export
 from darknet_face.exporters.savedmodel import check_own
 from darknet_face.images.crops import face_crops, face_free_windows
@@ -117,7 +116,8 @@ def read_pickles(path):
 def read_onnx(path):
     reference = argparse.Namespace(images=np.zeros((2, SIZE, SIZE, 3), np.uint8))
     answers = onnx_export.run_onnx(os.path.dirname(path), reference)
-    compare.table_row("onnx", "", path, answers, np.zeros((2, 2), np.float32))
+    if answers.shape != (2, 2):
+        raise AssertionError("answers of the shape {}".format(answers.shape))
 
 
 def read_text(path):

@@ -164,8 +164,7 @@ def _make_weights(folder, weights):
     for kind in ("conv-pickle", "bn-pickle"):
         path = os.path.dirname(_new(folder, kind, "none"))
         write_handoff(weights, *[os.path.join(path, name) for name in FILES])
-    model = to_onnx(weights, SIZE)
-    _write(folder, "onnx", "darknet19_face.onnx", model.SerializeToString())
+    _write(folder, "onnx", "darknet19_face.onnx", to_onnx(weights, SIZE))
 
 
 def _make_checkpoints(folder, weights):

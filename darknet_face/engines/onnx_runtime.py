@@ -1,0 +1,55 @@
+"""The network in ONNX Runtime, on a model that is written in memory from the weights."""
+
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+
+from darknet_face.console import UserError
+from darknet_face.engines.engine import Engine
+from darknet_face.engines.onnx_graph import folded, onnx_model
+
+
+class OnnxRuntimeEngine(Engine):
+    """See :class:`darknet_face.engines.engine.Engine`.
+
+    Parameters
+    ----------
+    weights
+        Named as in :mod:`darknet_face.weights.arrays`.
+    image_size
+        As for every engine.
+    threads
+        All cores if absent.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, weights: typing.Mapping[str, np.ndarray], image_size: int,
+                 threads: int | None = None) -> None:
+        super().__init__(image_size)
+        self.session = open_session(onnx_model(folded(weights), outputs=["class_map"]), threads)
+
+    def class_map(self, images: np.ndarray) -> np.ndarray:
+        try:
+            maps, = self.session.run(["class_map"], {"input": images / np.float32(255)})
+        except Exception as error:  # its exceptions have no common public base
+            raise UserError("ONNX Runtime can't run the network on {} images of {} x {} ({}); use "
+                            "a smaller --batch-size or --image-size".format(
+                                *images.shape[:3], str(error).splitlines()[0]), exit_code=1)
+        return maps.transpose(0, 2, 3, 1)
+
+    def close(self) -> None:
+        self.session = None
+
+
+def open_session(model: str | bytes, threads: int | None = None) -> typing.Any:
+    """An ``onnxruntime.InferenceSession`` on the processor, for a file or its content."""
+    import onnxruntime  # takes 0.1 s
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
