@@ -17,7 +17,7 @@ import os
 
 from darknet_face.classify import command
 from darknet_face.classify.sliding_window import scales_of, search_bias
-from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.evaluate import (
     add_evaluation_arguments,
     evaluate_and_report,
@@ -67,7 +67,7 @@ def main():
     command.print_model(path, image_size, args.threshold)
     args.threshold = released.threshold_of(path, args.threshold)
     evaluate_and_report(
-        folded_classifier(weights, image_size, precision=args.precision),
+        open_engine(weights, image_size, args.engine, precision=args.precision),
         load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
         args.json or os.path.join(args.model_dir, "inference_metrics.json"),
         evaluation_options(args, scales_of(args.search), search_bias(path)))

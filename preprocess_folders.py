@@ -179,7 +179,7 @@ def write_lists(splits, data_dir, name):
 
 def released_classifier():
     """The released model, at its own input size."""
-    from darknet_face.engines.tensorflow_classifier import folded_classifier
+    from darknet_face.engines.engine import open_engine
     from darknet_face.weights import released
     from darknet_face.weights.metadata import read_metadata
     from darknet_face.weights.npz import read_npz
@@ -189,7 +189,7 @@ def released_classifier():
         raise UserError("{}: no such file; get it from the repository, or skip the check of the "
                         "classes with --no-check".format(path))
     size = read_metadata(path).get("image_size", released.DEFAULT_SIZE)
-    return folded_classifier(read_npz(path), size)
+    return open_engine(read_npz(path), size)
 
 
 def find_doubts(classifier, paths, label):

@@ -19,6 +19,7 @@ from PIL import Image  # noqa: E402
 from slim import make_slim  # noqa: E402
 
 from darknet19 import build  # noqa: E402
+from darknet_face.engines.engine import open_engine  # noqa: E402
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights  # noqa: E402
 from darknet_face.images.file_lists import LISTS, load_split, save_list  # noqa: E402
 from darknet_face.images.reader import read_batches  # noqa: E402
@@ -143,15 +144,21 @@ def classifier(tiny_model):
     return classifier_from_weights(tiny_model.weights, 32)
 
 
+@pytest.fixture(scope="session")
+def engine(tiny_model):
+    """The tiny model in the engine that the scripts take."""
+    return open_engine(tiny_model.weights, 32)
+
+
 @pytest.fixture
-def infer(run_script, tiny_model, classifier, monkeypatch):
-    """inference.py with the tiny model, whose graph is built once for all tests; one look each."""
+def infer(run_script, tiny_model, engine, monkeypatch):
+    """inference.py with the tiny model, whose graph is built once for all tests; single passes."""
     import inference
     from darknet_face.classify import api
 
     for module in (inference, api):
         monkeypatch.setattr(module, "read_weights", lambda path: tiny_model.weights)
-        monkeypatch.setattr(module, "folded_classifier", lambda *_, **options: classifier)
+        monkeypatch.setattr(module, "open_engine", lambda *_, **options: engine)
     return lambda *arguments: run_script(
         inference, "--model-dir", tiny_model.folder, "--search", "off", *arguments)
 

@@ -28,9 +28,9 @@ def model(tiny_model):
 
 
 @pytest.fixture(scope="module")
-def truth(tiny_model):
+def truth(engine):
     """A search of the same sizes, of one picture at a time."""
-    return SlidingWindow(tiny_model.weights, 32, scales_of("2"))
+    return SlidingWindow(engine, scales_of("2"))
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_a_list_of_all_sizes_is_answered_in_order(model, truth):
 
 def test_pictures_of_one_size_share_a_run(model, monkeypatch):
     shapes = []
-    original = model._search.session.run
-    monkeypatch.setattr(model._search.session, "run", lambda fetch, feed: shapes.append(
-        feed["input:0"].shape) or original(fetch, feed))
+    original = model._engine.class_map
+    monkeypatch.setattr(model._engine, "class_map", lambda images: shapes.append(
+        images.shape) or original(images))
     model([np.zeros((32, 32, 3), np.uint8)] * 4)
     assert shapes[0] == (4, 32, 32, 3)
 
@@ -155,9 +155,9 @@ def test_one_look_has_no_place(tiny_model, photograph, classifier):
         assert model.heat_map(path).shape == pixels.shape[:2]
 
 
-def test_heat_map(model, tiny_model, photograph):
+def test_heat_map(model, engine, photograph):
     path, pixels = photograph
-    expected = FaceMapper(tiny_model.weights, 32)(pixels)
+    expected = FaceMapper(SlidingWindow(engine))(pixels)
     np.testing.assert_allclose(model.heat_map(path), expected, atol=1e-6)
     with pytest.raises(ImageError, match="^nowhere.jpg: no such file$"):
         model.heat_map("nowhere.jpg")

@@ -7,6 +7,7 @@ import pytest
 
 import test as test_script
 from darknet_face.classify.sliding_window import SlidingWindow, scales_of
+from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
@@ -38,7 +39,7 @@ def test_scores_by_search_are_the_searchs_answers(sample_dir, slim_model, tmp_pa
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG")
     faces, others = load_split(sample_dir, "val")
-    search = SlidingWindow(slim_model.weights, 32, (1, 2))
+    search = SlidingWindow(open_engine(slim_model.weights, 32), (1, 2))
     scores = score_by_search(search, Split(faces + (str(bad),), others))
     assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
     for path, probability in zip(scores.paths, scores.face_probabilities):

@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 
 from darknet_face.classify import heatmaps
+from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.engines.engine import open_engine
 from darknet_face.runtime.session import tf
 from darknet_face.weights.arrays import assign, weight_shapes
 
 
+def make_mapper(weights, size, scales=heatmaps.SCALES, name=None):
+    return heatmaps.FaceMapper(SlidingWindow(open_engine(weights, size, name)), scales)
+
+
 @pytest.fixture(scope="module")
 def mapper(tiny_model):
-    return heatmaps.FaceMapper(tiny_model.weights, 32)
+    return make_mapper(tiny_model.weights, 32)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 64)])
@@ -30,7 +36,7 @@ def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
 
 def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
     """At scale 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
-    mapper = heatmaps.FaceMapper(tiny_model.weights, 32, scales=(1,))
+    mapper = make_mapper(tiny_model.weights, 32, scales=(1,))
     classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
     for seed in range(5):
         picture = np.random.RandomState(seed).randint(0, 256, (32, 32, 3)).astype(np.uint8)
@@ -53,7 +59,7 @@ def bright_is_face():
 
 
 def test_the_map_is_warm_where_the_feature_is():
-    mapper = heatmaps.FaceMapper(bright_is_face(), 64)
+    mapper = make_mapper(bright_is_face(), 64)
     picture = np.zeros((256, 512, 3), np.uint8)
     picture[128:, 384:] = 255  # the lower right corner
     face_map = mapper(picture)
@@ -83,7 +89,7 @@ def test_the_mean_of_the_windows_over_each_cell():
 def test_windows_below_one_half_draw_no_line():
     """A cell of the class map may be warm where no window is: the line follows the windows."""
     weights = bright_is_face()
-    mapper = heatmaps.FaceMapper(weights, 128)  # windows of 4 x 4 cells
+    mapper = make_mapper(weights, 128)  # windows of 4 x 4 cells
     picture = np.zeros((256, 256, 3), np.uint8)
     picture[96:136, 96:136] = 255  # a bright cell, too small to fill a window
     assert mapper(picture).max() < 0.5
@@ -114,5 +120,5 @@ def test_strips_give_the_same_drawing(monkeypatch):
 
 def test_the_mapper_leaves_the_default_graph_alone(tiny_model):
     before = len(tf.get_default_graph().get_operations())
-    heatmaps.FaceMapper(tiny_model.weights, 32).search.session.close()
+    make_mapper(tiny_model.weights, 32, name="tensorflow").search.engine.close()
     assert len(tf.get_default_graph().get_operations()) == before

@@ -78,11 +78,11 @@ def test_no_picture_at_all(infer, tmp_path):
     assert infer(tmp_path / "nothing").code == 1
 
 
-def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, monkeypatch):
+def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, engine, monkeypatch):
     table = str(tmp_path / "out.csv")
     infer(pictures, "--csv", table, "--batch-size", 4)
     uninterrupted = read_csv(table)
-    original, calls = graphs.Classifier.__call__, []
+    original, calls = type(engine).__call__, []
 
     def interrupted(self, images):
         calls.append(len(images))
@@ -91,7 +91,7 @@ def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, classifier, mon
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(graphs.Classifier, "__call__", interrupted)
+        patch.setattr(type(engine), "__call__", interrupted)
         sheet = str(tmp_path / "contacts.png")
         outcome = infer(pictures, "--csv", table, "--batch-size", 4, "--contact-sheet", sheet)
     assert outcome.code == 130 and "Traceback" not in outcome.err
@@ -174,9 +174,9 @@ def test_both_scripts_find_the_same_metrics(infer, run_script, sample_dir, tiny_
         metrics[1]["at_false_positive_rate"]["recall"])
 
 
-def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, tiny_model):
+def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, engine):
     """The answer is the best window's, and the table says where that window is."""
-    search = SlidingWindow(tiny_model.weights, 32, (1, 2))
+    search = SlidingWindow(engine, (1, 2))
     table = str(tmp_path / "out.csv")
     sheet = tmp_path / "contacts.png"
     outcome = infer(pictures, "--search", "2", "--csv", table, "--contact-sheet", sheet)

@@ -6,6 +6,7 @@ from scipy.special import expit
 
 import extract_weights
 from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.engines.engine import open_engine
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.evaluation.metrics import score_split, threshold_at
 from darknet_face.evaluation.operating_point import (
@@ -53,7 +54,7 @@ def test_one_look_and_searches_keep_the_rate(slim_model, sample_dir, capsys):
     lowest = threshold_at(scores.labels, scores.face_probabilities, 0.3)
     assert called_face[scores.labels == 1].mean() <= 0.3
     assert called_face[scores.labels == 0].mean() == lowest["recall"]
-    search = SlidingWindow(slim_model.weights, 32, bias=point["search_bias"])
+    search = SlidingWindow(open_engine(slim_model.weights, 32), bias=point["search_bias"])
     found = [search(read_image(path)).probability for path in split.negatives]
     assert (np.array(found) >= point["threshold"]).mean() <= 0.3
     captured = capsys.readouterr()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from darknet_face.classify.sliding_window import MOST_ENLARGED, SlidingWindow
+from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.images.wider_face import Face
 from darknet_face.negatives.mining import hard_windows
@@ -12,9 +13,9 @@ from darknet_face.negatives.mining import hard_windows
 SIZE = 64  # of the window: 2 x 2 cells
 
 
-@pytest.fixture(scope="module")
-def search(tiny_model):
-    return SlidingWindow(tiny_model.weights, SIZE, (1, 2))
+@pytest.fixture(scope="module", params=ENGINES)
+def search(tiny_model, request):
+    return SlidingWindow(open_engine(tiny_model.weights, SIZE, request.param), (1, 2))
 
 
 def test_one_window_is_the_classifier(search, tiny_model):

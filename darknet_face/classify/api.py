@@ -15,7 +15,6 @@ inference.py and serve.py use it too. docs/python.md says more.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 
 import numpy as np
@@ -29,12 +28,13 @@ from darknet_face.classify.predict import classify_by_sliding_window, classify_s
 from darknet_face.classify.results import Box, ImageError, Result
 from darknet_face.classify.sliding_window import (
     DEFAULT_SEARCH,
+    SCALES,
     SEARCH_CHOICES,
     SlidingWindow,
     scales_of,
     search_bias,
 )
-from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
 from darknet_face.weights.released import RELEASED, choose_model, threshold_of
@@ -45,7 +45,8 @@ BOX = ("x", "y", "width", "height")
 
 
 def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32", image_size=None,
-         batch_size=16, model_dir=None, tight_boxes=False, fine_places=False):
+         batch_size=16, model_dir=None, tight_boxes=False, fine_places=False,
+         engine=None):
     """Load a model.
 
     Parameters
@@ -75,6 +76,9 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
         probability stays the same.
     fine_places : bool
         The former name of ``tight_boxes``, deprecated.
+    engine : {"onnxruntime", "tensorflow"}, optional
+        What runs the network. If absent, the first of these that is installed and computes in the
+        precision.
 
     Returns
     -------
@@ -91,6 +95,8 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
     if str(search) not in SEARCH_CHOICES:
         raise ValueError("search={!r}: must be one of {}".format(
             search, ", ".join(SEARCH_CHOICES)))
+    if engine not in (None,) + ENGINES:
+        raise ValueError("engine={!r}: must be one of {}".format(engine, ", ".join(ENGINES)))
     if image_size is not None and (
             not 0 < image_size <= LARGEST_SIZE or image_size % STRIDE):
         raise ValueError("image_size={!r}: must be a multiple of {} up to {}".format(
@@ -102,7 +108,7 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
     path, image_size = choose_model(model_dir or os.path.dirname(RELEASED),
                                     None if weights is None else os.fspath(weights), image_size)
     return FaceModel(path, image_size, scales_of(str(search)), threshold, precision, batch_size,
-                     tight_boxes or fine_places)
+                     tight_boxes or fine_places, engine)
 
 
 class FaceModel:
@@ -121,21 +127,13 @@ class FaceModel:
     """
 
     def __init__(self, path, image_size, scales, threshold=None, precision="float32",
-                 batch_size=16, tight_boxes=False):
+                 batch_size=16, tight_boxes=False, engine=None):
         self.path, self.image_size = path, image_size
         self.threshold = _checked(threshold_of(path, threshold))
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
-        self._bias = search_bias(path)
-        self._lock = threading.Lock()
-        self._classifier = self._search = self._mapper = self._weights = None
-        weights = read_weights(path)
-        if scales:
-            self._search = SlidingWindow(weights, image_size, scales, precision=precision,
-                                        bias=self._bias)
-        else:
-            self._classifier = folded_classifier(weights, image_size, precision=precision)
-            self._weights = weights  # for heat maps
-
+        self._engine = open_engine(read_weights(path), image_size, engine, precision=precision)
+        self._search = SlidingWindow(self._engine, scales or SCALES, search_bias(path))
+        self._is_single_pass = not scales
 
     def __call__(self, pictures, threshold=None):
         """Classify one picture or several.
@@ -193,11 +191,11 @@ class FaceModel:
             As :func:`darknet_face.classify.predict.classify_single_pass`.
         """
         threshold = self.threshold if threshold is None else _checked(threshold)
-        if self._search:
-            return classify_by_sliding_window(
-                self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
-                self._tight_boxes)
-        return classify_single_pass(self._classifier, images, self._batch_size, threshold)
+        if self._is_single_pass:
+            return classify_single_pass(self._engine, images, self._batch_size, threshold)
+        return classify_by_sliding_window(
+            self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
+            self._tight_boxes)
 
     def heat_map(self, picture):
         """Where a face is seen.
@@ -227,17 +225,11 @@ class FaceModel:
 
     def mapper(self):
         """The :class:`darknet_face.classify.heatmaps.FaceMapper` of this model."""
-        with self._lock:
-            if not self._mapper:
-                self._mapper = FaceMapper.sharing(self._search) if self._search else FaceMapper(
-                    self._weights, self.image_size, bias=self._bias)
-            return self._mapper
+        return FaceMapper(self._search)
 
     def close(self):
         """Free the memory; the model can't be called afterwards."""
-        for each in (self._classifier, self._search, self._mapper and self._mapper.search):
-            if each:
-                each.session.close()
+        self._engine.close()
 
     def __enter__(self):
         return self

@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     model = load(args.weights, args.search or DEFAULT_SEARCH, args.threshold, args.precision,
-                 args.image_size, args.batch_size, args.model_dir)
+                 args.image_size, args.batch_size, args.model_dir, engine=args.engine)
     print_model(model.path, model.image_size, args.threshold)
     names = args.images + (sample_images() if args.photographs else [])
     options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})

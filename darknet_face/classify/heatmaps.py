@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.signal import convolve2d
-from scipy.special import expit
 
-from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
 
 # Without 1: there a portrait is a single window, and the map the same everywhere.
 SCALES = (2, 4)
@@ -28,31 +26,15 @@ class FaceMapper:
 
     Parameters
     ----------
-    weights : mapping of str to numpy.ndarray
-    image_size : int
-        The input size in training, in pixels.
+    search : SlidingWindow
     scales : sequence of float
-        As for :class:`darknet_face.classify.sliding_window.SlidingWindow`.
-    threads : int, optional
-        See :func:`darknet_face.runtime.session.new_session`.
-    bias : float
-        See :class:`darknet_face.classify.sliding_window.SlidingWindow`.
+        Of the image, whatever the sliding window's own are.
     """
 
-    def __init__(self, weights, image_size, scales=SCALES, threads=None, bias=0.0):
-        self.search = SlidingWindow(weights, image_size, scales, threads, bias=bias)
-        self.scales = scales
+    def __init__(self, search: SlidingWindow, scales: tuple[float, ...] = SCALES) -> None:
+        self.search, self.scales = search, scales
 
-    @classmethod
-    def sharing(cls, search, scales=SCALES):
-        """A mapper that runs the graph of a
-        :class:`darknet_face.classify.sliding_window.SlidingWindow`.
-        """
-        mapper = cls.__new__(cls)
-        mapper.search, mapper.scales = search, scales
-        return mapper
-
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map one picture.
 
         Parameters
@@ -69,13 +51,13 @@ class FaceMapper:
         height, width = image.shape[:2]
         highest = np.zeros((height, width), np.float32)
         for _, log_odds in self.search.log_odds_maps(image, self.scales):
-            cells = mean_over_windows(expit(log_odds), self.search.cells)
+            cells = mean_over_windows(sigmoid(log_odds), self.search.cells)
             smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
             np.maximum(highest, smooth, out=highest)
         return highest
 
 
-def mean_over_windows(values, cells):
+def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
     """The mean value of the windows that cover each cell.
 
     Parameters
@@ -90,9 +72,12 @@ def mean_over_windows(values, cells):
     numpy.ndarray
         float32, [rows + cells - 1, columns + cells - 1].
     """
-    window = np.ones((cells, cells))
-    totals = convolve2d(values, window)
-    return (totals / convolve2d(np.ones_like(values), window)).astype(np.float32)
+    totals, counts = np.zeros((2, values.shape[0] + cells - 1, values.shape[1] + cells - 1))
+    for row, column in np.ndindex(cells, cells):  # of the cell in the window
+        part = np.s_[row:row + values.shape[0], column:column + values.shape[1]]
+        totals[part] += values
+        counts[part] += 1
+    return (totals / counts).astype(np.float32)
 
 
 def overlay(image, face_map):

@@ -7,6 +7,7 @@ import argparse
 from darknet19 import STRIDE
 from darknet_face.classify.sliding_window import SEARCH_CHOICES
 from darknet_face.console import number_type
+from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
 from darknet_face.runtime.session import PRECISIONS
 from darknet_face.weights.released import add_weights_argument
@@ -29,6 +30,7 @@ def add_model_arguments(parser: argparse._ActionsContainer, batch_size: int = 16
                              "(default: as in training)")
     parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH),
                         default=batch_size, metavar="N", help="images per batch")
+    add_engine_argument(parser)
     add_answer_arguments(parser)
 
 

@@ -16,16 +16,13 @@ import typing
 
 import cv2
 import numpy as np
-from scipy.special import expit
 
 import darknet19
-from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import UserError, number_type
-from darknet_face.engines.tensorflow_classifier import fold_batch_norm
+from darknet_face.engines.engine import Engine, add_engine_argument, open_engine
 from darknet_face.images.decode import resize
 from darknet_face.images.reader import LARGEST_SIZE
-from darknet_face.runtime.session import PRECISIONS, explain_memory_errors, new_session, tf
-from darknet_face.weights.arrays import assign
+from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
 from darknet_face.weights.metadata import read_metadata
 from darknet_face.weights.released import add_weights_argument, choose_model
 from darknet_face.weights.weight_files import read_weights
@@ -39,7 +36,6 @@ MOST_ENLARGED = 3.0  # scales that would enlarge the image more are not run, exc
 TIGHT = 0.98  # a smaller window must be as probable as this to replace a certain one as the box
 PIXELS_PER_RUN = 1 << 20  # images share a run up to so many pixels, which bounds the memory
 LONGEST = 8  # a side longer than this many times the other is compressed to it
-OUTPUT = "windows"
 
 # Values of the option --search: the largest scale, or a single pass over the stretched image.
 SEARCH_CHOICES = ("off",) + tuple(str(scale) for scale in SCALES if scale >= 1)
@@ -57,6 +53,11 @@ class Window(typing.NamedTuple):
     scale: float  # at which it was found
 
 
+def sigmoid(log_odds: typing.Any) -> typing.Any:
+    """The probability for log-odds, a number or an array; without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(log_odds, np.float64))
+
+
 def scales_of(choice: str | None) -> tuple[float, ...]:
     """The scales for a value of the option --search: those up to it; none for ``off`` or None."""
     return () if choice in (None, "off") else tuple(
@@ -64,18 +65,14 @@ def scales_of(choice: str | None) -> tuple[float, ...]:
 
 
 class SlidingWindow:
-    """A graph of its own that classifies all windows of images of any size.
-
-    Several threads may use one at once.
+    """Classifies all windows of images of any size. Several threads may use one at once.
 
     Parameters
     ----------
-    image_size
-        The input size that the weights were trained at: the window's.
+    engine
+        Runs the network; its ``image_size`` is the window's.
     scales
         In the order of the runs, each the image's shorter side in multiples of ``image_size``.
-    threads, precision
-        See :func:`darknet_face.runtime.session.new_session`.
     bias
         Subtracted from every window's log-odds. The best of many windows scores higher than a
         single pass. The bias is chosen on validation images, so that 0.5 again separates faces
@@ -83,27 +80,12 @@ class SlidingWindow:
         :func:`darknet_face.weights.metadata.read_metadata`.
     """
 
-    def __init__(self, weights: typing.Mapping[str, np.ndarray], image_size: int = 224,
-                 scales: typing.Sequence[float] = SCALES, threads: int | None = None,
-                 precision: str = "float32", bias: float = 0.0) -> None:
-        self.image_size = image_size
+    def __init__(self, engine: Engine, scales: typing.Sequence[float] = SCALES, bias: float = 0.0
+                 ) -> None:
+        self.engine, self.image_size = engine, engine.image_size
         self.scales = tuple(scales)
         self.bias = bias
-        self.cells = image_size // darknet19.STRIDE
-        graph = tf.Graph()
-        with graph.as_default():
-            images = tf.placeholder(tf.float32, [None, None, None, 3], "input")
-            _, end_points = darknet19.build(images, training=False)
-            windows = tf.nn.avg_pool2d(end_points["class_map"], self.cells, 1, "VALID")
-            tf.subtract(windows[..., FACE], windows[..., NON_FACE], name=OUTPUT)
-            with new_session(graph, threads) as session:
-                assign(session, weights)
-                graph_def = tf.graph_util.convert_variables_to_constants(
-                    session, graph.as_graph_def(), [OUTPUT])
-        folded = tf.Graph()
-        with folded.as_default():
-            tf.import_graph_def(fold_batch_norm(graph_def, [OUTPUT]), name="")
-        self.session = new_session(folded, threads, precision)
+        self.cells = self.image_size // darknet19.STRIDE
 
     def __call__(self, image: np.ndarray, certain: float = CERTAIN) -> Window:
         """Find the most probable window of one image: see :meth:`find`."""
@@ -129,7 +111,7 @@ class SlidingWindow:
                 if best[index] is None or log_odds[row, column] > highest[index]:
                     highest[index] = np.float64(log_odds[row, column])
                     box = self.box(images[index].shape, log_odds.shape, row, column, scale)
-                    best[index] = Window(float(expit(highest[index])), *box, scale)
+                    best[index] = Window(float(sigmoid(highest[index])), *box, scale)
             searching = [each for each in searching if best[each].probability < certain]
         return best
 
@@ -149,7 +131,7 @@ class SlidingWindow:
                 boxes = self.box(image.shape, log_odds.shape, rows, columns)
                 inside = np.where(_lie_inside(window, *boxes), log_odds, -np.inf)
                 row, column = np.unravel_index(np.argmax(inside), inside.shape)
-                if expit(inside[row, column]) < TIGHT:
+                if sigmoid(inside[row, column]) < TIGHT:
                     return window
                 box = self.box(image.shape, log_odds.shape, row, column)
                 window = Window(window.probability, *box, scale)
@@ -180,8 +162,7 @@ class SlidingWindow:
                 part = group[start:start + most]
                 scaled = np.stack([_fit(images[index], size, scale) for index in part])
                 with explain_memory_errors("search smaller pictures, or less far"):
-                    log_odds = self.session.run(
-                        OUTPUT + ":0", {"input:0": scaled / np.float32(255)})
+                    log_odds = self.engine.window_log_odds(scaled)
                 yield from zip(part, log_odds - self.bias)
 
     def input_size(self, shape: tuple[int, ...], scale: float, first_scale: float
@@ -258,6 +239,7 @@ def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zooms", default=argparse.SUPPRESS, help=argparse.SUPPRESS, **scales)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
+    add_engine_argument(parser)
 
 
 def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
@@ -273,8 +255,8 @@ def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
         raise UserError("--image-size {}: not a multiple of {}".format(
             options.image_size, darknet19.STRIDE))
     path, size = choose_model("saved_models", options.weights, options.image_size)
-    return SlidingWindow(read_weights(path), size, options.scales, precision=options.precision,
-                         bias=search_bias(path))
+    engine = open_engine(read_weights(path), size, options.engine, precision=options.precision)
+    return SlidingWindow(engine, options.scales, search_bias(path))
 
 
 def search_bias(path: str) -> float:

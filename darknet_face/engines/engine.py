@@ -92,6 +92,13 @@ class Engine:
         self.close()
 
 
+def add_engine_argument(parser: typing.Any) -> None:
+    """Add ``--engine``, an option of the scripts that classify."""
+    parser.add_argument("--engine", choices=ENGINES,
+                        help="what runs the network (default: the first of these that is "
+                             "installed and has the precision)")
+
+
 def open_engine(weights: typing.Mapping[str, np.ndarray], image_size: int,
                 name: str | None = None, threads: int | None = None,
                 precision: str = "float32") -> Engine:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
+import typing
 
 from darknet_face.classify.heatmaps import FaceMapper
-from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.classify.sliding_window import SCALES, SlidingWindow
 from darknet_face.console import number_type
+from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
@@ -108,10 +110,13 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
     searched = None
+    window: typing.Any = None
+    if options.scales or options.report:
+        window = SlidingWindow(
+            open_engine(read_weights(), classifier.image_size, precision=options.precision),
+            options.scales or SCALES, options.search_bias)
     if options.scales:
-        search = SlidingWindow(read_weights(), classifier.image_size, options.scales,
-                              precision=options.precision, bias=options.search_bias)
-        searched = score_by_search(search, split)
+        searched = score_by_search(window, split)
     if distributed.rank():
         return
     metrics = measure_scores(scores, options.threshold)
@@ -133,9 +138,9 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
         print("\n" + format_robustness(metrics["robustness"]), flush=True)
     write_json(metrics_path, metrics)
     if options.report:
-        mapper = FaceMapper(read_weights(), classifier.image_size, bias=options.search_bias)
-        write_report(options.report, name, scores, metrics, mapper, find_provenance(
-            model, options.data_dir, options.log_dir, tuple(map(len, split))))
+        provenance = find_provenance(
+            model, options.data_dir, options.log_dir, tuple(map(len, split)))
+        write_report(options.report, name, scores, metrics, FaceMapper(window), provenance)
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
 

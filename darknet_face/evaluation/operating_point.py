@@ -18,7 +18,7 @@ from scipy.special import logit
 from darknet_face.classes import FACE
 from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import progress, warn
-from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.metrics import score_split, threshold_at
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_ahead
@@ -55,9 +55,12 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
     UserError
         If no picture of a class decodes.
     """
-    classifier = folded_classifier(weights, image_size, precision=precision)
-    with classifier.session:
-        scores = score_split(classifier, split, batch_size, "choosing the threshold")
+    with open_engine(weights, image_size, precision=precision) as engine:
+        return _choose(engine, split, rate, batch_size)
+
+
+def _choose(engine, split, rate, batch_size):
+    scores = score_split(engine, split, batch_size, "choosing the threshold")
     point = best_threshold(scores.labels, scores.face_probabilities, rate)
     non_faces = int(np.sum(scores.labels))
     if distributed.rank() == 0:
@@ -67,9 +70,8 @@ def choose_operating_point(weights, image_size, split, rate, batch_size=16, prec
             warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
                  "have the highest scores of all validation pictures; none is stored".format(rate))
         return {}
-    search = SlidingWindow(weights, image_size, precision=precision)
-    with search.session:
-        bias = bias_of_search(_best_windows(search, split.negatives), point["threshold"], rate)
+    windows = _best_windows(SlidingWindow(engine), split.negatives)
+    bias = bias_of_search(windows, point["threshold"], rate)
     if distributed.rank() == 0:
         print("threshold {threshold:g}: finds {recall:.4f} of the validation faces at a "
               "false-positive rate of {false_positive_rate:.4f}; search bias {bias:.2f}".format(

@@ -16,6 +16,7 @@ from flask import Flask
 from darknet_face.classify.api import FaceModel, load
 from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
+from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.decode import MAX_PIXELS
 from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.session import PRECISIONS
@@ -46,6 +47,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
                              "(default: the model's own, or 0.5)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="what convolutions compute in")
+    add_engine_argument(parser)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1",
                        help="address to listen at; any other than this computer's own lets others "
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.getLogger("waitress").setLevel(logging.ERROR)
     try:
         model = load(args.weights, args.search, args.threshold, args.precision, args.image_size,
-                     args.batch_size, args.model_dir, tight_boxes=True)
+                     args.batch_size, args.model_dir, tight_boxes=True, engine=args.engine)
     except ValueError as error:
         parser.error(str(error))
     batcher = Batcher(model, args.queue, args.batch_size)
