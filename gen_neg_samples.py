@@ -1,12 +1,12 @@
-"""Collect negative samples (pictures without faces) and write their file lists.
+"""Collect negatives (images without faces) and write their file lists.
 
-From the web, by default 500 pictures for each of 12 queries from Wikimedia Commons::
+From the web, by default 500 images for each of 12 queries from Wikimedia Commons::
 
     python gen_neg_samples.py --contact you@example.org
 
-From a folder of your own pictures, one sub-folder per category::
+From a folder of your own images, one sub-folder per category::
 
-    python gen_neg_samples.py --from-dir my_pictures
+    python gen_neg_samples.py --from-dir my_images
 
 Both write three lists to the data directory: ``neg_samples.pickle`` for training,
 ``neg_samples_val.pickle`` and ``neg_samples_test.pickle``. The split of a picture follows from its
@@ -199,14 +199,14 @@ def collect_from_web(collector, store, queries, wanted, data_dir, sizes):
     store : NegativeStore
     queries : list of str
     wanted : int or None
-        Pictures per query.
+        Images per query.
     data_dir : str
     sizes : SplitSizes
 
     Raises
     ------
     UserError
-        With exit code 1 if no picture was kept.
+        With exit code 1 if no image was kept.
     """
     attribution, report = (
         os.path.join(store.folder, name) for name in ("ATTRIBUTION.csv", "report.csv"))
@@ -223,7 +223,7 @@ def collect_from_web(collector, store, queries, wanted, data_dir, sizes):
     samples, rejections = store.inventory().samples(), store.inventory().rejections()
     if not samples:
         causes = ["{} {}".format(count, cause) for cause, count in count_causes(rejections)]
-        raise UserError("no picture was kept ({}); see {} and run again later".format(
+        raise UserError("no image was kept ({}); see {} and run again later".format(
             "; ".join(causes + sorted(set(collector.notes.values()))), report), exit_code=1)
     sheet = os.path.join(store.folder, "sheet.png")
     write_sheet(sheet, store.inventory().folders())
@@ -232,23 +232,23 @@ def collect_from_web(collector, store, queries, wanted, data_dir, sizes):
 
 
 def report_query(query, store, note, wanted):
-    """Print what a query brought, and warn if that is less than wanted."""
+    """Print what a query gave, and warn if that is less than wanted."""
     kept = store.count_kept(query)
     causes = count_causes(rejection for rejection in store.inventory().rejections()
                           if rejection.category == query)
-    print("{}: {} kept; left out: {}".format(
+    print("{}: {} kept; skipped: {}".format(
         query, kept, ", ".join("{} {}".format(count, cause) for cause, count in causes) or "none"))
     if wanted and kept < wanted:
-        warn("{}: {} pictures of {}: {}".format(query, kept, wanted, note))
+        warn("{}: {} images of {}: {}".format(query, kept, wanted, note))
 
 
 def finish(samples, rejections, report, data_dir, sizes):
-    """Write the lists and the report, and print the number of pictures left out per cause."""
+    """Write the lists and the report, and print the number of images skipped per cause."""
     rejections = rejections + write_splits(samples, data_dir, sizes)
     write_rejections(report, rejections)
     for cause, count in count_causes(rejections):
-        print("left out: {} ({})".format(count, cause))
-    print("{} left out in all, listed in {}".format(len(rejections), printable(report)))
+        print("skipped: {} ({})".format(count, cause))
+    print("{} skipped in all, listed in {}".format(len(rejections), printable(report)))
 
 
 def split_size(text):
@@ -263,44 +263,44 @@ def split_size(text):
 def parse_arguments():
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="Collect negative samples (pictures without faces) from the web or a folder "
+        description="Collect negatives (images without faces) from the web or a folder "
                     "and write their train, validation and test lists.",
         formatter_class=HelpFormatter)
     parser.add_argument("--data-dir", default="data",
-                        help="folder for the lists, and for neg_samples/ with pictures from the "
+                        help="folder for the lists, and for neg_samples/ with images from the "
                         "web")
     for split in ("val", "test"):
         parser.add_argument("--{}-size".format(split), type=split_size, default=0.1, metavar="N",
                             help="size of the {} list: a fraction, or an approximate number of "
                             "pictures".format(split))
     parser.add_argument("--keep-faces", action="store_true",
-                        help="do not look for human faces; otherwise pictures with one are left "
-                        "out, or named if they come from a folder")
+                        help="do not look for human faces; otherwise images with one are skipped, "
+                        "or named if they come from a folder")
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--from-dir", metavar="FOLDER", help="take pictures from this folder "
+    either.add_argument("--from-dir", metavar="FOLDER", help="take images from this folder "
                         "instead of the web; its sub-folders are categories")
     either.add_argument("--source", choices=("wikimedia", "openverse", "urls"),
                         default="wikimedia", help="search service, or a file of addresses")
-    add_web_arguments(parser.add_argument_group("pictures from the web"))
+    add_web_arguments(parser.add_argument_group("images from the web"))
     return parser.parse_args()
 
 
 def add_web_arguments(group):
-    """The options for pictures from the web."""
+    """The options for images from the web."""
     group.add_argument("--contact", default="", help="your e-mail or web address for the "
                        "User-Agent; Wikimedia's policy demands it")
     group.add_argument("--queries", nargs="+", default=list(QUERIES), metavar="QUERY",
                        help="what to search for; each is a category")
     group.add_argument("--per-query", type=number_type(int, 1), default=500, metavar="N",
-                       help="pictures to keep per query")
+                       help="images to keep per query")
     group.add_argument("--min-side", type=number_type(int, 1, STORED_SIDE), default=64,
-                       metavar="PIXELS", help="least height and width of a picture, after it is "
+                       metavar="PIXELS", help="least height and width of an image, after it is "
                        "shrunk to {} pixels along its longer side".format(STORED_SIDE))
     group.add_argument("--urls", metavar="FILE", help="for --source urls: a text file with one "
-                       "picture address per line; all are downloaded")
+                       "image address per line; all are downloaded")
     group.add_argument("--endpoint", metavar="URL",
                        help="another base address of the service, such as a mirror; if that is on "
-                       "a private network, pictures may be there too")
+                       "a private network, images may be there too")
     group.add_argument("--rate", type=number_type(float, 0.01), metavar="N",
                        help="requests per second to one host (default: 2, for openverse 1)")
     group.add_argument("--workers", type=number_type(int, 1, 64), metavar="N",

@@ -53,7 +53,7 @@ def test_a_faulty_answer_is_left_out_under_its_cause(
     assert code == 0
     assert causes(tmp_path) == {"3.jpg": cause}
     assert len(kept(tmp_path)) == 6
-    assert "left out: 1 ({})".format(cause) in out
+    assert "skipped: 1 ({})".format(cause) in out
 
 
 def test_passing_faults_cost_no_picture(server, run, tmp_path):
@@ -80,7 +80,7 @@ def test_a_host_that_asks_for_a_day_is_left_alone(server, run, tmp_path, retries
     assert len(kept(tmp_path)) == 3
     assert server.hits["3.jpg"] == 1
     assert not any(server.hits["{}.jpg".format(number)] for number in range(4, 60))
-    assert "cat: 0 pictures of 500: the search failed: host asks to wait" in err
+    assert "cat: 0 images of 500: the search failed: host asks to wait" in err
     server.faults.clear()
     run("--queries", "dog")
     assert len(kept(tmp_path)) == 60

@@ -74,7 +74,7 @@ def test_an_outage_ends_a_query_but_not_the_run(server, run, tmp_path):
     fill(server, "cat", range(200, 204))
     code, _, err = run("--queries", "dog", "cat", retries=0)
     assert code == 0
-    assert "dog: 4 pictures of 500: 50 pictures in a row could not be had" in err
+    assert "dog: 4 images of 500: 50 images in a row could not be fetched" in err
     assert len(kept(tmp_path)) == 8
     assert server.hits["search"] == 3  # two of dog's four pages, one of cat's
     server.faults.clear()
@@ -87,7 +87,7 @@ def test_search_results_are_looked_at_up_to_a_number(server, run, tmp_path):
     fill(server, "cat", range(2000, 2004))
     code, _, err = run("--queries", "dog", "cat", "--per-query", "4")
     assert code == 0
-    assert "dog: 0 pictures of 4: stopped after 140 search results" in err
+    assert "dog: 0 images of 4: stopped after 140 search results" in err
     assert server.hits["search"] == 3 + 1
     assert sum(server.hits.values()) == 4 + 140 + 4
 
@@ -112,7 +112,7 @@ def test_pages_without_anything_new_end(server, run, tmp_path):
     code, _, err = run("--queries", "dog")
     assert code == 0
     assert len(kept(tmp_path)) == 4
-    assert "5 result pages in a row brought nothing new" in err
+    assert "5 result pages in a row held nothing new" in err
     assert server.hits["search"] == 6
 
 
@@ -204,4 +204,4 @@ def test_the_progress_bar_counts_kept_and_rejected(server, run, tmp_path, monkey
     fill(server, "dog", range(8, 10), "404")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     _, _, err = run("--queries", "dog", "--per-query", "20")
-    assert "dog:" in err and "8/20" in err and "rejected=2" in err and "picture/s" in err
+    assert "dog:" in err and "8/20" in err and "rejected=2" in err and "image/s" in err

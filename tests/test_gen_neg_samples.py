@@ -86,7 +86,7 @@ def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
     assert len(set(checks.near_duplicate_groups(np.array(hashes)))) == 30
     causes = [row["cause"] for row in report(tmp_path / "data" / "neg_samples_report.csv")]
     assert sorted(causes) == ["duplicate"] * 20 + ["near duplicate"] * 20
-    assert "left out: 20 (near duplicate)" in out
+    assert "skipped: 20 (near duplicate)" in out
 
 
 def test_bad_pictures_are_reported_counted_and_skipped(run, tmp_path):
@@ -101,7 +101,7 @@ def test_bad_pictures_are_reported_counted_and_skipped(run, tmp_path):
     assert len(sum(read_lists(tmp_path / "data"), [])) == 10
     assert [line.split(":")[0] for line in err.splitlines()] == ["warning"] * 3
     assert all(name in err for name in ("empty.jpg", "half.jpg", "page.png"))
-    assert "left out: 3 (bad picture)" in out
+    assert "skipped: 3 (bad image)" in out
 
 
 def test_pictures_outside_the_categories(run, tmp_path):
@@ -111,7 +111,7 @@ def test_pictures_outside_the_categories(run, tmp_path):
     assert len(sum(read_lists(tmp_path / "flat"), [])) == 5
     fill(tmp_path / "in", "dog", range(10, 14))
     code, _, err = run("--from-dir", tmp_path / "in", "--data-dir", tmp_path / "data")
-    assert code == 0 and "5 pictures stand outside" in err
+    assert code == 0 and "5 images outside" in err
     assert len(sum(read_lists(tmp_path / "data"), [])) == 4
 
 
@@ -195,8 +195,8 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
     (["--from-dir", "missing"], "missing: not a folder"),
     (["--from-dir", ""], "not a folder"),
     (["--from-dir", "file.txt"], "file.txt: not a folder"),
-    (["--from-dir", "empty"], "empty: no usable picture"),
-    (["--from-dir", "spoiled"], "spoiled: no usable picture"),
+    (["--from-dir", "empty"], "empty: no usable image"),
+    (["--from-dir", "spoiled"], "spoiled: no usable image"),
     (["--from-dir", "two"], "leave none for the train list"),
     (["--from-dir", "good", "--test-size", "1000"], "--test-size 1000: there are only 12"),
     (["--from-dir", "good", "--val-size", "0.5", "--test-size", "0.5"], "nothing for training"),
@@ -280,7 +280,7 @@ def test_faces_in_a_folder_are_kept_with_a_warning(run_script, tmp_path):
     arguments = ["--from-dir", folder, "--data-dir", tmp_path / "data"]
     code, _, err = run_script(gen_neg_samples, *arguments)
     assert code == 0
-    assert err.startswith("warning: {}: human faces found in 4 of 16 pictures".format(folder))
+    assert err.startswith("warning: {}: human faces found in 4 of 16 images".format(folder))
     assert err.count("\n") == 1
     assert all("faces/{}.png".format(number) in err for number in range(3)) and "3.png" not in err
     listed = {os.path.basename(os.path.dirname(name))

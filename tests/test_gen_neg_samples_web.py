@@ -115,7 +115,7 @@ def test_nothing_found_is_exit_code_1(server, run, tmp_path):
     fill(server, "dog", range(3), "404")
     code, _, err = run("--queries", "dog", "cat")
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: no picture was kept (3 HTTP 404; there are")
+    assert err.splitlines()[-1].startswith("error: no image was kept (3 HTTP 404; there are")
     assert causes(tmp_path) == {"{}.jpg".format(number): "HTTP 404" for number in range(3)}
     assert not glob.glob(str(tmp_path / "*.pickle"))
 

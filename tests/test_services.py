@@ -27,7 +27,7 @@ def test_search_goes_through_the_pages_of_a_service(server, run, tmp_path, sourc
     assert server.hits["search"] == -(-70 // page_size) + 1
     assert sorted(sum(lists(tmp_path), [])) == [
         os.path.join("neg_samples", name) for name in kept(tmp_path)]
-    assert "dog: 70 pictures of 500: there are no more search results" in err
+    assert "dog: 70 images of 500: there are no more search results" in err
     assert server.agents == {"gen_neg_samples/1.0 (tests@example.org) {}".format(
         requests.utils.default_user_agent())}
 
@@ -75,7 +75,7 @@ def test_a_search_that_brings_nonsense_is_reported(server, run, tmp_path, answer
     server.search_faults["dog", 0] = lambda handler: handler.send_body(answer)
     code, out, err = run("--queries", "dog", "cat", retries=1)
     assert code == 0
-    assert "warning: dog: 0 pictures of 500: " in err and words in err
+    assert "warning: dog: 0 images of 500: " in err and words in err
     assert "cat: 4 kept" in out
     assert len(kept(tmp_path)) == 4
 
@@ -86,7 +86,7 @@ def test_nonsense_from_openverse_is_reported(server, run, tmp_path):
     server.search_faults["dog", 0] = lambda handler: handler.send_json(nonsense)
     code, _, err = run("--source", "openverse", "--queries", "dog", "cat")
     assert code == 0
-    assert "dog: 0 pictures of 500: there are no more search results" in err
+    assert "dog: 0 images of 500: there are no more search results" in err
 
 
 def test_artist_names_lose_their_markup():

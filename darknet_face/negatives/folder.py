@@ -1,4 +1,4 @@
-"""Negative samples from a folder of the user's own pictures, one sub-folder per category."""
+"""Negatives from a folder of the user's own images, one sub-folder per category."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from darknet_face.negatives.reports import Rejection
 from darknet_face.negatives.store import NegativeSample
 
 
-def read_folder(folder, keep_faces=False):
-    """Read every picture under the sub-folders of ``folder``.
+def read_folder(folder: str, keep_faces: bool = False,
+                ) -> tuple[list[NegativeSample], list[Rejection]]:
+    """Read every image under the sub-folders of ``folder``.
 
-    Pictures with human faces are read too: the user chose them. But a warning says how many there
+    Images with human faces are read too: the user chose them. But a warning says how many there
     are, since a folder of faces among the categories would spoil the training.
 
     Parameters
     ----------
-    folder : str
-        Its sub-folders are the categories. If none of them holds a picture, the pictures in
-        ``folder`` itself are one category.
-    keep_faces : bool
+    folder
+        Its sub-folders are the categories. If none of them holds an image, the images in ``folder``
+        itself are one category.
+    keep_faces
         Do not look for faces.
 
     Returns
     -------
     samples : list of NegativeSample
-        By path; may contain identical pictures.
+        By path; may contain identical images.
     rejections : list of Rejection
 
     Raises
     ------
     UserError
-        Not a folder, or no usable picture in it.
+        Not a folder, or no usable image in it.
     """
     if not os.path.isdir(folder):
         raise UserError("{}: not a folder; --from-dir wants a folder of sub-folders with "
-                        "pictures".format(folder))
+                        "images".format(folder))
     paths, rejections = _choose_files(folder)
     detector = None if keep_faces else FaceDetector()
-    samples, faces = [], []
-    for path in progress(paths, desc="reading pictures", unit="picture"):
+    samples: list[NegativeSample] = []
+    faces: list[str] = []
+    for path in progress(paths, desc="reading images", unit="image"):
         category = _category(path, folder)
         try:
             image = decode.read_image(path)
         except decode.BadImage as error:
-            warn("{}: {}; left out".format(path, error))
-            rejections.append(Rejection(path, category, "bad picture", str(error)))
+            warn("{}: {}; skipped".format(path, error))
+            rejections.append(Rejection(path, category, "bad image", str(error)))
             continue
         samples.append(NegativeSample(
             path, category, decode.pixel_digest(image), perceptual_hash(image)))
         if detector and detector.has_face(image):
             faces.append(path)
     if not samples:
-        raise UserError("{}: no usable picture in it; --from-dir wants sub-folders with "
-                        "pictures ({})".format(folder, ", ".join(formats.EXTENSIONS)))
+        raise UserError("{}: no usable image in it; --from-dir wants sub-folders with "
+                        "images ({})".format(folder, ", ".join(formats.EXTENSIONS)))
     if faces:
-        warn("{}: human faces found in {} of {} pictures, {} first; they are kept as negatives: "
+        warn("{}: human faces found in {} of {} images, {} first; they are kept as negatives: "
              "look at them with `python -m darknet_face.negatives.checks` and remove the true "
              "ones".format(folder, len(faces), len(samples), ", ".join(faces[:3])))
     return samples, rejections
 
 
 def _choose_files(folder):
-    """The picture files in a folder's categories, and rejections of those in no category."""
+    """The image files in a folder's categories, and rejections of those in no category."""
     skipped = Skipped()
     paths = list(find_images(folder, report=skipped.add))
     if skipped:
-        warn("{}: passed over {}".format(folder, skipped))
+        warn("{}: skipped {}".format(folder, skipped))
     inside = [path for path in paths if _category(path, folder)]
     if not inside:
         return paths, []
     stray = sorted(set(paths) - set(inside))
     if stray:
-        warn("{}: {} pictures stand outside its sub-folders and are left out, {} first".format(
+        warn("{}: {} images outside its sub-folders are skipped, {} first".format(
             folder, len(stray), os.path.basename(stray[0])))
     return inside, [Rejection(path, "", "in no category", "") for path in stray]
 

@@ -1,9 +1,10 @@
-"""Tables and the contact sheet of a collection: what was kept, and what was left out and why."""
+"""Tables and the contact sheet of a collection: what was kept, and what was skipped and why."""
 
 from __future__ import annotations
 
 import collections
 import csv
+import typing
 
 from PIL import Image, ImageDraw
 
@@ -12,22 +13,28 @@ from darknet_face.images import decode
 from darknet_face.images.contact_sheets import INK, PAPER, contact_sheet, font, save_image
 from darknet_face.runtime.atomic_files import write_atomically
 
-SHEET_PER_QUERY = 60  # pictures of each query on the contact sheet, evenly spaced
+SHEET_PER_QUERY = 60  # images of each query on the contact sheet, evenly spaced
 SHEET_COLUMNS, SHEET_TILE = 20, 96
 HEADING_SIZE = 16  # pixels
 
-Rejection = collections.namedtuple("Rejection", "name category cause detail")
-Rejection.__doc__ = """A file or address left out: the cause to count it under, and details."""
+
+class Rejection(typing.NamedTuple):
+    """A file or address that was skipped."""
+
+    name: str
+    category: str
+    cause: str  # to count it under
+    detail: str
 
 
-def write_csv(path, header, rows):
+
+def write_csv(path: str, header: list[str], rows: typing.Iterable[typing.Iterable]) -> None:
     """Write a CSV file that terminals and spreadsheet programs can open safely.
 
     Parameters
     ----------
-    path : str
-    header : list of str
-    rows : iterable of list of str
+    path, header
+    rows
         Line breaks become blanks and control characters escapes. A cell that a spreadsheet would
         take for a formula gets an apostrophe in front.
     """
@@ -41,46 +48,40 @@ def write_csv(path, header, rows):
                              for cell in cells])
 
 
-def count_causes(rejections):
-    """The causes of rejections and their numbers: a sorted list of (str, int)."""
+def count_causes(rejections: typing.Iterable[Rejection]) -> list[tuple[str, int]]:
+    """The causes of rejections and their numbers, sorted."""
     return sorted(collections.Counter(rejection.cause for rejection in rejections).items())
 
 
-def write_rejections(path, rejections):
-    """Write what was left out and why as a CSV file.
-
-    Parameters
-    ----------
-    path : str
-    rejections : list of Rejection
-    """
+def write_rejections(path: str, rejections: list[Rejection]) -> None:
+    """Write what was skipped and why as a CSV file."""
     write_csv(path, list(Rejection._fields), rejections)
 
 
-def write_attribution(path, rows):
-    """Write the sources of the pictures as a CSV file, as Creative Commons licences demand.
+def write_attribution(path: str, rows: list[list[str]]) -> None:
+    """Write the sources of the images as a CSV file, as Creative Commons licences demand.
 
     Parameters
     ----------
-    path : str
-    rows : list of list of str
+    path
+    rows
         File, source page, creator, licence, query and retrieval time.
     """
     write_csv(path, ["file", "source page", "creator", "licence", "query", "retrieved"],
               sorted(rows))
 
 
-def write_sheet(path, folders):
-    """Draw a contact sheet with up to SHEET_PER_QUERY pictures per query.
+def write_sheet(path: str, folders: dict[str, list[str]]) -> None:
+    """Draw a contact sheet with up to SHEET_PER_QUERY images per query.
 
     Parameters
     ----------
-    path : str
-    folders : OrderedDict of str to list of str
-        For each query the name of its folder and the paths of its pictures. A folder's name is
-        short, and leads to the picture that somebody wants to delete.
+    path
+    folders
+        For each query the name of its folder and the paths of its images. A folder's name is
+        short, and leads to the image that somebody wants to delete.
     """
-    strips = []
+    strips: list[Image.Image] = []
     for name, paths in folders.items():
         every = -(-len(paths) // SHEET_PER_QUERY)
         shown = list(_readable(paths[::every]))
@@ -91,7 +92,7 @@ def write_sheet(path, folders):
 
 
 def _readable(paths):
-    """The pictures in some files, without those that were damaged since."""
+    """The images in some files, without those that were damaged since."""
     for path in paths:
         try:
             yield decode.read_image(path)

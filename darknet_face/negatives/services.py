@@ -10,20 +10,32 @@ import collections
 import contextlib
 import os
 import re
+import typing
 from urllib.parse import urljoin, urlsplit
 
 from markupsafe import Markup
 
 from darknet_face.console import UserError
-from darknet_face.negatives.client import MAX_URL, is_web_address, sanitize
+from darknet_face.negatives.client import MAX_URL, PoliteClient, is_web_address, sanitize
 from darknet_face.negatives.guard import networks_of
 from darknet_face.runtime.safe_files import open_regular
 
-Candidate = collections.namedtuple("Candidate", "url page creator licence")
-Candidate.__doc__ = """A search result: picture address, source page, creator and licence."""
 
-ResultPage = collections.namedtuple("ResultPage", "candidates next")
-ResultPage.__doc__ = """Candidates by rank, and the parameters of the next page (None: no more)."""
+class Candidate(typing.NamedTuple):
+    """A search result."""
+
+    url: str  # of the image
+    page: str
+    creator: str
+    licence: str
+
+
+class ResultPage(typing.NamedTuple):
+    """One page of search results."""
+
+    candidates: list[Candidate]  # by rank
+    next: dict[str, str] | None  # the parameters of the next page; None: there is none
+
 
 MAX_BYTES = 1 << 28  # of a file of addresses
 LONGEST_QUERY = 200  # characters; Wikimedia refuses those above 300
@@ -38,7 +50,7 @@ class Wikimedia:
 
     Parameters
     ----------
-    endpoint : str, optional
+    endpoint
         Another base address.
 
     Raises
@@ -52,22 +64,18 @@ class Wikimedia:
     rate, workers, is_remembered = 2.0, 2, True
     page_size, thumbnail_width = 50, 500
 
-    def __init__(self, endpoint=None):
+    def __init__(self, endpoint: str | None = None) -> None:
         self.endpoint = _endpoint(endpoint or self.base, self.path)
 
-    def search(self, client, query, continuation):
+    def search(self, client: PoliteClient, query: str,
+               continuation: dict[str, str]) -> ResultPage:
         """Fetch one page of results.
 
         Parameters
         ----------
-        client : PoliteClient
-        query : str
-        continuation : dict
+        client, query
+        continuation
             The ``next`` of the page before; empty for the first page.
-
-        Returns
-        -------
-        ResultPage
 
         Raises
         ------
@@ -115,10 +123,11 @@ class Openverse:
     rate, workers, is_remembered = 1.0, 2, True
     page_size, deepest_page = 20, 20
 
-    def __init__(self, endpoint=None):
+    def __init__(self, endpoint: str | None = None) -> None:
         self.endpoint = _endpoint(endpoint or self.base, self.path)
 
-    def search(self, client, query, continuation):
+    def search(self, client: PoliteClient, query: str,
+               continuation: dict[str, str]) -> ResultPage:
         """Fetch one page of results; see :meth:`Wikimedia.search`."""
         number = int(continuation.get("page", 1))
         data = client.get_json(self.endpoint, {
@@ -142,15 +151,15 @@ class Openverse:
 
 
 class UrlFile:
-    """A text file with one picture address per line; skips blank lines and ``#`` comments.
+    """A text file with one image address per line; skips blank lines and ``#`` comments.
 
     Addresses that are not http(s) are kept: the client refuses them, and they are reported.
 
     Parameters
     ----------
-    path : str
-    endpoint : str, optional
-        An address on the network that the pictures may be on, if that is a private one.
+    path
+    endpoint
+        An address on the network that the images may be on, if that is a private one.
 
     Raises
     ------
@@ -162,7 +171,7 @@ class UrlFile:
     rate, workers = 2.0, 8
     is_remembered = False  # the file may have grown since
 
-    def __init__(self, path, endpoint=None):
+    def __init__(self, path: str, endpoint: str | None = None) -> None:
         self.endpoint = endpoint and _endpoint(endpoint, "/")
         try:
             with open_regular(path, "r", encoding="utf-8-sig") as stream:
@@ -177,26 +186,26 @@ class UrlFile:
         if not self._urls:
             raise UserError("{}: no address in it; write one per line".format(path))
 
-    def search(self, client, query, continuation):
+    def search(self, client: PoliteClient, query: str,
+               continuation: dict[str, str]) -> ResultPage:
         """Return all addresses as one page, in the order of the file."""
         return ResultPage([Candidate(url, url, "", "") for url in self._urls], None)
 
 
-def web_source(name, urls, endpoint, queries):
+Service = typing.Union[Wikimedia, Openverse, UrlFile]
+
+
+def web_source(name: str, urls: str | None, endpoint: str | None,
+               queries: list[str]) -> tuple[Service, list[str]]:
     """The source to collect from, and the queries to ask it.
 
     Parameters
     ----------
-    name : {"wikimedia", "openverse", "urls"}
-    urls : str or None
+    name
+        "wikimedia", "openverse" or "urls".
+    urls
         The file of addresses.
-    endpoint : str or None
-    queries : list of str
-
-    Returns
-    -------
-    source : Wikimedia, Openverse or UrlFile
-    queries : list of str
+    endpoint, queries
 
     Raises
     ------
@@ -214,29 +223,20 @@ def web_source(name, urls, endpoint, queries):
     if max(map(len, queries)) > LONGEST_QUERY:
         raise UserError("--queries: one of them is longer than {} characters; shorten it".format(
             LONGEST_QUERY))
-    service = {"wikimedia": Wikimedia, "openverse": Openverse}[name]
-    return service(endpoint), list(collections.OrderedDict.fromkeys(queries))
+    service = Wikimedia(endpoint) if name == "wikimedia" else Openverse(endpoint)
+    return service, list(collections.OrderedDict.fromkeys(queries))
 
 
-def allowed_networks(endpoint):
-    """The networks that a source's pictures may be on.
+def allowed_networks(endpoint: str | None) -> set[str]:
+    """The networks that a service's images may be on: "public", and that of its address.
 
-    Parameters
-    ----------
-    endpoint : str or None
-        A service's address.
-
-    Returns
-    -------
-    set of str
-        "public", and the network of the endpoint; see
-        :func:`darknet_face.negatives.guard.network_of`. So a mirror on a private network may name
-        pictures there, but a public service may not.
+    So a mirror on a private network may name images there, but a public service may not. See
+    :func:`darknet_face.negatives.guard.network_of`.
     """
-    return {"public"} | (networks_of(urlsplit(endpoint).hostname) if endpoint else set())
+    return {"public"} | (networks_of(urlsplit(endpoint).hostname or "") if endpoint else set())
 
 
-def text_of(markup):
+def text_of(markup: typing.Any) -> str:
     """The text of a piece of HTML, such as an artist's name; "" if it is no string."""
     if not isinstance(markup, str):
         return ""
