@@ -42,12 +42,11 @@ from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
 from darknet_face.images.file_lists import add_data_arguments
 from darknet_face.images.reader import LARGEST_SIZE, read_batches
+from darknet_face.options import NEWEST, add_weights_argument
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
 from darknet_face.runtime.session import explain_memory_errors
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.released import add_weights_argument, choose_model
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import choose_model
 from utils import HelpFormatter, UserError, cli, number_type
 
 
@@ -98,7 +97,7 @@ def compare(reference: Reference, out: str, model_dir: str, json_path: str) -> N
     UserError
         With exit code 1, after the table, if an engine differs more than it may.
     """
-    frozen = reference.source if reference.source.endswith(".pb") else os.path.join(
+    frozen = reference.source if reference.model.graph_def is not None else os.path.join(
         model_dir, "darknet19_frozen.pb")
     expected, frozen = run_frozen(reference, frozen, out)
     rows = [table_row(Runner("TensorFlow {}, " + graph, "tensorflow", "tensorflow", None), path,
@@ -121,13 +120,11 @@ def compare(reference: Reference, out: str, model_dir: str, json_path: str) -> N
 
 def _reference(args: argparse.Namespace) -> Reference:
     """The network that the options name, with its answers on the images to compare on."""
-    source, image_size = choose_model(
-        args.model_dir, args.weights, args.image_size, args.cfg)
-    weights = read_weights(source, cfg=args.cfg)
+    model = choose_model(args.model_dir, args.weights, args.image_size, cfg=args.cfg)
     paths, kind = choose_images(args.data_dir, args.images)
-    reference = Reference(source, weights, image_size, paths, read_metadata(source, args.cfg))
+    reference = Reference(model, paths)
     print("exporting {0} at {1} x {1}, comparing on {2} {3}".format(
-        relative_to_here(source), image_size, len(reference.paths), kind), flush=True)
+        relative_to_here(model.path), model.image_size, len(reference.paths), kind), flush=True)
     return reference
 
 
@@ -147,8 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_arguments(common)
     common.add_argument("--model-dir", default="saved_models",
                         help="folder with your own weights or frozen graph")
-    add_weights_argument(common, "your newest in the model directory, otherwise the released one",
-                         "--from")
+    add_weights_argument(common, NEWEST, "--from")
     common.add_argument("--cfg", metavar="FILE",
                         help="darknet's description of .weights (default: the .cfg of the same "
                              "name beside them, or Darknet-19's own)")

@@ -26,13 +26,12 @@ from darknet_face.images.file_lists import (
     add_rate_argument,
     load_sources,
 )
+from darknet_face.options import add_weights_argument
 from darknet_face.runtime.atomic_files import staged
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import handoff
-from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.model_file import read_model
 from darknet_face.weights.npz import write_npz
-from darknet_face.weights.released import DEFAULT_SIZE, add_weights_argument, locate
-from darknet_face.weights.weight_files import read_weights
 from utils import HelpFormatter, UserError, cli
 
 
@@ -60,14 +59,15 @@ def _parser():
 @explain_memory_errors("close other programs")
 def main():
     args = _parser().parse_args()
-    source = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    source = args.weights or os.path.join(args.model_dir, "darknet19_frozen.pb")
     if not args.weights and not os.path.exists(source):
         raise UserError("{}: no such file; run train.py, or name weights by --weights, such as "
                         "--weights released".format(source))
-    weights, metadata = read_weights(source, cfg=args.cfg), read_metadata(source, args.cfg)
+    model = read_model(source, cfg=args.cfg)
+    weights, metadata = model.weights, dict(model.metadata)
     if args.at_fpr is not None:
         metadata.update(choose_operating_point(
-            weights, metadata.get("image_size", DEFAULT_SIZE),
+            weights, model.image_size,
             union(load_sources(args.data_dir, args.sources, "val")), args.at_fpr))
     name = "darknet19_weights.npz"
     # Nothing is replaced until all is written: the pickles must not be of other weights.
@@ -78,7 +78,7 @@ def main():
     paths = [os.path.join(args.model_dir, name)] + [
         os.path.join(args.data_dir, each) for each in handoff.FILES]
     print("{}: {} arrays, {:,} numbers, to {}, {} and {}".format(
-        source, len(weights), sum(array.size for array in weights.values()), *paths))
+        model.path, len(weights), sum(array.size for array in weights.values()), *paths))
 
 
 if __name__ == "__main__":

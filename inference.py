@@ -16,7 +16,7 @@ import argparse
 import os
 
 from darknet_face.classify import command
-from darknet_face.classify.sliding_window import scales_of, search_bias
+from darknet_face.classify.sliding_window import scales_of
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.evaluate import (
     add_evaluation_arguments,
@@ -26,8 +26,7 @@ from darknet_face.evaluation.evaluate import (
 from darknet_face.images.file_lists import add_data_arguments, add_source_arguments, load_sources
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
-from darknet_face.weights import released
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import choose_model
 from utils import HelpFormatter, cli
 
 
@@ -62,15 +61,13 @@ def main():
     if command.names_images(args):
         command.run(args)
         return
-    path, image_size = released.choose_model(args.model_dir, args.weights, args.image_size)
-    weights = read_weights(path)
-    command.print_model(path, image_size, args.threshold)
-    args.threshold = released.threshold_of(path, args.threshold)
+    model = choose_model(args.model_dir, args.weights, args.image_size, args.threshold)
+    command.print_model(str(model))
     evaluate_and_report(
-        open_engine(weights, image_size, args.engine, precision=args.precision),
-        load_sources(args.data_dir, args.sources, "test"), path, lambda: weights,
+        open_engine(model.weights, model.image_size, args.engine, precision=args.precision),
+        load_sources(args.data_dir, args.sources, "test"), model,
         args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-        evaluation_options(args, scales_of(args.search), search_bias(path)))
+        evaluation_options(args, scales_of(args.search)))
 
 
 if __name__ == "__main__":

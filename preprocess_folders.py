@@ -180,16 +180,13 @@ def write_lists(splits, data_dir, name):
 def released_classifier():
     """The released model, at its own input size."""
     from darknet_face.engines.engine import open_engine
-    from darknet_face.weights import released
-    from darknet_face.weights.metadata import read_metadata
-    from darknet_face.weights.npz import read_npz
+    from darknet_face.weights.model_file import RELEASED, read_model
 
-    path = released.RELEASED
-    if not os.path.exists(path):
+    if not os.path.exists(RELEASED):
         raise UserError("{}: no such file; get it from the repository, or skip the check of the "
-                        "classes with --no-check".format(path))
-    size = read_metadata(path).get("image_size", released.DEFAULT_SIZE)
-    return open_engine(read_npz(path), size)
+                        "classes with --no-check".format(RELEASED))
+    model = read_model(RELEASED)
+    return open_engine(model.weights, model.image_size)
 
 
 def find_doubts(classifier, paths, label):

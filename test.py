@@ -16,8 +16,8 @@ import os
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.classify.options import add_answer_arguments
-from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of, search_bias
-from darknet_face.engines.tensorflow_classifier import folded_classifier
+from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of
+from darknet_face.engines.tensorflow_classifier import Classifier, folded_classifier
 from darknet_face.evaluation.evaluate import (
     add_evaluation_arguments,
     evaluate_and_report,
@@ -32,34 +32,24 @@ from darknet_face.images.file_lists import (
 from darknet_face.images.find_images import Skipped
 from darknet_face.images.folders import add_folder_arguments, find_files
 from darknet_face.images.reader import LARGEST_BATCH
+from darknet_face.options import add_weights_argument
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import frozen_graph
-from darknet_face.weights.released import add_weights_argument, choose_model, locate
-from darknet_face.weights.weight_files import is_frozen_graph, read_weights
+from darknet_face.weights.model_file import ModelFile, choose_model
 from utils import HelpFormatter, UserError, cli, number_type
 
 FOLDERS = "folders"  # the name of the source that --faces and --non-faces make
 
 
-def open_model(path, precision):
-    """The classifier for a file of weights, at the input size of its training.
+def open_model(model: ModelFile, precision: str) -> Classifier:
+    """The classifier for a model file, at the input size of its training.
 
-    Parameters
-    ----------
-    path : str
-        See :func:`darknet_face.weights.weight_files.read_weights`.
-    precision : str
-        See :func:`darknet_face.runtime.session.new_session`.
-
-    Returns
-    -------
-    darknet_face.engines.tensorflow_classifier.Classifier
+    For ``precision`` see :func:`darknet_face.runtime.session.new_session`.
     """
-    if is_frozen_graph(path):
-        return frozen_graph.load(path, precision=precision)
-    _, image_size = choose_model("", path)
-    return folded_classifier(read_weights(path), image_size, precision=precision)
+    if model.graph_def is not None:
+        return frozen_graph.load(model, precision=precision)
+    return folded_classifier(model.weights, model.image_size, precision=precision)
 
 
 def split_of_folders(faces, non_faces):
@@ -126,18 +116,19 @@ def _parse():
 @explain_memory_errors("use a smaller --batch-size, or a smaller --search")
 def main():
     args = _parse()
-    path = locate(args.weights) or os.path.join(args.model_dir, "darknet19_frozen.pb")
+    path = args.weights or os.path.join(args.model_dir, "darknet19_frozen.pb")
     if not args.weights and not os.path.exists(path):
         raise UserError("{}: no such file; run train.py, or name a model with --weights, such as "
                         "--weights released".format(path))
-    options = evaluation_options(args, scales_of(args.search), search_bias(path))
+    model = choose_model(args.model_dir, path, threshold=args.threshold)
+    options = evaluation_options(args, scales_of(args.search))
     if args.faces:
         splits = split_of_folders(args.faces, args.non_faces)
         options = options._replace(data_dir=None)
     else:
         splits = load_sources(args.data_dir, args.sources, "test")
     evaluate_and_report(
-        open_model(path, args.precision), splits, path, lambda: read_weights(path),
+        open_model(model, args.precision), splits, model,
         args.json or os.path.join(args.model_dir, "test_metrics.json"), options)
 
 

@@ -21,13 +21,13 @@ from darknet_face.console import HelpFormatter, cli, number_type  # noqa: E402
 from darknet_face.engines.tensorflow_classifier import folded_classifier  # noqa: E402
 from darknet_face.runtime.session import PRECISIONS, new_session, tf  # noqa: E402
 from darknet_face.training.settings import Settings  # noqa: E402
-from darknet_face.weights.npz import read_npz  # noqa: E402
+from darknet_face.weights.model_file import read_model  # noqa: E402
 
 
 def inference(args):
     """A session with what to fetch and feed for a step of inference."""
     classifier = folded_classifier(
-        read_npz(RELEASED), args.image_size, precision=args.precision)
+        read_model(RELEASED).weights, args.image_size, precision=args.precision)
     shape = args.batch_size, args.image_size, args.image_size, 3
     return classifier.session, classifier.probabilities, {
         classifier.input: np.random.RandomState(0).rand(*shape)}

@@ -17,7 +17,7 @@ from darknet_face.runtime.session import is_mkl_build, new_session, tf
 from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.settings import Settings
 from darknet_face.training.workers import BatchLoader
-from darknet_face.weights.npz import read_npz
+from darknet_face.weights.model_file import read_model
 
 
 def training_tasks(args, pictures):
@@ -100,7 +100,7 @@ def matrix_product(args, size=4096):
 def main():
     args = worker.arguments()
     pictures = worker.prepared_pictures(args)
-    weights = read_npz(os.path.join(args.folder, "weights.npz"))
+    weights = read_model(os.path.join(args.folder, "weights.npz")).weights
     classifier = folded_classifier(weights, args.image_size, args.threads, args.precision)
     tasks = worker.inference_tasks(classifier, args)
     tasks.update(training_tasks(args, pictures))

@@ -87,13 +87,13 @@ def serve_variant(args, variant):
     """Be the process of a variant."""
     from darknet_face.engines import tensorflow_classifier as graphs
     from darknet_face.runtime.session import is_mkl_build, tf
-    from darknet_face.weights.npz import read_npz
+    from darknet_face.weights.model_file import read_model
 
     graphs.new_session = lambda graph, *_: tf.Session(graph=graph, config=_config(variant))
     pictures = worker.prepared_pictures(args)
     folded = variant.get("fold", True)
     classifier = (graphs.folded_classifier if folded else graphs.classifier_from_weights)(
-        read_npz(RELEASED), args.image_size)
+        read_model(RELEASED).weights, args.image_size)
     if variant.get("nchw"):
         classifier = graphs.import_classifier(to_nchw(classifier.session.graph.as_graph_def()))
     tasks = worker.inference_tasks(classifier, args)

@@ -25,7 +25,7 @@ from darknet_face.images.file_lists import LISTS, load_split, save_list  # noqa:
 from darknet_face.images.reader import read_batches  # noqa: E402
 from darknet_face.images.samples import build_sample  # noqa: E402
 from darknet_face.runtime.session import tf  # noqa: E402
-from darknet_face.weights import frozen_graph  # noqa: E402
+from darknet_face.weights import frozen_graph, model_file  # noqa: E402
 from darknet_face.weights.arrays import assign, weight_shapes  # noqa: E402
 from darknet_face.weights.npz import write_npz  # noqa: E402
 
@@ -156,8 +156,11 @@ def infer(run_script, tiny_model, engine, monkeypatch):
     import inference
     from darknet_face.classify import api
 
+    read = model_file._read
+    monkeypatch.setattr(
+        model_file, "_read", lambda path, cfg: read(path, cfg) if path != tiny_model.npz else (
+            tiny_model.weights, {"image_size": 32}, None))
     for module in (inference, api):
-        monkeypatch.setattr(module, "read_weights", lambda path: tiny_model.weights)
         monkeypatch.setattr(module, "open_engine", lambda *_, **options: engine)
     return lambda *arguments: run_script(
         inference, "--model-dir", tiny_model.folder, "--search", "off", *arguments)

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 from darknet_face.console import UserError
 from darknet_face.runtime.session import tf
 from darknet_face.weights.checkpoint_index import check_index
-from darknet_face.weights.weight_files import read_checkpoint
+from darknet_face.weights.checkpoints import read_checkpoint
 
 DATA = ".data-00000-of-00001"
 

@@ -10,7 +10,7 @@ from darknet_face.images.reader import read_batches
 from darknet_face.runtime.session import tf
 from darknet_face.weights import frozen_graph
 from darknet_face.weights.graph_files import read_graph_def
-from darknet_face.weights.weight_files import read_frozen
+from darknet_face.weights.model_file import read_model
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def test_failures_of_tensorflow_are_one_line():
 
 class TestFolding:
     def test_the_folded_graph_answers_as_the_unfolded(self, tiny_model, pictures):
-        plain = frozen_graph.load(tiny_model.pb, fold=False)
+        plain = frozen_graph.load(read_model(tiny_model.pb), fold=False)
         expected = plain(pictures)
-        for folded in (frozen_graph.load(tiny_model.pb),
+        for folded in (frozen_graph.load(read_model(tiny_model.pb)),
                        graphs.folded_classifier(tiny_model.weights, 32)):
             np.testing.assert_allclose(folded(pictures), expected, atol=1e-4, rtol=0)
             logits = [each.session.run("logits:0", {"input:0": pictures / np.float32(255)})
@@ -43,7 +43,7 @@ class TestFolding:
 
     def test_no_batch_norm_is_left(self, tiny_model):
         operations = [node.op for node in
-                      frozen_graph.load(tiny_model.pb).session.graph.as_graph_def().node]
+                      frozen_graph.load(read_model(tiny_model.pb)).session.graph.as_graph_def().node]
         assert operations.count("Conv2D") == operations.count("BiasAdd") == 19
         assert not any("BatchNorm" in operation for operation in operations)
 
@@ -52,7 +52,7 @@ class TestFolding:
         before = graph_def.SerializeToString(deterministic=True)
         graphs.fold_batch_norm(graph_def)
         assert graph_def.SerializeToString(deterministic=True) == before
-        read = read_frozen(tiny_model.pb)
+        read = read_model(tiny_model.pb).weights
         for name, array in tiny_model.weights.items():
             np.testing.assert_array_equal(read[name], array)
 

@@ -15,8 +15,7 @@ from darknet_face.images import decode
 from darknet_face.images.file_lists import load_split
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime.session import tf
-from darknet_face.weights.npz import read_npz
-from darknet_face.weights.released import RELEASED
+from darknet_face.weights.model_file import RELEASED, read_model
 
 SIZE = 64
 
@@ -101,7 +100,7 @@ def test_the_released_model_s_answers_to_photographs():
         found = np.concatenate([session.run(batch, {contents: [content]})
                                 for content in read_all(paths)])
     assert_within_one_level(found, expected)
-    classifier = classifier_from_weights(read_npz(RELEASED), 224)
+    classifier = classifier_from_weights(read_model(RELEASED).weights, 224)
     with classifier.session:
         np.testing.assert_allclose(classifier(found), classifier(expected), rtol=0,
                                    atol=BOUNDS["encoded"])

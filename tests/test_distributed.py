@@ -22,8 +22,7 @@ from conftest import ROOT
 from darknet_face.images.file_lists import LISTS, load_list, load_split, save_list
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import tf
-from darknet_face.weights.checkpoints import find_checkpoint
-from darknet_face.weights.weight_files import read_checkpoint
+from darknet_face.weights.checkpoints import find_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.distributed
 

@@ -33,10 +33,8 @@ from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.settings import Settings
 from darknet_face.weights import darknet_cfg, darknet_weights, frozen_graph
 from darknet_face.weights.arrays import assign
-from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.model_file import choose_model, read_model
 from darknet_face.weights.npz import write_npz
-from darknet_face.weights.released import choose_model
-from darknet_face.weights.weight_files import read_weights
 
 PICTURES = ("--images", "8")
 Model = collections.namedtuple("Model", "checkpoint weights folder pb")
@@ -73,7 +71,7 @@ def model(sample_dir, pictures, tmp_path_factory):
             for step in range(3):
                 images, labels, _ = batches.batch(step)
                 session.run(net.train_op, {net.images: images, net.labels: labels})
-            weights = read_weights(net.saver.save(session, prefix, 3))
+            weights = read_model(net.saver.save(session, prefix, 3)).weights
             with graphs.classifier_from_weights(weights, 32).session as fresh:
                 logits = fresh.run("logits:0", {"input:0": pictures / np.float32(255)})
             margins = np.sort(logits[:, 0] - logits[:, 1])
@@ -176,7 +174,7 @@ def test_saved_model_in_another_process(exported, model, sample_dir):
     assert outcome.returncode == 0, outcome.stderr
     classes, probabilities = json.loads(outcome.stdout.splitlines()[-1])
     _, images, _ = next(read_batches(paths, len(paths), 32))
-    expected = frozen_graph.load(model.pb)(images)
+    expected = frozen_graph.load(read_model(model.pb))(images)
     np.testing.assert_allclose(probabilities, expected, atol=1e-3, rtol=0)
     assert classes == [("FACE", "NON_FACE")[row.argmax()] for row in expected]
 
@@ -186,17 +184,17 @@ def test_darknet_files_in_opencv(exported, model, pictures):
     net = cv2.dnn.readNetFromDarknet(*[os.path.join(exported, "darknet19_face" + extension)
                                        for extension in (".cfg", ".weights")])
     net.setInput(cv2.dnn.blobFromImage(pictures[0][..., ::-1], 1 / 255.0, swapRB=True))
-    expected = frozen_graph.load(model.pb)(pictures[:1])
+    expected = frozen_graph.load(read_model(model.pb))(pictures[:1])
     np.testing.assert_allclose(net.forward().ravel(), expected[0], atol=1e-4)
 
 
 def test_trained_to_npz_to_darknet_to_npz(model, tmp_path):
     """Every bit of every array comes back, but for the rounding of the raised variances."""
     first, second = str(tmp_path / "first.npz"), str(tmp_path / "second.npz")
-    write_npz(first, read_weights(model.checkpoint))
+    write_npz(first, read_model(model.checkpoint).weights)
     darknet_weights.write_network(str(tmp_path / "face.cfg"), str(tmp_path / "face.weights"),
-                                  read_weights(first), 32)
-    write_npz(second, read_weights(str(tmp_path / "face.weights")))
+                                  read_model(first).weights, 32)
+    write_npz(second, read_model(str(tmp_path / "face.weights")).weights)
     with np.load(first) as before, np.load(second) as after:
         assert before.files == after.files and len(before.files) == 92
         for name in before.files:
@@ -208,7 +206,7 @@ def test_trained_to_npz_to_darknet_to_npz(model, tmp_path):
 
 def test_checkpoint_to_frozen_to_onnx(model, exported, pictures):
     """The same top class on every picture of the sample: export.py took the frozen graph."""
-    checkpoint = graphs.classifier_from_weights(read_weights(model.checkpoint), 32)(pictures)
+    checkpoint = graphs.classifier_from_weights(read_model(model.checkpoint).weights, 32)(pictures)
     assert 80 <= checkpoint.argmax(1).sum() <= 120
     session = onnxruntime.InferenceSession(os.path.join(exported, "darknet19_face.onnx"),
                                            providers=["CPUExecutionProvider"])
@@ -262,7 +260,7 @@ def test_opencv_needs_the_raised_variances(reference, tmp_path):
 
 
 def test_exported_darknet_files_give_back_the_weights(exported, model):
-    read = read_weights(os.path.join(exported, "darknet19_face.weights"))
+    read = read_model(os.path.join(exported, "darknet19_face.weights")).weights
     for name, array in model.weights.items():
         np.testing.assert_allclose(read[name], array, 1e-6, 1e-11, err_msg=name)
 
@@ -279,7 +277,8 @@ def test_a_saved_model_becomes_the_next_version(reference, tmp_path):
     assert (folder / "3" / "saved_model.pb").read_bytes() == b"older"
     assert sorted(os.listdir(str(folder / "4"))) == ["assets.extra", "saved_model.pb", "variables"]
     assert (folder / "4" / "saved_model.pb").stat().st_size > 10000
-    assert read_metadata(str(folder)) == {"image_size": 32, "class_names": ["FACE", "NON_FACE"]}
+    assert read_model(str(folder)).metadata == {
+        "image_size": 32, "class_names": ["FACE", "NON_FACE"]}
 
 
 def test_compare_finds_files_of_other_weights(exported, model, reference, tmp_path, monkeypatch,
@@ -314,8 +313,9 @@ def test_the_size_that_the_source_tells(model, exported, tmp_path):
     os.link(model.pb, lone)
     for source in (lone, os.path.join(exported, "darknet19_face.weights"),
                    os.path.join(exported, "darknet19_face_savedmodel")):
-        assert choose_model(str(tmp_path), source) == (source, 32)
-        assert choose_model(str(tmp_path), source, 64)[1] == 64
+        model = choose_model(str(tmp_path), source)
+        assert (model.path, model.image_size) == (source, 32)
+        assert choose_model(str(tmp_path), source, 64).image_size == 64
 
 
 def test_a_full_disk_is_one_line(reference, tmp_path, monkeypatch):

@@ -11,9 +11,7 @@ from conftest import ROOT
 
 import extract_weights
 from darknet_face.weights import darknet_cfg, darknet_weights
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.npz import read_npz
-from darknet_face.weights.released import choose_model
+from darknet_face.weights.model_file import choose_model, read_model
 
 FILES = ("darknet19_weights.npz", "conv_weights.pickle", "bn_weights.pickle")
 
@@ -40,7 +38,7 @@ def test_the_same_files_from_every_form(tiny_model, darknet, extract, tmp_path, 
     sources = {"npz": tiny_model.npz, "pb": tiny_model.pb, "darknet": darknet}
     outcome = extract("--from", sources[form])
     assert outcome.code == 0 and "92 arrays, 19,833,826 numbers" in outcome.out
-    read = read_npz(str(tmp_path / "darknet19_weights.npz"))
+    read = read_model(str(tmp_path / "darknet19_weights.npz")).weights
     for name, array in tiny_model.weights.items():
         np.testing.assert_array_equal(read[name], array, err_msg=name)
     with open(str(tmp_path / "bn_weights.pickle"), "rb") as stream:
@@ -68,15 +66,16 @@ def test_the_input_size_travels_along(tiny_model, extract, tmp_path, form):
     if form == "npz":
         os.rename(path, str(tmp_path / "other.npz"))
         assert extract("--from", tmp_path / "other.npz").code == 0
-    assert read_metadata(path) == {"image_size": 32}
-    assert choose_model(str(tmp_path / "none"), path) == (path, 32)
+    assert read_model(path).metadata == {"image_size": 32}
+    model = choose_model(str(tmp_path / "none"), path)
+    assert (model.path, model.image_size) == (path, 32)
 
 
 def test_float16_halves_the_file(tiny_model, extract, tmp_path):
     assert extract("--from", tiny_model.npz, "--float16").code == 0
     path = str(tmp_path / "darknet19_weights.npz")
     assert os.path.getsize(path) < 0.51 * os.path.getsize(tiny_model.npz)
-    for name, array in read_npz(path).items():
+    for name, array in read_model(path).weights.items():
         assert array.dtype == np.float32
         # Half precision has 11 significant bits, and 2^-24 below its normal range.
         np.testing.assert_allclose(array, tiny_model.weights[name], 2**-11, 2**-25, err_msg=name)

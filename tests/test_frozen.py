@@ -15,7 +15,7 @@ from darknet_face.runtime.safe_files import sha256
 from darknet_face.runtime.session import tf
 from darknet_face.weights import frozen_graph
 from darknet_face.weights.graph_files import read_graph_def
-from darknet_face.weights.npz import read_npz
+from darknet_face.weights.model_file import read_model
 
 # tf.nn.softmax(logits) in float32 against numpy's in float64 leaves rounding of this size.
 ROUNDING = 1e-6
@@ -34,21 +34,21 @@ def pictures(sample_dir):
 def test_frozen_equals_fresh_graph(tiny_model, pictures, fold):
     """The file as it is, and both as test.py and inference.py run them."""
     build = graphs.folded_classifier if fold else graphs.classifier_from_weights
-    from_pb = frozen_graph.load(tiny_model.pb, fold=fold)(pictures)
-    fresh = build(read_npz(tiny_model.npz), 32)(pictures)
+    from_pb = frozen_graph.load(read_model(tiny_model.pb), fold=fold)(pictures)
+    fresh = build(read_model(tiny_model.npz).weights, 32)(pictures)
     assert from_pb.std(axis=0).min() > 0.05, "the pictures must not all get the same answer"
     np.testing.assert_allclose(from_pb, fresh, atol=1e-5, rtol=0)
 
 
 def test_a_batch_of_one_equals_a_batch_of_sixteen(tiny_model, pictures):
-    classifier = frozen_graph.load(tiny_model.pb)
+    classifier = frozen_graph.load(read_model(tiny_model.pb))
     together = classifier(pictures[:16])
     alone = np.concatenate([classifier(pictures[i:i + 1]) for i in range(16)])
     np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
 
 
 def test_one_softmax_over_the_logits(tiny_model, pictures):
-    classifier = frozen_graph.load(tiny_model.pb)
+    classifier = frozen_graph.load(read_model(tiny_model.pb))
     graph = classifier.session.graph
     logits, probabilities = classifier.session.run(
         [graph.get_tensor_by_name("logits:0"), graph.get_tensor_by_name("probabilities:0")],
@@ -117,7 +117,7 @@ def test_damaged_files_are_refused(tiny_model, tmp_path, damage):
     with open(tiny_model.pb, "rb") as stream, open(path, "wb") as target:
         target.write(damage(stream.read()))
     with pytest.raises(UserError, match="bad.pb"):
-        frozen_graph.load(path)
+        frozen_graph.load(read_model(path))
 
 
 def test_a_file_other_than_the_described_one_is_refused(tiny_model, tmp_path):
@@ -127,7 +127,7 @@ def test_a_file_other_than_the_described_one_is_refused(tiny_model, tmp_path):
     with open(path, "ab") as stream:
         stream.write(b"\x78\x00")  # a field that graphs don't have: read, and passed over
     with pytest.raises(UserError, match="SHA-256"):
-        frozen_graph.load(path)
+        frozen_graph.load(read_model(path))
 
 
 def test_a_foreign_graph_is_refused(tmp_path):
@@ -137,8 +137,8 @@ def test_a_foreign_graph_is_refused(tmp_path):
     path = str(tmp_path / "foreign.pb")
     with open(path, "wb") as stream:
         stream.write(graph.as_graph_def().SerializeToString())
-    with pytest.raises(UserError, match="not a frozen graph of this project"):
-        frozen_graph.load(path)
+    with pytest.raises(UserError, match="foreign.pb: none of Darknet-19's layers is in it"):
+        frozen_graph.load(read_model(path))
 
 
 def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
@@ -150,4 +150,4 @@ def test_a_graph_that_writes_files_is_refused(tiny_model, tmp_path):
     with open(path, "wb") as stream:
         stream.write(graph_def.SerializeToString())
     with pytest.raises(UserError, match=r"not a frozen graph of this project \(it has WriteFile"):
-        frozen_graph.load(path)
+        frozen_graph.load(read_model(path))

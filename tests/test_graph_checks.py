@@ -6,7 +6,8 @@ import pytest
 from darknet_face.console import UserError
 from darknet_face.runtime.session import tf
 from darknet_face.weights import graph_checks
-from darknet_face.weights.graph_files import read_graph_def
+from darknet_face.weights.graph_files import read_constants, read_graph_def
+from darknet_face.weights.model_file import ModelFile
 
 
 @pytest.fixture
@@ -19,16 +20,20 @@ def node(graph_def, name):
     return found
 
 
+def check(graph_def):
+    graph_checks.check_graph(ModelFile("x.pb", read_constants(graph_def, "x.pb"), {}, graph_def))
+
+
 def refuse(graph_def, cause):
     with pytest.raises(UserError, match="x.pb: not a frozen graph of this project .*" + cause
                        ) as caught:
-        graph_checks.check_graph(graph_def, "x.pb")
+        check(graph_def)
     assert "\n" not in str(caught.value)
 
 
 def test_the_project_s_own_graph_passes(graph_def):
     before = graph_def.SerializeToString(deterministic=True)
-    graph_checks.check_graph(graph_def, "x.pb")
+    check(graph_def)
     assert graph_def.SerializeToString(deterministic=True) == before
 
 
@@ -83,7 +88,7 @@ def test_other_numbers_of_classes(graph_def, classes):
         node(graph_def, "conv_18/" + name).attr["value"].tensor.CopyFrom(
             tf.make_tensor_proto(np.zeros(shape, np.float32)))
     with pytest.raises(UserError, match="conv_18/kernel: expected"):
-        graph_checks.check_graph(graph_def, "x.pb")
+        check(graph_def)
 
 
 @pytest.mark.parametrize("value, cause", [
@@ -94,7 +99,7 @@ def test_weights_that_are_no_use(graph_def, value, cause):
     beta[5] = value
     node(graph_def, "conv_3/beta").attr["value"].tensor.CopyFrom(tf.make_tensor_proto(beta))
     with pytest.raises(UserError, match="x.pb: .*" + cause):
-        graph_checks.check_graph(graph_def, "x.pb")
+        check(graph_def)
 
 
 def convolution(graph_def, index):
@@ -161,4 +166,4 @@ def test_identities_make_no_difference(graph_def):
     identity = graph_def.node.add(op="Identity", name="more", input=[reader.input[1]])
     identity.attr["T"].type = 1
     reader.input[1] = "more"
-    graph_checks.check_graph(graph_def, "x.pb")
+    check(graph_def)

@@ -18,8 +18,9 @@ import test as test_script
 from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.engines import tensorflow_classifier as graphs
 from darknet_face.images.decode import read_image
-from darknet_face.weights import released
-from darknet_face.weights.npz import read_npz, write_npz
+from darknet_face.weights import model_file
+from darknet_face.weights.model_file import read_model
+from darknet_face.weights.npz import write_npz
 
 
 def face_probability(classifier, path):
@@ -144,7 +145,7 @@ def test_the_released_model_stands_in(run_script, tiny_model, pictures, tmp_path
     path = tmp_path / "released" / "darknet19_face.npz"
     write_npz(str(path), tiny_model.weights, np.float16)
     (path.parent / "darknet19_face.json").write_text('{"image_size": 64}')
-    monkeypatch.setattr(released, "RELEASED", str(path))
+    monkeypatch.setattr(model_file, "RELEASED", str(path))
     empty = tmp_path / "models"
     empty.mkdir()
     outcome = run_script(inference, pictures, "--model-dir", empty, "--json", "-",
@@ -152,7 +153,7 @@ def test_the_released_model_stands_in(run_script, tiny_model, pictures, tmp_path
     assert outcome.code == 0
     first = outcome.err.splitlines()[0]
     assert "darknet19_face.npz (the released one), input 64 x 64" in first
-    truth = graphs.classifier_from_weights(read_npz(str(path)), 64)
+    truth = graphs.classifier_from_weights(read_model(str(path)).weights, 64)
     row = json.loads(outcome.out.splitlines()[0])
     image = cv2.resize(read_image(row["file"]), (64, 64))
     assert row["face_probability"] == pytest.approx(float(truth(image[np.newaxis])[0, 0]), abs=1e-5)

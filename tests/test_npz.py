@@ -9,14 +9,13 @@ import pytest
 from test_weights import altered
 
 from darknet_face.console import UserError
-from darknet_face.weights import npz, weight_files
-from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights import npz
 
 
 def test_half_precision(tiny_model, tmp_path):
     path = str(tmp_path / "half.npz")
     npz.write_npz(path, tiny_model.weights, np.float16)
-    read = npz.read_npz(path)
+    read, _ = npz.read_npz(path)
     assert read["conv_9/kernel"].dtype == np.float32
     np.testing.assert_allclose(read["conv_9/kernel"], tiny_model.weights["conv_9/kernel"],
                                atol=2e-4)
@@ -55,20 +54,20 @@ def test_hostile_npz(tiny_model, tmp_path, content, cause):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("conv_18/bias.npy", content)
     with pytest.raises(UserError, match=cause):
-        weight_files.read_weights(path)
+        npz.read_npz(path)
 
 
 def test_metadata_travel_inside(tiny_model, tmp_path):
     path = str(tmp_path / "w.npz")
-    weights = {name: tiny_model.weights[name] for name in ("conv_0/mean", "conv_18/bias")}
+    weights = tiny_model.weights
     npz.write_npz(path, weights, metadata={"image_size": 64, "class_names": ["ü", "b"]})
     with np.load(path, allow_pickle=False) as archive:
-        assert archive.files == ["conv_0/mean", "conv_18/bias", "metadata"]
+        assert archive.files == list(weights) + ["metadata"]
         assert json.loads(archive["metadata"].tobytes().decode()) == {
             "image_size": 64, "class_names": ["ü", "b"]}
-    assert npz.read_npz_metadata(path)["image_size"] == 64
+    assert npz.read_npz(path)[1]["image_size"] == 64
     npz.write_npz(path, weights)
-    assert npz.read_npz_metadata(path) == {}
+    assert npz.read_npz(path)[1] == {}
 
 
 @pytest.mark.parametrize("array, cause", [
@@ -83,7 +82,7 @@ def test_metadata_that_are_none(tmp_path, array, cause):
     path = str(tmp_path / "w.npz")
     np.savez(path, metadata=array)
     with pytest.raises(UserError, match="w.npz: .*" + cause):
-        npz.read_npz_metadata(path)
+        npz.read_npz(path)
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "."])
@@ -91,6 +90,5 @@ def test_only_a_regular_file_is_opened(tmp_path, target):
     """A device may never end, and a pipe may wait for ever."""
     path = tmp_path / "weights.npz"
     path.symlink_to(target)
-    for read in (npz.read_npz_metadata, npz.read_npz, read_metadata, weight_files.read_weights):
-        with pytest.raises(UserError, match="weights.npz: not a regular file"):
-            read(str(path))
+    with pytest.raises(UserError, match="weights.npz: not a regular file"):
+        npz.read_npz(str(path))

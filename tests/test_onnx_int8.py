@@ -15,6 +15,8 @@ from darknet_face.exporters import onnx_int8
 from darknet_face.exporters.compare import BOUNDS, Reference
 from darknet_face.images.file_lists import load_split
 from darknet_face.images.reader import read_batches
+from darknet_face.weights import model_file
+from darknet_face.weights.model_file import read_model
 from darknet_face.weights.npz import write_npz
 
 
@@ -51,8 +53,8 @@ def test_a_model_of_other_answers_is_not_written(tiny_model, sample_dir, picture
                                                  monkeypatch):
     monkeypatch.setitem(BOUNDS, "onnx", 1e-3)
     monkeypatch.chdir(str(tmp_path))
-    reference = Reference(tiny_model.npz, tiny_model.weights, 32,
-                          load_split(sample_dir, "test").paths[:8])
+    reference = Reference(
+        read_model(tiny_model.npz, 32), load_split(sample_dir, "test").paths[:8])
     darknet_face.exporters.onnx.export_onnx(reference, str(tmp_path))
     reference.expected = reference.expected[:, ::-1]
     with pytest.raises(UserError, match="not written: .* change their class") as caught:
@@ -64,7 +66,9 @@ def test_a_model_of_other_answers_is_not_written(tiny_model, sample_dir, picture
 def test_the_metadata_tell_threshold_and_licence(tmp_path, monkeypatch, tiny_model):
     path = str(tmp_path / "own.npz")
     write_npz(path, tiny_model.weights, metadata={"threshold": 0.25, "image_size": 32, "step": 7})
-    source = collections.namedtuple("Source", "source")(path)
-    assert darknet_face.exporters.onnx.properties_of(source) == {"threshold": "0.25", "step": "7"}
-    monkeypatch.setattr(darknet_face.exporters.onnx, "RELEASED", path)
-    assert "non-commercial" in darknet_face.exporters.onnx.properties_of(source)["license"]
+    model = read_model(path)
+    reference = collections.namedtuple("Reference", "model metadata")(model, model.metadata)
+    properties = darknet_face.exporters.onnx.properties_of
+    assert properties(reference) == {"threshold": "0.25", "step": "7"}
+    monkeypatch.setattr(model_file, "RELEASED", path)
+    assert "non-commercial" in properties(reference)["license"]

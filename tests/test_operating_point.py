@@ -16,7 +16,7 @@ from darknet_face.evaluation.operating_point import (
 )
 from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import Split, load_split
-from darknet_face.weights.metadata import read_metadata
+from darknet_face.weights.model_file import read_model
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.1, 0.5])
@@ -93,7 +93,7 @@ def test_extracting_stores_the_threshold_and_others_use_it(
         extract_weights, *options + ("--weights", slim_model.pb, "--at-fpr", "0.5"))
     assert outcome.code == 0, outcome.err
     path = str(tmp_path / "darknet19_weights.npz")
-    stored = read_metadata(path)
+    stored = read_model(path).metadata
     assert set(stored) == {"image_size", "class_names", "step", "threshold", "search_bias"}
     picture = load_split(sample_dir, "test").faces[0]
     outcome = run_script(inference, *options + (picture, "--search", "off"))
@@ -104,4 +104,4 @@ def test_extracting_stores_the_threshold_and_others_use_it(
     again = tmp_path / "again"
     outcome = run_script(extract_weights, "--weights", path, "--model-dir", again, "--data-dir",
                          again)
-    assert outcome.code == 0 and read_metadata(str(again / "darknet19_weights.npz")) == stored
+    assert outcome.code == 0 and read_model(str(again / "darknet19_weights.npz")).metadata == stored

@@ -19,7 +19,7 @@ from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.images.file_lists import load_split
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime.session import is_tf2, new_session, tf
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import read_model
 
 OTHER = os.environ.get("OTHER_PYTHON") or os.path.join(
     ROOT, ".venv-tf1" if is_tf2() else ".venv-tf2", "bin", "python")
@@ -55,7 +55,7 @@ def written(tmp_path_factory, few, slim_model):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_weights_loads_in_the_other_runtime(written, form):
     expected = np.load(os.path.join(written, "darknet19_weights.npz"))
-    found = read_weights(os.path.join(written, form))
+    found = read_model(os.path.join(written, form)).weights
     assert set(expected.files) == set(found) | {"metadata"}
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -88,7 +88,7 @@ def test_the_frozen_graph_gives_the_same_metrics(written, few, run_script, tmp_p
 
 def test_the_saved_model_gives_the_same_answers(written, few):
     _, pictures, _ = next(read_batches(load_split(few, "test").paths, 8, 32))
-    weights = read_weights(os.path.join(written, "darknet19_weights.npz"))
+    weights = read_model(os.path.join(written, "darknet19_weights.npz")).weights
     with tf.Graph().as_default(), new_session() as session:
         model = tf.saved_model.load(session, ["serve"], os.path.join(
             written, "exports", "darknet19_face_savedmodel", "1"))

@@ -261,7 +261,7 @@ def test_nothing_to_draw(bright, run_script, tmp_path):
 
 
 def test_a_missing_released_model_is_one_line(run_script, folders, monkeypatch, tmp_path):
-    monkeypatch.setattr("darknet_face.weights.released.RELEASED", str(tmp_path / "gone.npz"))
+    monkeypatch.setattr("darknet_face.weights.model_file.RELEASED", str(tmp_path / "gone.npz"))
     outcome = run_script(preprocess_folders, "--faces", folders[0], "--non-faces", folders[1],
                          "--data-dir", tmp_path / "data")
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1

@@ -22,6 +22,7 @@ from darknet_face.images.file_lists import load_split
 from darknet_face.runtime.safe_files import read_json
 from darknet_face.training.history import HISTORY
 from darknet_face.weights import frozen_graph
+from darknet_face.weights.model_file import read_model
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -85,7 +86,7 @@ def made(tmp_path_factory, sample_dir, tiny_model):
 def truth(sample_dir, tiny_model):
     """Labels and probabilities of the test pictures, straight from the frozen graph."""
     split = load_split(sample_dir, "test")
-    return split, metrics.score_split(frozen_graph.load(tiny_model.pb), split)
+    return split, metrics.score_split(frozen_graph.load(read_model(tiny_model.pb)), split)
 
 
 def test_json_agrees_with_scikit_learn(made, truth):

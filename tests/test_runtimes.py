@@ -12,7 +12,7 @@ from darknet_face.images.file_lists import load_split
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime.session import tf
 from darknet_face.training.loader import TrainingBatches
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import read_model
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
 REFERENCE = os.path.join(ROOT, "tests", "released_answers.json")
@@ -31,7 +31,7 @@ def test_the_released_weights_give_the_same_probabilities(sample_dir):
     with open(REFERENCE) as stream:
         reference = json.load(stream)
     paths = load_split(sample_dir, "test").paths
-    classifier = classifier_from_weights(read_weights(RELEASED), reference["image_size"])
+    classifier = classifier_from_weights(read_model(RELEASED).weights, reference["image_size"])
     found = np.concatenate([classifier(images)[:, 0]
                             for _, images, _ in read_batches(paths, 20, reference["image_size"])])
     classifier.session.close()

@@ -21,7 +21,7 @@ from darknet_face.runtime.session import (
     new_session,
     tf,
 )
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import read_model
 
 needs_bfloat16 = pytest.mark.skipif(
     not (is_tf2() and session._computes_bfloat16()),
@@ -107,7 +107,7 @@ def test_the_processor_s_flags(tmp_path, flags, expected):
 @needs_bfloat16
 def test_bfloat16_answers_are_close(sample_dir):
     """The released model's: they move, but no picture changes its class."""
-    weights = read_weights(os.path.join(ROOT, "saved_models", "darknet19_face.npz"))
+    weights = read_model(os.path.join(ROOT, "saved_models", "darknet19_face.npz")).weights
     _, images, _ = next(read_batches(load_split(sample_dir, "test").paths[::4], 10, 96))
     exact, close = (classifier_from_weights(weights, 96, 1, precision)(images)
                     for precision in ("float32", "bfloat16"))

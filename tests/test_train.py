@@ -25,10 +25,9 @@ from darknet_face.training import resume
 from darknet_face.training.history import HISTORY
 from darknet_face.training.lock import locked
 from darknet_face.training.settings import Settings
-from darknet_face.weights.checkpoints import find_checkpoint
+from darknet_face.weights.checkpoints import find_checkpoint, read_checkpoint
 from darknet_face.weights.literal_names import literal
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.weight_files import read_checkpoint, read_frozen
+from darknet_face.weights.model_file import read_model
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3")
@@ -169,7 +168,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tm
         record = json.load(stream)
     assert record["pictures"] == {"train": [16, 16], "val": [8, 8]}
     assert record["log_dir"] == os.path.join("..", "logs")
-    best = read_frozen(os.path.join(whole, "model", "darknet19_frozen.pb"))
+    best = read_model(os.path.join(whole, "model", "darknet19_frozen.pb")).weights
     scores = score_split(classifier_from_weights(best, 32), load_split(few, "val"))
     point = best_threshold(scores.labels, scores.face_probabilities, 0.5)
     assert record.get("threshold") == pytest.approx(point["threshold"], abs=1e-4)
@@ -186,19 +185,19 @@ def test_nothing_worse_than_the_start_is_frozen(run_script, few, trained, tmp_pa
         assert "stopping after epoch 1: 1 epochs without a better augmented loss" in outcome.out
         assert outcome.err.count("the frozen graph has the initial weights") == 1
     assert [row["epoch"] for row in history(str(tmp_path / "ruined"))] == ["0", "1"]
-    frozen = read_frozen(str(tmp_path / "ruined" / "model" / "darknet19_frozen.pb"))
+    frozen = read_model(str(tmp_path / "ruined" / "model" / "darknet19_frozen.pb")).weights
     for name, array in read_checkpoint(find_checkpoint(start)).items():
         np.testing.assert_array_equal(frozen[name], array, err_msg=name)
 
 
 def test_a_stored_threshold_stays_when_the_same_epoch_is_frozen_again(run_script, few, trained):
     path = os.path.join(trained, "model", "darknet19_frozen.pb")
-    assert "threshold" not in read_metadata(path)
+    assert "threshold" not in read_model(path).metadata
     assert run_here(run_script, few, trained, "--epochs", "2", "--at-fpr", "0.5").code == 0
-    stored = read_metadata(path)
+    stored = read_model(path).metadata
     assert 0 <= stored["threshold"] <= 1 and "search_bias" in stored
     assert run_here(run_script, few, trained, "--epochs", "2").code == 0
-    assert read_metadata(path) == stored
+    assert read_model(path).metadata == stored
 
 
 @pytest.fixture

@@ -32,13 +32,11 @@ from darknet_face.classify.sliding_window import (
     SEARCH_CHOICES,
     SlidingWindow,
     scales_of,
-    search_bias,
 )
 from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
-from darknet_face.weights.released import RELEASED, choose_model, threshold_of
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 
 SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
 BOX = ("x", "y", "width", "height")
@@ -52,7 +50,7 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
     Parameters
     ----------
     weights : str or os.PathLike, optional
-        Any file that :func:`darknet_face.weights.weight_files.read_weights` reads: ``.npz``,
+        Any file that :func:`darknet_face.weights.model_file.read_model` reads: ``.npz``,
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
     search : {4, 2, 1, "off"}
@@ -105,9 +103,11 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
         raise ValueError("batch_size={!r}: must be 1 to {}".format(batch_size, LARGEST_BATCH))
     if fine_places:
         warnings.warn("fine_places is called tight_boxes now", DeprecationWarning, stacklevel=2)
-    path, image_size = choose_model(model_dir or os.path.dirname(RELEASED),
-                                    None if weights is None else os.fspath(weights), image_size)
-    return FaceModel(path, image_size, scales_of(str(search)), threshold, precision, batch_size,
+    if threshold is not None:
+        _checked(threshold)
+    model = choose_model(model_dir or os.path.dirname(RELEASED),
+                         None if weights is None else os.fspath(weights), image_size, threshold)
+    return FaceModel(model, scales_of(str(search)), precision, batch_size,
                      tight_boxes or fine_places, engine)
 
 
@@ -124,15 +124,18 @@ class FaceModel:
         Height and width of the network's input.
     threshold : float
         From which probability on a picture is a face.
+    description : str
+        One line about the file, the input size and the threshold.
     """
 
-    def __init__(self, path, image_size, scales, threshold=None, precision="float32",
-                 batch_size=16, tight_boxes=False, engine=None):
-        self.path, self.image_size = path, image_size
-        self.threshold = _checked(threshold_of(path, threshold))
+    def __init__(self, model: ModelFile, scales, precision="float32", batch_size=16,
+                 tight_boxes=False, engine=None):
+        self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
+        self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
-        self._engine = open_engine(read_weights(path), image_size, engine, precision=precision)
-        self._search = SlidingWindow(self._engine, scales or SCALES, search_bias(path))
+        self._engine = open_engine(
+            model.weights, model.image_size, engine, precision=precision)
+        self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
         self._is_single_pass = not scales
 
     def __call__(self, pictures, threshold=None):

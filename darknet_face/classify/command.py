@@ -50,7 +50,6 @@ from darknet_face.images.find_images import Skipped
 from darknet_face.images.samples import sample_images
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
-from darknet_face.weights.released import describe_model
 
 MEMORY_REMEDY = "use a smaller --search, --batch-size or --image-size"
 
@@ -147,17 +146,17 @@ def run(args: argparse.Namespace) -> None:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     model = load(args.weights, args.search or DEFAULT_SEARCH, args.threshold, args.precision,
                  args.image_size, args.batch_size, args.model_dir, engine=args.engine)
-    print_model(model.path, model.image_size, args.threshold)
+    print_model(model.description)
     names = args.images + (sample_images() if args.photographs else [])
     options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
     classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
                        model.mapper)
 
 
-def print_model(path: str, image_size: int, threshold: float | None) -> None:
+def print_model(description: str) -> None:
     """Say on stderr which model is in use."""
     if distributed.rank() == 0:
-        print(describe_model(path, image_size, threshold), file=sys.stderr)
+        print(description, file=sys.stderr)
 
 
 def classify_and_write(predict: typing.Callable[[typing.Iterable[InputImage]], Batches],

@@ -9,8 +9,8 @@ from darknet_face.classify.sliding_window import SEARCH_CHOICES
 from darknet_face.console import number_type
 from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.options import add_weights_argument
 from darknet_face.runtime.session import PRECISIONS
-from darknet_face.weights.released import add_weights_argument
 
 
 def image_size(text: str) -> int:
@@ -24,7 +24,7 @@ def image_size(text: str) -> int:
 def add_model_arguments(parser: argparse._ActionsContainer, batch_size: int = 16) -> None:
     """Add the options of a program that answers with the newest model or any other."""
     parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
-    add_weights_argument(parser, "your newest in the model directory, otherwise the released one")
+    add_weights_argument(parser)
     parser.add_argument("--image-size", type=image_size, metavar="PIXELS",
                         help="height and width of the network's input, a multiple of 32 "
                              "(default: as in training)")

@@ -22,10 +22,9 @@ from darknet_face.console import UserError, number_type
 from darknet_face.engines.engine import Engine, add_engine_argument, open_engine
 from darknet_face.images.decode import resize
 from darknet_face.images.reader import LARGEST_SIZE
+from darknet_face.options import add_weights_argument
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.released import add_weights_argument, choose_model
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import choose_model
 
 # The image's shorter side, in multiples of the network's input, in the order of the runs. Below 1
 # the image is padded by repeating its edges until it fills a window: faces that the image's edges
@@ -77,7 +76,7 @@ class SlidingWindow:
         Subtracted from every window's log-odds. The best of many windows scores higher than a
         single pass. The bias is chosen on validation images, so that 0.5 again separates faces
         from non-faces. The released weights carry theirs: see
-        :func:`darknet_face.weights.metadata.read_metadata`.
+        :mod:`darknet_face.weights.metadata`.
     """
 
     def __init__(self, engine: Engine, scales: typing.Sequence[float] = SCALES, bias: float = 0.0
@@ -249,16 +248,12 @@ def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
     ------
     UserError
         For an input size that is no multiple of 32, and as
-        :func:`darknet_face.weights.weight_files.read_weights`.
+        :func:`darknet_face.weights.model_file.read_model`.
     """
     if options.image_size and options.image_size % darknet19.STRIDE:
         raise UserError("--image-size {}: not a multiple of {}".format(
             options.image_size, darknet19.STRIDE))
-    path, size = choose_model("saved_models", options.weights, options.image_size)
-    engine = open_engine(read_weights(path), size, options.engine, precision=options.precision)
-    return SlidingWindow(engine, options.scales, search_bias(path))
-
-
-def search_bias(path: str) -> float:
-    """The bias that a weights file carries: see :class:`SlidingWindow`."""
-    return read_metadata(path).get("search_bias", 0.0)
+    model = choose_model("saved_models", options.weights, options.image_size)
+    engine = open_engine(
+        model.weights, model.image_size, options.engine, precision=options.precision)
+    return SlidingWindow(engine, options.scales, model.search_bias)

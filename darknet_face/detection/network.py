@@ -20,7 +20,7 @@ from darknet_face.detection.boxes import NUMBERS
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights import handoff
 from darknet_face.weights.arrays import assign, weight_shapes
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.model_file import read_model
 
 HEAD = "head"
 MOMENTUM = 0.95  # of the head's moving statistics: a training has a few hundred steps or more
@@ -117,7 +117,8 @@ def read_trunk(source, images=None, seed=0):
     if source == RANDOM:
         return _random_trunk(images, seed)
     paths = [os.path.join(source, name) for name in handoff.FILES]
-    weights = handoff.read_handoff(*paths) if os.path.exists(paths[0]) else read_weights(source)
+    weights = handoff.read_handoff(*paths) if os.path.exists(
+        paths[0]) else read_model(source).weights
     return {name: array for name, array in weights.items()
             if not name.startswith(darknet19.CLASSIFIER + "/")}
 

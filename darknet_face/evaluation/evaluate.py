@@ -23,20 +23,15 @@ from darknet_face.evaluation.robustness import format_robustness, measure_corrup
 from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
-from darknet_face.weights.released import describe_threshold, threshold_of
 
 EvaluationOptions = collections.namedtuple(
     "EvaluationOptions",
-    "threshold false_positive_rate robustness report batch_size data_dir log_dir scales precision "
-    "search_bias",
-    defaults=(None, None, False, None, 16, "data", None, (), "float32", 0.0))
+    "false_positive_rate robustness report batch_size data_dir log_dir scales precision",
+    defaults=(None, False, None, 16, "data", None, (), "float32"))
 EvaluationOptions.__doc__ = """What to measure.
 
 Parameters
 ----------
-threshold : float, optional
-    A picture is called a face if its probability of FACE is at least this. If absent, the one
-    stored with the model, or 0.5.
 false_positive_rate : float, optional
     Also report which threshold keeps this rate, 0..1, on the pictures measured.
 robustness : bool
@@ -52,8 +47,6 @@ scales : sequence of float
     Also measure with the answers of a search at these sizes; empty leaves it out.
 precision : str
     Of that search; see :func:`darknet_face.runtime.session.new_session`.
-search_bias : float
-    Of searches; see :class:`darknet_face.classify.sliding_window.SlidingWindow`.
 """
 
 
@@ -73,14 +66,14 @@ def add_evaluation_arguments(parser):
                              "(default: where train.py wrote it, otherwise logs)")
 
 
-def evaluation_options(args, scales=(), search_bias=0.0):
+def evaluation_options(args, scales=()):
     """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
-        args.threshold, args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir,
-        args.log_dir, scales, args.precision, search_bias)
+        args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir, args.log_dir,
+        scales, args.precision)
 
 
-def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, options):
+def evaluate_and_report(classifier, splits, model, metrics_path, options):
     """Measure on test pictures, print the tables and write the files.
 
     All ranks classify. Rank 0 does the rest.
@@ -90,10 +83,7 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     classifier : darknet_face.engines.tensorflow_classifier.Classifier
     splits : dict of str to darknet_face.images.file_lists.Split
         The test pictures of each source, by its name.
-    model : str
-        The file of the model; shown, and used to find its training record.
-    read_weights : callable
-        Returns the model's weights. Called only for a search and the report's heat maps.
+    model : darknet_face.weights.model_file.ModelFile
     metrics_path : str
         The JSON file for the metrics.
     options : EvaluationOptions
@@ -105,41 +95,39 @@ def evaluate_and_report(classifier, splits, model, read_weights, metrics_path, o
     """
     if distributed.rank() == 0:
         _check_outputs(metrics_path, options.report)
-    in_use = describe_threshold(model, options.threshold)
-    options = options._replace(threshold=threshold_of(model, options.threshold))
     split = union(splits)
     scores = score_split(classifier, split, options.batch_size)
     searched = None
     window: typing.Any = None
     if options.scales or options.report:
         window = SlidingWindow(
-            open_engine(read_weights(), classifier.image_size, precision=options.precision),
-            options.scales or SCALES, options.search_bias)
+            open_engine(model.weights, classifier.image_size, precision=options.precision),
+            options.scales or SCALES, model.search_bias)
     if options.scales:
         searched = score_by_search(window, split)
     if distributed.rank():
         return
-    metrics = measure_scores(scores, options.threshold)
+    metrics = measure_scores(scores, model.threshold)
     if options.false_positive_rate is not None:
         metrics["at_false_positive_rate"] = threshold_at(
             scores.labels, scores.face_probabilities, options.false_positive_rate)
-    name = relative_to_here(model)
+    name = relative_to_here(model.path)
     print("{}, {} faces and {} non-faces, threshold {}".format(
-        name, *map(len, split), in_use))
+        name, *map(len, split), model.describe_threshold()))
     print(format_table(metrics), flush=True)
     if len(splits) > 1:
-        metrics["by_source"] = mistakes_by_source(scores, splits, options.threshold)
+        metrics["by_source"] = mistakes_by_source(scores, splits, model.threshold)
         print("\n" + format_by_source(metrics["by_source"]), flush=True)
     if searched:
-        metrics["search"] = _measure_search(searched, splits, options)
+        metrics["search"] = _measure_search(searched, splits, model.threshold, options)
     if options.robustness:
         metrics["robustness"] = measure_corrupted(
-            classifier, scores, options.batch_size, options.threshold)
+            classifier, scores, options.batch_size, model.threshold)
         print("\n" + format_robustness(metrics["robustness"]), flush=True)
     write_json(metrics_path, metrics)
     if options.report:
         provenance = find_provenance(
-            model, options.data_dir, options.log_dir, tuple(map(len, split)))
+            model.path, options.data_dir, options.log_dir, tuple(map(len, split)))
         write_report(options.report, name, scores, metrics, FaceMapper(window), provenance)
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
@@ -151,13 +139,13 @@ def _check_outputs(metrics_path, report):
         check_report_folder(report)
 
 
-def _measure_search(searched, splits, options):
+def _measure_search(searched, splits, threshold, options):
     """Print and return the metrics of the answers that a search gave."""
-    metrics = measure_scores(searched, options.threshold)
+    metrics = measure_scores(searched, threshold)
     if options.false_positive_rate is not None:
         metrics["at_false_positive_rate"] = threshold_at(
             searched.labels, searched.face_probabilities, options.false_positive_rate)
-    metrics["by_source"] = mistakes_by_source(searched, splits, options.threshold)
+    metrics["by_source"] = mistakes_by_source(searched, splits, threshold)
     print("\nby search, sizes {}:\n{}".format(
         ", ".join("{:g}".format(scale) for scale in options.scales), format_table(metrics)))
     if len(splits) > 1:

@@ -16,7 +16,7 @@ from darknet_face.images.samples import sample_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import open_regular, regular_size
 from darknet_face.weights.frozen_graph import freeze, load
-from darknet_face.weights.weight_files import read_frozen
+from darknet_face.weights.model_file import read_model
 
 # The largest difference in probability that an engine may show on any image. "encoded" allows for
 # pixels of the next level of 255, which moved that of an image enlarged from 25 pixels by 0.024.
@@ -49,30 +49,22 @@ class Reference:
 
     Parameters
     ----------
-    source
-        The weights file, for messages.
-    weights
-        Named as in :mod:`darknet_face.weights.arrays`.
-    image_size
-        Height and width of the input.
+    model
     paths
         Image files; those that do not decode are reported and skipped.
-    metadata
-        What the weights file says of itself; see
-        :func:`darknet_face.weights.metadata.read_metadata`.
     """
 
-    def __init__(self, source: str, weights: typing.Mapping[str, np.ndarray], image_size: int,
-                 paths: list[str], metadata: dict[str, typing.Any] | None = None) -> None:
-        self.source, self.weights, self.image_size = source, weights, image_size
-        self.metadata = dict(metadata or {}, image_size=image_size)
+    def __init__(self, model: ModelFile, paths: list[str]) -> None:
+        self.model, self.source, self.weights = model, model.path, model.weights
+        self.image_size = image_size = model.image_size
+        self.metadata = dict(model.metadata, image_size=image_size)
         self.paths, self.images, bad = next(read_batches(paths, len(paths), image_size))
         for path, cause in bad:
             warn("{}: {}; skipped".format(path, cause))
         if not self.paths:
             raise UserError("none of the {} images to compare on could be read; check the test "
                             "lists".format(len(paths)))
-        self.classifier = classifier_from_weights(weights, image_size)
+        self.classifier = classifier_from_weights(self.weights, image_size)
         self.expected = run_batches(self.classifier, self.images, "TensorFlow")
 
     def contents(self) -> list[bytes]:
@@ -177,14 +169,16 @@ def run_frozen(reference: Reference, path: str, out: str) -> tuple[np.ndarray, s
     origin
         Where the graph came from.
     """
-    if os.path.exists(path) and _same_weights(read_frozen(path), reference.weights):
-        with load(path, fold=False) as classifier:
-            if classifier.image_size == reference.image_size:
+    if os.path.exists(path):
+        model = reference.model if path == reference.source else read_model(path)
+        if (_same_weights(model.weights, reference.weights)
+                and model.metadata.get("image_size") == reference.image_size):
+            with load(model, fold=False) as classifier:
                 return run_batches(classifier, reference.images, "frozen graph"), path
     with temporary_folder(out, "frozen") as folder:
         temporary = os.path.join(folder, "frozen.pb")
         freeze(reference.classifier, temporary, reference.images[:2], {})
-        with load(temporary, fold=False) as classifier:
+        with load(read_model(temporary), fold=False) as classifier:
             return (run_batches(classifier, reference.images, "frozen graph"),
                     "frozen for the comparison")
 

@@ -24,8 +24,6 @@ from darknet_face.exporters.compare import (
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime.atomic_files import staged, write_atomically
 from darknet_face.weights.arrays import weight_shapes
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.released import RELEASED
 
 LICENSE = "for non-commercial research only; see saved_models/MODEL_CARD.md"  # the released model
 # By the layout of the input: the file's name, the command that writes it, the shape for people.
@@ -62,9 +60,9 @@ def export_onnx(reference: Reference, out: str, layout: str = "NHWC") -> float:
 
 def properties_of(reference: Reference) -> dict[str, str]:
     """What the model's metadata say of the weights: their threshold and licence, where known."""
-    metadata = read_metadata(reference.source)
+    metadata = reference.metadata
     properties = {name: str(metadata[name]) for name in ("threshold", "step") if name in metadata}
-    if reference.source == RELEASED:
+    if reference.model.is_released:
         properties["license"] = LICENSE
     return properties
 

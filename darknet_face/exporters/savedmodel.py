@@ -21,10 +21,9 @@ from darknet_face.runtime.atomic_files import staged, write_json
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights.arrays import assign
 from darknet_face.weights.checkpoint_index import check_index
-from darknet_face.weights.graph_files import read_meta_graph
+from darknet_face.weights.graph_files import find_saved_model, read_meta_graph
 from darknet_face.weights.literal_names import literal
-from darknet_face.weights.metadata import IN_SAVED_MODEL, read_metadata
-from darknet_face.weights.weight_files import find_saved_model
+from darknet_face.weights.metadata import IN_SAVED_MODEL, metadata_of_saved_model
 
 FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2
@@ -139,7 +138,7 @@ def check_own(folder: str) -> None:
     """
     path = os.path.join(folder, "saved_model.pb")
     found = read_meta_graph(folder)
-    image_size = read_metadata(folder).get("image_size")
+    image_size = metadata_of_saved_model(folder).get("image_size")
     if not image_size:
         raise UserError("{}: {} tells no image_size; run export.py savedmodel again".format(
             folder, IN_SAVED_MODEL))

@@ -19,11 +19,11 @@ from darknet_face.console import HelpFormatter, UserError, cli, number_type, war
 from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.decode import MAX_PIXELS
 from darknet_face.images.reader import LARGEST_SIZE
+from darknet_face.options import add_weights_argument
 from darknet_face.runtime.session import PRECISIONS
 from darknet_face.serving.app import Limits, create_app
 from darknet_face.serving.batching import Batcher
 from darknet_face.serving.server import Server
-from darknet_face.weights.released import describe_model
 
 SPARE_THREADS = 8  # beyond a thread per waiting picture, to say at once that the queue is full
 MEGA = 1000 * 1000
@@ -33,9 +33,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description="Serve a page to try the model in, and a JSON endpoint.",
         formatter_class=HelpFormatter)
-    parser.add_argument("--weights", metavar="PATH",
-                        help="the model, in any form that extract_weights.py reads (default: the "
-                             "newest in the model directory, otherwise the released one)")
+    add_weights_argument(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
     parser.add_argument("--image-size", type=number_type(int, 32, LARGEST_SIZE),
                         help="height and width of the network's input, a multiple of 32 "
@@ -112,7 +110,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def _announce(model: FaceModel, host: str, port: int) -> None:
-    print(describe_model(model.path, model.image_size, model.threshold))
+    print(model.description)
     if not is_loopback(host):
         warn("--host {}: everyone who reaches this computer can use this server; it has no "
              "password and no encryption".format(host))

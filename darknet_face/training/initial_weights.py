@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import collections
+import functools
 
 from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
-from darknet_face.console import UserError
+from darknet_face.console import UserError, warn
 from darknet_face.runtime.safe_files import relative_to_here
 from darknet_face.runtime.session import tf
 from darknet_face.weights.arrays import assign, set_variables, weight_shapes
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.darknet_weights import is_darknet_file, read_weights
+from darknet_face.weights.metadata import metadata_of_darknet
+from darknet_face.weights.model_file import read_model
 
 FEW = 2000  # pictures: fewer seldom teach a network that starts at random
 
@@ -23,7 +25,7 @@ def assign_initial_weights(session, init_from, freeze_until=0):
     session : tf.Session
         With the training graph, its variables initialised.
     init_from : str or None
-        See :func:`darknet_face.weights.arrays.read_weights`; with None nothing is set.
+        See :func:`read_initial_weights`; with None nothing is set.
     freeze_until : int
         How many convolutions will not be trained; the file must have them.
 
@@ -49,12 +51,13 @@ def assign_initial_weights(session, init_from, freeze_until=0):
 
 
 def read_initial_weights(path, freeze_until=0):
-    """Read initial weights: of this network, of its first layers, or for other classes.
+    """Read initial weights.
 
     Parameters
     ----------
     path : str
-        See :func:`darknet_face.weights.arrays.read_weights`.
+        See :func:`darknet_face.weights.model_file.read_model`. A file of darknet's may also be for
+        other classes, or end after a layer, as those trained on ImageNet do.
     freeze_until : int
         How many convolutions will not be trained; the file must have them.
 
@@ -70,7 +73,7 @@ def read_initial_weights(path, freeze_until=0):
     UserError
         Naming each layer that does not fit, what was expected and what was found.
     """
-    weights = read_weights(path, num_classes=None, partial=True)
+    weights = collections.OrderedDict(_read(path)[0])
     shapes = weight_shapes()
     others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
     reasons = ["{}: expected {}, found {}".format(
@@ -87,6 +90,16 @@ def read_initial_weights(path, freeze_until=0):
     return weights, message
 
 
+@functools.lru_cache(maxsize=1)
+def _read(path):
+    """The weights and the metadata; kept, since several need them and a large file takes seconds.
+    """
+    if is_darknet_file(path):
+        return read_weights(path), metadata_of_darknet(path)
+    model = read_model(path)
+    return model.weights, model.metadata
+
+
 def hint(settings, pictures):
     """Advice for a training that starts now, in one line, or None.
 
@@ -101,7 +114,7 @@ def hint(settings, pictures):
             return None
         return ("hint: {:,} pictures are few for random initial weights; --init-from "
                 "released starts from the released model".format(pictures))
-    trained = read_metadata(settings.init_from).get("image_size")
+    trained = _read(settings.init_from)[1].get("image_size")
     if trained in (None, settings.image_size):
         return None
     return ("hint: {0} was trained at {1} x {1}, this training is at {2} x {2}; --image-size {1} "
@@ -125,6 +138,10 @@ def inherited_point(init_from, epoch):
         ``search_bias``, a better guess than 0 until --at-fpr chooses one, and for epoch 0 also
         ``threshold``; each if the initial weights have it.
     """
-    known = read_metadata(init_from) if init_from else {}
+    try:
+        known = _read(init_from)[1] if init_from else {}
+    except UserError as error:  # moved since the training began, which is no reason to lose it
+        warn("{}: the model keeps no search bias of its initial weights".format(error))
+        known = {}
     names = ("search_bias",) if epoch else ("search_bias", "threshold")
     return {name: known[name] for name in names if name in known}

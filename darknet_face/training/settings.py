@@ -10,11 +10,12 @@ from darknet_face.console import HelpFormatter, number_type
 from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.file_lists import add_data_arguments, add_rate_argument
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.options import FORMS
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import PRECISIONS
 from darknet_face.training.augment import KINDS
 from darknet_face.training.mixture import ONE_SOURCE, parse_source
-from darknet_face.weights.released import FORMS, locate
+from darknet_face.weights.model_file import locate
 
 BEST_BY = ("disturbed_loss", "val_loss")
 LR_SCALINGS = ("linear", "none")
@@ -101,7 +102,8 @@ def from_command_line(policies, arguments=None):
     _add_running_options(parser.add_argument_group("computing, saving and validating"))
     _add_rank_options(parser.add_argument_group("several ranks, started by mpirun"))
     settings = Settings(**vars(parser.parse_args(arguments)))
-    settings = settings._replace(init_from=locate(settings.init_from))
+    settings = settings._replace(
+        init_from=settings.init_from and locate(settings.init_from))
     if settings.image_size % STRIDE:
         parser.error("--image-size must be a multiple of {}".format(STRIDE))
     if settings.batch_size % 2:

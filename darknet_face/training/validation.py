@@ -17,8 +17,7 @@ from darknet_face.runtime.safe_files import read_json
 from darknet_face.runtime.session import tf
 from darknet_face.training.history import HISTORY
 from darknet_face.weights.arrays import assign
-from darknet_face.weights.checkpoints import keep_only, save_checkpoint
-from darknet_face.weights.weight_files import read_checkpoint
+from darknet_face.weights.checkpoints import keep_only, read_checkpoint, save_checkpoint
 
 BEST_LOST = "remove the folder and train on with more --epochs, or begin again with --restart"
 

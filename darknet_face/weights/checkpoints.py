@@ -9,10 +9,14 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import OrderedDict
+
+import numpy as np
 
 from darknet_face.console import UserError
 from darknet_face.runtime.safe_files import regular_size
 from darknet_face.runtime.session import checkpoint_errors, tf
+from darknet_face.weights.arrays import StoredArray, check_weights, variable_name, weight_shapes
 from darknet_face.weights.checkpoint_index import check_index
 from darknet_face.weights.literal_names import literal
 
@@ -159,3 +163,29 @@ def find_checkpoint(path):
                         "file that train.py, extract_weights.py or darknet wrote".format(path))
     regular_size(prefix + ".index", "name a whole checkpoint")
     return prefix
+
+
+def read_checkpoint(prefix: str) -> OrderedDict[str, np.ndarray]:
+    """Read the weights of a checkpoint of train.py, averaged ones if it holds both.
+
+    ``prefix`` is the path without ``.index``.
+    """
+    entries = check_index(prefix)
+    try:
+        with literal(prefix) as name:
+            reader = tf.train.NewCheckpointReader(name)
+            stored = {}
+            for weight in weight_shapes():
+                variable = variable_name(weight)
+                averaged = variable + "/ExponentialMovingAverage"
+                chosen = averaged if averaged in entries else variable
+                if chosen in entries:
+                    entry = entries[chosen]
+                    stored[weight] = StoredArray(
+                        tuple(dimension.size for dimension in entry.shape.dim),
+                        np.dtype(tf.as_dtype(entry.dtype).as_numpy_dtype),
+                        lambda chosen=chosen: reader.get_tensor(chosen))
+            return check_weights(stored, prefix)
+    except checkpoint_errors() as error:  # a wrong checksum, for one
+        raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(
+            prefix, cause(error)))

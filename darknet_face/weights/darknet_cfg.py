@@ -16,9 +16,9 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.weights.arrays import MAX_CLASSES
 
 MAX_CFG_BYTES = 1 << 20
+MAX_CLASSES = 100000  # far more than any classifier has; a hostile file could ask for 10^18
 
 # The names that darknet and its readers know a layer by.
 _KINDS = {

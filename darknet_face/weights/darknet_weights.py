@@ -26,8 +26,13 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.weights.arrays import MAX_CLASSES
-from darknet_face.weights.darknet_cfg import find_cfg, read_cfg, read_cfg_lines, write_cfg
+from darknet_face.weights.darknet_cfg import (
+    MAX_CLASSES,
+    find_cfg,
+    read_cfg,
+    read_cfg_lines,
+    write_cfg,
+)
 
 # The order in a file of what a convolution with batch norm has, and of what the last one has.
 NORMALISED = ("beta", "gamma", "mean", "variance", "kernel")

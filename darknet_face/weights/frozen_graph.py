@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import typing
 
 import numpy as np
 
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.engines.tensorflow_classifier import (
+    Classifier,
     fold_batch_norm,
     import_classifier,
     with_constants,
@@ -22,58 +24,47 @@ from darknet_face.engines.tensorflow_classifier import (
 from darknet_face.runtime.atomic_files import temporary_path, write_json
 from darknet_face.runtime.safe_files import read_json, sha256
 from darknet_face.weights.graph_checks import check_graph
-from darknet_face.weights.graph_files import read_graph_def
 from darknet_face.weights.metadata import check_metadata
+from darknet_face.weights.model_file import ModelFile, read_model
 
 TOLERANCE = 1e-5  # largest difference in probability between a frozen graph and its checkpoint
 
 
-def load(path, threads=None, fold=True, precision="float32"):
-    """Load a frozen graph.
+def load(model: ModelFile, threads: int | None = None, fold: bool = True,
+         precision: str = "float32") -> Classifier:
+    """The classifier of a frozen graph.
 
     Parameters
     ----------
-    path : str
-        The ``.pb``; its ``.json`` is checked against it where there is one.
+    model
+        Of a ``.pb``.
     threads, precision
         See :func:`darknet_face.runtime.session.new_session`.
-    fold : bool
+    fold
         Fold batch norm into the convolutions, for speed; False runs the file as it is.
-
-    Returns
-    -------
-    Classifier
 
     Raises
     ------
     UserError
-        Missing or damaged, not this network (see
-        :func:`darknet_face.weights.graph_checks.check_graph`), or not the file that its ``.json``
-        was written for.
+        Not this network: see :func:`darknet_face.weights.graph_checks.check_graph`.
     """
-    graph_def = read_graph_def(path)
-    metadata_path = os.path.splitext(path)[0] + ".json"
-    if os.path.exists(metadata_path):
-        expected = read_json(metadata_path, "run train.py again").get("sha256")
-        if expected != sha256(path):
-            raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
-                            "to write both again".format(path, metadata_path))
-    check_graph(graph_def, path)
-    return import_classifier(fold_batch_norm(graph_def) if fold else graph_def, threads, precision)
+    check_graph(model)
+    return import_classifier(
+        fold_batch_norm(model.graph_def) if fold else model.graph_def, threads, precision)
 
 
-def freeze(classifier, path, images, metadata):
+def freeze(classifier: Classifier, path: str, images: np.ndarray,
+           metadata: dict[str, typing.Any]) -> float:
     """Write a classifier as a frozen graph, and compare both before it is renamed into place.
 
     Parameters
     ----------
-    classifier : Classifier
+    classifier
         With variables.
-    path : str
+    path
         The ``.pb`` to write; the ``.json`` beside it gets ``metadata`` and the SHA-256.
-    images : numpy.ndarray
-        uint8, [batch, height, width, 3], real pictures to compare on.
-    metadata : dict
+    images
+        uint8, [batch, height, width, 3], real images to compare on.
 
     Returns
     -------
@@ -91,7 +82,7 @@ def freeze(classifier, path, images, metadata):
     with temporary_path(path) as temporary:
         with open(temporary, "wb") as stream:
             stream.write(graph_def.SerializeToString(deterministic=True))
-        frozen = load(temporary, fold=False)
+        frozen = load(read_model(temporary), fold=False)
         difference = float(np.abs(frozen(images) - expected).max())
         frozen.session.close()
         if not difference <= TOLERANCE:
@@ -104,22 +95,16 @@ def freeze(classifier, path, images, metadata):
     return difference
 
 
-def stored_point(path, metadata):
-    """The threshold and search bias stored with a frozen graph of the same training step.
-
-    So that freezing the same weights again keeps them.
+def stored_point(path: str, metadata: dict[str, typing.Any]) -> dict[str, float]:
+    """The threshold and search bias stored with a frozen graph of the same training step, so that
+    freezing the same weights again keeps them. Empty if there are none, or they are damaged.
 
     Parameters
     ----------
-    path : str
+    path
         The ``.pb``.
-    metadata : dict
+    metadata
         What is to be written beside it; equal values of its keys tell the same weights.
-
-    Returns
-    -------
-    dict
-        Empty if there are none, or they are damaged.
     """
     with contextlib.suppress(UserError):
         stored = read_json(os.path.splitext(path)[0] + ".json")

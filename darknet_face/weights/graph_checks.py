@@ -21,7 +21,7 @@ from darknet_face.engines.tensorflow_classifier import (
 from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.session import tf
 from darknet_face.weights.arrays import variable_name, weight_shapes
-from darknet_face.weights.graph_files import read_constants
+from darknet_face.weights.model_file import ModelFile
 
 # All that the network is made of.
 OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
@@ -38,16 +38,10 @@ class _Foreign(Exception):
     """The graph is not the network; the message says why."""
 
 
-def check_graph(graph_def, path):
+def check_graph(model: ModelFile) -> None:
     """Make sure that a frozen graph is this network with usable weights.
 
     Memory is taken for nothing whose size has not been compared with the network's.
-
-    Parameters
-    ----------
-    graph_def : tf.GraphDef
-    path : str
-        Its file, for the error line.
 
     Raises
     ------
@@ -55,23 +49,23 @@ def check_graph(graph_def, path):
         For other operations than :data:`OPERATIONS`, a damaged graph, another network, another
         number of classes, another input, and weights that are not finite or too large to be used.
     """
+    graph_def = model.graph_def
     try:
         _check_operations(graph_def)
         _check_constants(graph_def)
         _check_input(graph_def)
-        weights = read_constants(graph_def, path)
         imported = tf.GraphDef()  # a copy: TensorFlow 2 writes defaults into what it imports
         imported.CopyFrom(graph_def)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(imported, name="")
-        classifier = classifier_from_weights(weights, None, threads=1)
+        classifier = classifier_from_weights(model.weights, None, threads=1)
         with classifier.session:
             _compare(without_newer_attributes(graph.as_graph_def()), with_constants(classifier))
             _check_answers(classifier)
     except (_Foreign, ValueError, KeyError, IndexError, TypeError, AssertionError,
             tf.errors.OpError) as error:
         raise UserError("{}: not a frozen graph of this project ({}); run train.py again".format(
-            path, getattr(error, "message", str(error)).partition("\n")[0]))
+            model.path, getattr(error, "message", str(error)).partition("\n")[0]))
 
 
 def _check_operations(graph_def):

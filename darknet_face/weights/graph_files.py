@@ -2,89 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import typing
 import warnings
+from collections import OrderedDict
 
 import numpy as np
 
-import darknet19
 from darknet_face.console import UserError
-from darknet_face.runtime.safe_files import regular_size
+from darknet_face.runtime.safe_files import read_json, regular_size
 from darknet_face.runtime.session import protobuf, tf
 from darknet_face.weights.arrays import StoredArray, check_weights, variable_name, weight_shapes
+from darknet_face.weights.checkpoints import read_checkpoint
+from darknet_face.weights.metadata import Metadata, is_image_size, metadata_beside
 
 MAX_PROTO_BYTES = (1 << 31) - 1  # protobuf's own bound
 
 
-def read_graph_def(path):
-    """Parse a ``.pb`` file.
+def is_frozen_graph(path: str) -> bool:
+    """Whether a path names a frozen graph, by its ending."""
+    return path.endswith(".pb") and os.path.basename(path) != "saved_model.pb"
 
-    Returns
-    -------
-    tf.GraphDef
+
+def read_frozen(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata, typing.Any]:
+    """The weights of a frozen graph, its metadata, and the graph itself.
 
     Raises
     ------
     UserError
-        Missing, empty, truncated or not a graph.
+        Damaged, of another network, or not the file that the ``.json`` beside it describes.
     """
-    graph_def = _read_proto(path, tf.GraphDef, "frozen graph", "run train.py")
+    graph_def = read_graph_def(path)
+    metadata = dict(metadata_beside(path), **_input_size(graph_def))
+    return read_constants(graph_def, path), metadata, graph_def
+
+
+def read_graph_def(path: str) -> typing.Any:
+    """Parse a ``.pb`` file to a ``tf.GraphDef``.
+
+    Raises
+    ------
+    UserError
+        Missing, empty, truncated or not a graph; or not the file whose SHA-256 stands in the
+        ``.json`` of the same name.
+    """
+    content = _read_bytes(path, "frozen graph", "run train.py")
+    described = os.path.splitext(path)[0] + ".json"
+    if os.path.exists(described):
+        expected = read_json(described, "run train.py again").get("sha256")
+        if expected not in (None, hashlib.sha256(content).hexdigest()):
+            raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
+                            "to write both again".format(path, described))
+    graph_def = _parse(content, tf.GraphDef, path, "frozen graph", "run train.py")
     if not graph_def.node:
         raise UserError("{}: no graph in it; run train.py again".format(path))
     return graph_def
 
 
-def _read_proto(path, message, kind, remedy):
+def _input_size(graph_def: typing.Any) -> Metadata:
+    """The input size of a frozen graph; none if the input is no square."""
+    for node in graph_def.node:
+        if (node.op, node.name) == ("Placeholder", "input"):
+            sizes = {dim.size for dim in node.attr["shape"].shape.dim[1:3]}
+            size = sizes.pop() if len(sizes) == 1 else 0
+            return {"image_size": size} if is_image_size(size) else {}
+    return {}
+
+
+def _read_bytes(path: str, kind: str, remedy: str) -> bytes:
     size = regular_size(path, remedy)
     if size > MAX_PROTO_BYTES:
         raise UserError("{}: {:,} bytes are more than a {} can have; {} again".format(
             path, size, kind, remedy))
     try:
-        # protobuf warns of bytes after the message instead of refusing them
-        with open(path, "rb") as stream, warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            content = message.FromString(stream.read())
-        if warned:
-            raise ValueError(warned[0].message)
-        return content
+        with open(path, "rb") as stream:
+            return stream.read()
     except OSError as error:
         raise UserError("{}: {}; {} again".format(path, error.strerror, remedy))
+
+
+def _parse(content: bytes, message: typing.Any, path: str, kind: str, remedy: str) -> typing.Any:
+    try:
+        # protobuf warns of bytes after the message instead of refusing them
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            parsed = message.FromString(content)
+        if warned:
+            raise ValueError(warned[0].message)
+        return parsed
     except Exception as error:  # protobuf's decode errors have no common public base
         raise UserError("{}: not a whole {} ({}); {} again".format(path, kind, error, remedy))
 
 
-def read_meta_graph(folder):
-    """Parse a SavedModel's ``saved_model.pb``.
+def find_saved_model(path: str) -> str | None:
+    """The SavedModel that a folder, its parent or its ``saved_model.pb`` stands for, or None."""
+    if os.path.basename(path) == "saved_model.pb":
+        return os.path.dirname(path) or "."
+    versions = []
+    with contextlib.suppress(OSError):
+        versions = sorted((name for name in os.listdir(path) if name.isdecimal()), key=int)
+    for folder in [path] + [os.path.join(path, name) for name in reversed(versions)]:
+        if os.path.isfile(os.path.join(folder, "saved_model.pb")):
+            return folder
+    return None
 
-    Parameters
-    ----------
-    folder : str
-        With ``saved_model.pb`` in it.
 
-    Returns
-    -------
-    tf.MetaGraphDef
-        The first one in it.
+def read_saved_model(folder: str) -> OrderedDict[str, np.ndarray]:
+    """The weights of a SavedModel: its variables, or its constants if it has none.
+
+    ``saved_model.pb`` is in the folder.
     """
-    saved_model_pb2 = protobuf("saved_model_pb2")
+    prefix = os.path.join(folder, "variables", "variables")
+    if os.path.exists(prefix + ".index"):
+        return read_checkpoint(prefix)
+    return read_constants(
+        read_meta_graph(folder).graph_def, os.path.join(folder, "saved_model.pb"))
 
+
+def read_meta_graph(folder: str) -> typing.Any:
+    """Parse the ``saved_model.pb`` in a folder; return the first ``tf.MetaGraphDef`` in it."""
+    saved_model_pb2 = protobuf("saved_model_pb2")
     path = os.path.join(folder, "saved_model.pb")
-    model = _read_proto(path, saved_model_pb2.SavedModel, "SavedModel", "run export.py savedmodel")
+    kind, remedy = "SavedModel", "run export.py savedmodel"
+    model = _parse(_read_bytes(path, kind, remedy), saved_model_pb2.SavedModel, path, kind, remedy)
     if not model.meta_graphs:
         raise UserError("{}: no graph in it; run export.py savedmodel again".format(path))
     return model.meta_graphs[0]
 
 
-def read_constants(graph_def, path, num_classes=darknet19.NUM_CLASSES, partial=False):
-    """The weights in a frozen graph: the constants that were variables.
+def read_constants(graph_def: typing.Any, path: str) -> OrderedDict[str, np.ndarray]:
+    """The weights in a ``tf.GraphDef``: the constants that were variables.
 
-    Parameters
-    ----------
-    graph_def : tf.GraphDef
-    path : str
-        Its file, for the error line.
-    num_classes, partial
-        See :func:`darknet_face.weights.weight_files.read_weights`.
+    ``path`` is its file, for the error line.
     """
     wanted = {variable_name(name): name for name in weight_shapes()}
     stored = {}
@@ -99,6 +150,6 @@ def read_constants(graph_def, path, num_classes=darknet19.NUM_CLASSES, partial=F
                 tuple(dim.size for dim in tensor.tensor_shape.dim), dtype,
                 lambda tensor=tensor: tf.make_ndarray(tensor))
     try:
-        return check_weights(stored, path, num_classes, partial)
+        return check_weights(stored, path)
     except (ValueError, TypeError) as error:  # fewer numbers than the shape has places for
         raise UserError("{}: not a whole frozen graph ({}); run train.py again".format(path, error))

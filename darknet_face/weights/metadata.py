@@ -1,4 +1,4 @@
-"""What a file of weights says besides the weights: its input size, above all.
+"""What a model file says besides the weights: its input size, above all.
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
 training), ``threshold`` (a picture is called a face if its probability is at least this) and
@@ -13,16 +13,15 @@ both.
 from __future__ import annotations
 
 import os
+import typing
 
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.safe_files import read_json
-from darknet_face.weights import darknet_weights
 from darknet_face.weights.darknet_cfg import find_cfg, read_image_size
-from darknet_face.weights.graph_files import read_graph_def
-from darknet_face.weights.npz import read_npz_metadata
-from darknet_face.weights.weight_files import find_saved_model, is_frozen_graph
+
+Metadata = typing.Dict[str, typing.Any]
 
 # Where a SavedModel's metadata lie: TensorFlow leaves this folder of it to others.
 IN_SAVED_MODEL = os.path.join("assets.extra", "metadata.json")
@@ -31,57 +30,55 @@ MAX_CLASS_NAMES, MAX_CLASS_NAME = 1000, 100
 LARGEST_BIAS = 1000.0  # log-odds; a trained network gives some tens
 
 
-def read_metadata(path, cfg=None):
-    """Read the metadata of a file of weights.
-
-    Parameters
-    ----------
-    path : str
-        Any file that :func:`darknet_face.weights.weight_files.read_weights` reads. An ``.npz`` has
-        them inside; one of an older version in the ``.json`` beside it. A frozen graph has the
-        size of its placeholder and the ``.json`` beside it, a SavedModel
-        ``assets.extra/metadata.json``, darknet's ``.cfg`` a width and a height, a checkpoint
-        ``settings.json`` beside it.
-    cfg : str, optional
-        darknet's description of ``path``.
-
-    Returns
-    -------
-    dict
-        The keys that are known, each of sane type and value.
+def metadata_beside(path: str, inside: Metadata | None = None) -> Metadata:
+    """The metadata of an ``.npz`` or a frozen graph: those inside it or, if it has none, those in
+    the ``.json`` of its name, or in that of the frozen graph in the same folder.
 
     Raises
     ------
     UserError
-        When there are metadata and they are damaged or absurd.
+        Like all functions here, when there are metadata and they are damaged or absurd.
     """
-    if not os.path.exists(path) and not os.path.exists(path + ".index"):
-        found = _beside(path)  # and the reader of the weights says what is wrong
-    elif cfg or darknet_weights.is_darknet_file(path):
-        found = _of_darknet(find_cfg(path, cfg))
-    elif path.endswith(".npz"):
-        found = read_npz_metadata(path)
-        found = (path, found) if found else _beside(path)
-    elif is_frozen_graph(path):
-        source, content = _beside(path)
-        found = source, dict(content, **_of_placeholder(path))
-    elif find_saved_model(path):
-        found = _first_json(os.path.join(find_saved_model(path), IN_SAVED_MODEL))
-    else:
-        found = _of_checkpoint(path)
-    return check_metadata(found[1], found[0])
+    if inside:
+        return check_metadata(inside, path)
+    return _first_json(os.path.splitext(path)[0] + ".json",
+                       os.path.join(os.path.dirname(path), "darknet19_frozen.json"))
 
 
-def check_metadata(content, source):
-    """The known keys of metadata, each checked.
+def metadata_of_saved_model(folder: str) -> Metadata:
+    """The metadata of a SavedModel: ``assets.extra/metadata.json`` in its folder."""
+    return _first_json(os.path.join(folder, IN_SAVED_MODEL))
 
-    Parameters
-    ----------
-    content : dict
-    source : str
-        The file's name, for the error line.
-    """
-    checks = {"image_size": _is_image_size, "class_names": _are_class_names, "step": _is_step,
+
+def metadata_of_checkpoint(prefix: str) -> Metadata:
+    """The metadata of a checkpoint: the settings of its training, beside it or beside ``best``, or
+    the ``.json`` of the frozen graph."""
+    folder = os.path.dirname(prefix)
+    model_dir = os.path.dirname(os.path.abspath(folder))
+    return _first_json(os.path.join(folder, "settings.json"),
+                       os.path.join(model_dir, "checkpoints", "settings.json"),  # of best/
+                       os.path.join(folder, "darknet19_frozen.json"),
+                       os.path.join(model_dir, "darknet19_frozen.json"))
+
+
+def metadata_of_darknet(path: str, cfg: str | None = None) -> Metadata:
+    """The metadata of darknet's weights: the input size in ``cfg``, or in the one beside them."""
+    found = find_cfg(path, cfg)
+    size = read_image_size(found) if found else None
+    return check_metadata({"image_size": size} if size else {}, path)
+
+
+def _first_json(*paths: str) -> Metadata:
+    """The metadata in the first file that is there."""
+    for path in paths:
+        if os.path.exists(path):
+            return check_metadata(read_json(path), path)
+    return {}
+
+
+def check_metadata(content: Metadata, source: str) -> Metadata:
+    """The known keys of metadata, each checked; ``source`` is their file, for the error line."""
+    checks = {"image_size": is_image_size, "class_names": _are_class_names, "step": _is_step,
               "threshold": lambda value: _is_number(value) and 0 <= value <= 1,
               "search_bias": lambda value: _is_number(value) and abs(value) <= LARGEST_BIAS}
     for name, is_sane in checks.items():
@@ -92,57 +89,20 @@ def check_metadata(content, source):
     return {name: content[name] for name in checks if name in content}
 
 
-def _is_number(value):
+def _is_number(value: typing.Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_image_size(value):
+def is_image_size(value: typing.Any) -> bool:
+    """Whether a value is a height and width that the network takes."""
     return (_is_number(value) and isinstance(value, int) and 0 < value <= LARGEST_SIZE
             and value % darknet19.STRIDE == 0)
 
 
-def _is_step(value):
+def _is_step(value: typing.Any) -> bool:
     return _is_number(value) and isinstance(value, int) and 0 <= value < 1 << 63
 
 
-def _are_class_names(value):
+def _are_class_names(value: typing.Any) -> bool:
     return (isinstance(value, list) and 0 < len(value) <= MAX_CLASS_NAMES
             and all(isinstance(name, str) and len(name) <= MAX_CLASS_NAME for name in value))
-
-
-def _of_darknet(cfg):
-    size = read_image_size(cfg) if cfg else None
-    return cfg, {"image_size": size} if size else {}
-
-
-def _of_placeholder(path):
-    """The input size of a frozen graph; none if the input is no square."""
-    for node in read_graph_def(path).node:
-        if (node.op, node.name) == ("Placeholder", "input"):
-            sizes = {dim.size for dim in node.attr["shape"].shape.dim[1:3]}
-            size = sizes.pop() if len(sizes) == 1 else 0
-            return {"image_size": size} if _is_image_size(size) else {}
-    return {}
-
-
-def _of_checkpoint(path):
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    model_dir = os.path.dirname(os.path.abspath(folder))
-    return _first_json(os.path.join(folder, "settings.json"),
-                       os.path.join(model_dir, "checkpoints", "settings.json"),  # of best/
-                       os.path.join(folder, "darknet19_frozen.json"),
-                       os.path.join(model_dir, "darknet19_frozen.json"))
-
-
-def _beside(path):
-    """The ``.json`` of the same name, or the one of the frozen graph in the same folder."""
-    return _first_json(os.path.splitext(path)[0] + ".json",
-                       os.path.join(os.path.dirname(path), "darknet19_frozen.json"))
-
-
-def _first_json(*paths):
-    """The path and the content of the first file that is there."""
-    for path in paths:
-        if os.path.exists(path):
-            return path, read_json(path)
-    return paths[0], {}

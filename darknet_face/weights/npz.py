@@ -1,6 +1,6 @@
 """Weights in an ``.npz``, this project's own format, with a little metadata inside.
 
-The arrays are named as in ``weights.py``; the member ``metadata``, if there is one, is a uint8
+The arrays are named as in ``arrays.py``; the member ``metadata``, if there is one, is a uint8
 array of UTF-8 JSON. All load with ``numpy.load(path, allow_pickle=False)``.
 """
 
@@ -12,31 +12,27 @@ import io
 import json
 import operator
 import os
+import typing
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 
-import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.weights.arrays import StoredArray, check_weights
+from darknet_face.weights.arrays import Arrays, StoredArray, check_weights
+from darknet_face.weights.metadata import Metadata, metadata_beside
 
 METADATA = "metadata"
 MAX_METADATA_BYTES = 1 << 16
 
 
-def write_npz(path, weights, dtype=np.float32, metadata=None):
-    """Write weights as an uncompressed ``.npz``.
+def write_npz(path: str, weights: Arrays, dtype: typing.Any = np.float32,
+              metadata: Metadata | None = None) -> None:
+    """Write weights, and what is to be said of them, as an uncompressed ``.npz``.
 
-    Parameters
-    ----------
-    path : str
-    weights : mapping of str to numpy.ndarray
-    dtype : numpy type
-        float32, or float16 for a file of half the size.
-    metadata : dict, optional
-        What :func:`darknet_face.weights.metadata.read_metadata` is to give back.
+    With float16 for ``dtype`` the file has half the size.
 
     Raises
     ------
@@ -58,48 +54,37 @@ def write_npz(path, weights, dtype=np.float32, metadata=None):
         stream.write(content.getbuffer())
 
 
-def read_npz(path, num_classes=darknet19.NUM_CLASSES, partial=False):
-    """Read the weights of a ``.npz``; pickles in it are refused.
-
-    Parameters are those of :func:`darknet_face.weights.weight_files.read_weights`.
-    """
-    with _opened(path) as archive:
-        return check_weights(_stored_arrays(archive), path, num_classes, partial)
-
-
-def read_npz_metadata(path):
-    """The JSON object inside a ``.npz``, unchecked.
-
-    Returns
-    -------
-    dict
-        Empty if there is none, as in files of older versions, or if the file is no archive at all,
-        which :func:`read_npz` reports.
+def read_npz(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata]:
+    """Read the weights and the metadata of a ``.npz``; pickles in it are refused.
 
     Raises
     ------
     UserError
-        For a damaged archive, and for anything but a regular file: a device would be read for ever.
+        For a damaged archive, for weights that do not fit, and for anything but a regular file: a
+        device would be read for ever.
     """
-    regular_size(path, "run extract_weights.py")
-    if not zipfile.is_zipfile(path):
-        return {}
     with _opened(path) as archive:
-        stored = _stored_arrays(archive).get(METADATA)
-        if stored is None:
-            return {}
-        if (stored.dtype, len(stored.shape)) != (np.uint8, 1) or (
-                stored.shape[0] > MAX_METADATA_BYTES):
-            raise ValueError("its metadata are no text of at most {:,} bytes".format(
-                MAX_METADATA_BYTES))
-        content = json.loads(stored.load().tobytes().decode("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("its metadata are no JSON object")
-        return content
+        stored = _stored_arrays(archive)
+        metadata = metadata_beside(path, _metadata(stored))
+        return check_weights(stored, path), metadata
+
+
+def _metadata(stored: dict[str, StoredArray]) -> Metadata:
+    """The JSON object among the arrays, unchecked; empty in files of older versions."""
+    if METADATA not in stored:
+        return {}
+    text = stored[METADATA]
+    if (text.dtype, len(text.shape)) != (np.uint8, 1) or text.shape[0] > MAX_METADATA_BYTES:
+        raise ValueError("its metadata are no text of at most {:,} bytes".format(
+            MAX_METADATA_BYTES))
+    content = json.loads(text.load().tobytes().decode("utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("its metadata are no JSON object")
+    return content
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path: str) -> typing.Iterator[zipfile.ZipFile]:
     """Open a ``.npz``; whatever goes wrong while it is open becomes a UserError."""
     regular_size(path, "run extract_weights.py")
     try:
@@ -112,12 +97,12 @@ def _opened(path):
             path, error))
 
 
-def _stored_arrays(archive):
+def _stored_arrays(archive: zipfile.ZipFile) -> dict[str, StoredArray]:
     return {member.filename[:-len(".npy")]: _stored_array(archive, member)
             for member in archive.infolist() if member.filename.endswith(".npy")}
 
 
-def _stored_array(archive, member):
+def _stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
     """An array of an ``.npz``, described by its header alone."""
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
@@ -129,7 +114,7 @@ def _stored_array(archive, member):
             raise ValueError("{} claims {:,} bytes and has {:,}".format(
                 member.filename, claimed, member.file_size))
 
-    def load():
+    def load() -> np.ndarray:
         with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 

@@ -43,8 +43,8 @@ from darknet_face.training.settings import Settings
 from darknet_face.training.validation import read_best
 from darknet_face.weights import checkpoint_index, frozen_graph
 from darknet_face.weights.handoff import FILES, read_handoff
-from darknet_face.weights.metadata import read_metadata
-from darknet_face.weights.weight_files import read_weights
+from darknet_face.weights.metadata import metadata_beside, metadata_of_checkpoint
+from darknet_face.weights.model_file import read_model
 from fuzzing.mutations import mutate_bytes, mutate_json, mutate_message, mutate_text
 from fuzzing.samples import COMMON_SETTINGS, SIZE, SPLITS
 
@@ -75,18 +75,12 @@ def read_picture(path):
         decode_download(stream.read(), LARGEST_DOWNLOAD, 1)
 
 
-def read_model(path):
-    read_metadata(path)
-    return read_weights(path)
-
-
 def read_cfg(path):
     return read_model(path[:-len("cfg")] + "weights")
 
 
 def read_frozen(path):
-    read_metadata(path)
-    frozen_graph.load(path).session.close()
+    frozen_graph.load(read_model(path)).session.close()
 
 
 def read_checkpoint(path):
@@ -139,7 +133,7 @@ def read_boxes(path):
 
 
 def read_settings(path):
-    read_metadata(os.path.dirname(path))
+    metadata_of_checkpoint(os.path.join(os.path.dirname(path), "model-3"))
     folder = os.path.dirname(os.path.dirname(path))
     settings = Settings(model_dir=folder, data_dir=folder, **COMMON_SETTINGS)
     plan = resume.plan_run(settings, SPLITS)
@@ -147,7 +141,7 @@ def read_settings(path):
 
 
 def read_model_json(path):
-    read_metadata(path[:-len("json")] + "pb")
+    metadata_beside(path[:-len("json")] + "pb")
     find_provenance(path[:-len("json")] + "pb", os.path.dirname(path), os.path.dirname(path))
 
 
