@@ -16,7 +16,7 @@ from darknet_face.images.samples import sample_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import open_regular, regular_size
 from darknet_face.weights.frozen_graph import freeze, load
-from darknet_face.weights.model_file import read_model
+from darknet_face.weights.model_file import ModelFile, read_model
 
 # The largest difference in probability that an engine may show on any image. "encoded" allows for
 # pixels of the next level of 255, which moved that of an image enlarged from 25 pixels by 0.024.
