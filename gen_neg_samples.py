@@ -9,8 +9,8 @@ From a folder of your own images, one sub-folder per category::
     python gen_neg_samples.py --from-dir my_images
 
 Both write three lists to the data directory: ``neg_samples.pickle`` for training,
-``neg_samples_val.pickle`` and ``neg_samples_test.pickle``. The split of a picture follows from its
-content, so pictures that are added later never move one from training to test. Of near duplicates
+``neg_samples_val.pickle`` and ``neg_samples_test.pickle``. The split of an image follows from its
+content, so images that are added later never move one from training to test. Of near duplicates
 one is kept. Pictures from the web go to ``neg_samples/`` in the data directory (see
 darknet_face/negatives/store.py). A run can be killed at any moment; the same command continues it.
 """
@@ -23,7 +23,9 @@ import os
 import numpy as np
 
 from darknet_face.images.file_lists import LISTS, relative_to_data, save_list
-from darknet_face.negatives.checks import STORED_SIDE, near_duplicate_groups
+from darknet_face.images.near_duplicates import near_duplicate_groups
+from darknet_face.images.splits import position, split_groups
+from darknet_face.negatives.checks import STORED_SIDE
 from darknet_face.negatives.client import Patience, PoliteClient
 from darknet_face.negatives.collector import Collector
 from darknet_face.negatives.folder import read_folder
@@ -44,77 +46,36 @@ QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "lap
 PATIENCE = Patience()
 
 SplitSizes = collections.namedtuple("SplitSizes", "val test")
-SplitSizes.__doc__ = """Sizes of validation and test: below 1 a fraction, else a number of pictures.
+SplitSizes.__doc__ = """Sizes of validation and test: below 1 a fraction, else a number of images.
 """
 
 
-def position(digest):
-    """A picture's position in [0, 1): the first 52 bits of its hexadecimal content hash."""
-    return int(digest[:13], 16) / 16.0 ** 13
+def divide(samples, val_fraction, test_fraction):
+    """Keep one image of each group of duplicates and near duplicates, and split these.
 
-
-def category_splits(samples, val_fraction, test_fraction):
-    """The split of each picture, by its content and its category.
-
-    A picture whose :func:`position` is below ``test_fraction`` is for test, below
-    ``test_fraction + val_fraction`` for validation, and otherwise for training. In a category of
-    three or more, the lowest is always for test and the next for validation, so that every split
-    has every such category. A new picture moves others towards training only. There is one
-    exception: the third of a category can move one from training to validation.
+    The image with the highest position is kept; its split is that of
+    :func:`darknet_face.images.splits.split_groups`.
 
     Parameters
     ----------
     samples : list of NegativeSample
-        With duplicates: without them, others could move towards test.
     val_fraction, test_fraction : float
         Above 0, their sum below 1.
 
     Returns
     -------
-    list of str
-        "train", "val" or "test" for each picture.
-    """
-    digests = collections.defaultdict(set)
-    for sample in samples:
-        digests[sample.category].add(sample.digest)
-    split_of = {}
-    for category, members in digests.items():
-        members = sorted(members)
-        below = [position(digest) < test_fraction for digest in members]
-        tests = max(1 if len(members) >= 3 else 0, sum(below))
-        below = [position(digest) < test_fraction + val_fraction for digest in members]
-        vals = max(1, sum(below) - tests)
-        names = ["test"] * tests + ["val"] * vals + ["train"] * len(members)
-        split_of.update(((category, digest), name) for digest, name in zip(members, names))
-    return [split_of[sample.category, sample.digest] for sample in samples]
-
-
-def divide(samples, val_fraction, test_fraction):
-    """Keep one picture of each group of duplicates and near duplicates, and split these.
-
-    The picture with the highest :func:`position` is kept. Its split is that of the member that is
-    farthest from test. So a growing group can only move from test towards training: a picture that
-    was trained on never comes back for test, not even under another name or category.
-
-    Parameters
-    ----------
-    samples : list of NegativeSample
-    val_fraction, test_fraction : float
-        See :func:`category_splits`.
-
-    Returns
-    -------
     splits : dict of str to list of NegativeSample
-        Keys "train", "val" and "test"; the pictures in their given order.
+        Keys "train", "val" and "test"; the images in their given order.
     rejections : list of Rejection
     """
     groups = near_duplicate_groups(np.array([sample.hash for sample in samples]))
-    best, split_of = {}, {}
-    for sample, group, split in zip(
-            samples, groups, category_splits(samples, val_fraction, test_fraction)):
+    split_of = split_groups([sample.category for sample in samples],
+                            [sample.digest for sample in samples], groups,
+                            val_fraction, test_fraction)
+    best = {}
+    for sample, group in zip(samples, groups):
         if group not in best or position(sample.digest) > position(best[group].digest):
             best[group] = sample
-        split_of[group] = min(split, split_of.get(group, split), key=list(LISTS).index)
     splits, rejections, first_with = {name: [] for name in LISTS}, [], {}
     for sample, group in zip(samples, groups):
         first = first_with.setdefault(sample.digest, sample)
@@ -130,11 +91,11 @@ def divide(samples, val_fraction, test_fraction):
 
 
 def as_fraction(size, count, option):
-    """A split's size as a fraction of ``count`` pictures; from 1 up it is a number of pictures."""
+    """A split's size as a fraction of ``count`` images; from 1 up it is a number of images."""
     if size < 1:
         return size
     if size >= count:
-        raise UserError("{} {:g}: there are only {} different pictures; ask for fewer".format(
+        raise UserError("{} {:g}: there are only {} different images; ask for fewer".format(
             option, size, count))
     return size / count
 
@@ -164,34 +125,51 @@ def write_splits(samples, data_dir, sizes):
     if val_fraction + test_fraction >= 1:
         raise UserError("--val-size and --test-size leave nothing for training; make them smaller")
     splits, rejections = divide(samples, val_fraction, test_fraction)
-    check_splits(splits)
-    # The test list first: after a kill in between, no picture is in training and test.
+    check_splits(splits, different)
+    # The test list first: after a kill in between, no image is in training and test.
     for split, members in reversed(list(splits.items())):
         path = os.path.join(data_dir, LISTS[split][1])
         save_list(path, [relative_to_data(member.path, data_dir) for member in members])
-        print("{}: {} pictures".format(printable(path), len(members)))
+        print("{}: {} images".format(printable(path), len(members)))
     return rejections
 
 
-def check_splits(splits):
-    """Raise UserError for an empty split, and warn of categories that a split lacks."""
+def check_splits(splits, different):
+    """Check that no split is empty, and warn of categories that a split lacks.
+
+    Parameters
+    ----------
+    splits : dict of str to list of NegativeSample
+    different : int
+        How many different images there were, near duplicates included.
+
+    Raises
+    ------
+    UserError
+        With what was found, and what helps.
+    """
+    kept = sum(map(len, splits.values()))
     categories = {name: {member.category for member in members}
                   for name, members in splits.items()}
     every = set.union(*categories.values())
     for name, members in splits.items():
         if not members:
             raise UserError(
-                "{} different pictures in {} categories leave none for the {} list; add pictures, "
-                "at least 3 per category, or change --val-size and --test-size".format(
-                    sum(map(len, splits.values())), len(every), name))
+                "{} different images in {} categories leave none for the {} list{}; add images, at "
+                "least 3 per category{}".format(
+                    different, len(every), name,
+                    ": {} without near duplicates (frames of one recording?)".format(kept)
+                    if kept < different else "",
+                    ", of other scenes" if 2 * kept < different
+                    else ", or change --val-size and --test-size"))
     missing = sorted(every - set.intersection(*categories.values()))
     if missing:
         warn("{} categories are missing from some list, {} first; each needs at least 3 different "
-             "pictures".format(len(missing), missing[0] or "."))
+             "images".format(len(missing), missing[0] or "."))
 
 
 def collect_from_web(collector, store, queries, wanted, data_dir, sizes):
-    """Collect pictures into a store and write the lists of all that it holds.
+    """Collect images into a store and write the lists of all that it holds.
 
     Parameters
     ----------
@@ -252,7 +230,7 @@ def finish(samples, rejections, report, data_dir, sizes):
 
 
 def split_size(text):
-    """An argparse ``type``: a fraction above 0 and below 1, or a whole number of pictures."""
+    """An argparse ``type``: a fraction above 0 and below 1, or a whole number of images."""
     value = float(text)
     if not (0 < value < 1 or (1 <= value < 1e9 and value == int(value))):
         raise argparse.ArgumentTypeError(
@@ -272,7 +250,7 @@ def parse_arguments():
     for split in ("val", "test"):
         parser.add_argument("--{}-size".format(split), type=split_size, default=0.1, metavar="N",
                             help="size of the {} list: a fraction, or an approximate number of "
-                            "pictures".format(split))
+                            "images".format(split))
     parser.add_argument("--keep-faces", action="store_true",
                         help="do not look for human faces; otherwise images with one are skipped, "
                         "or named if they come from a folder")

@@ -1,21 +1,27 @@
-"""Turn folders of your own pictures, faces and anything else, into file lists.
+"""Turn folders of your own images, faces and anything else, into file lists.
 
     python preprocess_folders.py --faces my/faces --non-faces my/rooms my/dogs
     python preprocess_folders.py --faces a --non-faces b --review doubts.png
     python preprocess_folders.py --faces masked --name masked   # one more source for train.py
+    python preprocess_folders.py --split-folders root           # root/{train,val,test}/{faces,..}
 
 Sub-folders and links to folders are searched too. Writes the six lists that train.py reads, or,
 with ``--name``, the lists ``NAME_faces_train.pickle``, ``NAME_others_train.pickle`` and so on.
 
-A picture's split follows from its content, so that pictures added later leave the others in their
-splits. Equal pictures are listed once. Near duplicates, such as two sizes of a photograph, share a
-split; if they are in both classes, they are left out. At the end the released model looks at every
-picture, and those whose class it doubts are named: move what is in the wrong folder and run again.
+An image's split follows from its content, so that images added later leave the others in their
+splits. Equal images are listed once. Near duplicates, such as two sizes of a photograph, share a
+split; if they are in both classes, they are skipped. With ``--split-folders`` the images stay in
+the splits that their folders name, and what is like a test or validation image is not trained on.
+At the end the released model classifies every image, and those whose class it doubts are named:
+move what is in the wrong folder and run again.
 """
+
+from __future__ import annotations
 
 import argparse
 import collections
 import os
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
@@ -38,45 +44,64 @@ from darknet_face.images.file_lists import (
     source_list,
 )
 from darknet_face.images.find_images import Skipped
-from darknet_face.images.folders import OPTIONS, add_folder_arguments, find_files
+from darknet_face.images.folders import (
+    OPTIONS,
+    add_folder_arguments,
+    find_files,
+    find_split_folders,
+)
+from darknet_face.images.near_duplicates import near_duplicate_groups, perceptual_hash
 from darknet_face.images.reader import map_in_threads, read_batches
-from darknet_face.negatives.checks import near_duplicate_groups, perceptual_hash
+from darknet_face.images.splits import fill_empty, split_groups
 from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
 
 CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 
-# The released model doubts a picture's class if it is at least this sure of the other one.
+# The released model doubts an image's class if it is at least this sure of the other one.
 DOUBT = 0.99
 MOST_TILES, TILE_SIDE = 100, 160
 
-Labelled = collections.namedtuple("Labelled", "path label digest hash")
-Labelled.__doc__ = """A picture's file, class, pixel digest and perceptual hash (bool, [256])."""
+FEW = 5  # images that differ, for validation or testing: metrics on fewer say nothing
 
-Doubt = collections.namedtuple("Doubt", "path label face_probability")
-Doubt.__doc__ = """A picture whose class the released model doubts."""
+Lists = dict  # of str to list of str: paths by split
 
 
-def read_images(paths, label, skipped):
-    """Decode pictures and take their digests; what does not decode is counted.
+class Labelled(NamedTuple):
+    """An image's file, class, pixel digest, perceptual hash (bool, [256]) and given split."""
 
-    Returns
-    -------
-    list of Labelled
-        In the order of ``paths``.
-    """
-    pictures = []
-    with progress(total=len(paths), desc="reading {}".format(CLASSES[label]),
-                  unit="picture") as bar:
+    path: str
+    label: int
+    digest: str
+    hash: np.ndarray
+    split: str | None = None
+
+
+class Doubt(NamedTuple):
+    """An image whose class the released model doubts."""
+
+    path: str
+    label: int
+    face_probability: float
+
+
+Groups = list  # of list of Labelled: near duplicates of one class
+
+
+def read_images(paths: Sequence[str], label: int, skipped: Skipped,
+                split: str | None = None) -> list[Labelled]:
+    """Decode images and take their digests; what does not decode is counted."""
+    images = []
+    with progress(total=len(paths), desc="reading {}".format(CLASSES[label]), unit="image") as bar:
         for path, (digest, bits, cause) in zip(paths, map_in_threads(_measure, paths)):
             bar.update()
             if cause:
-                skipped.add("{}: {}".format(path, cause), "bad picture")
+                skipped.add("{}: {}".format(path, cause), "bad image")
             else:
-                pictures.append(Labelled(path, label, digest, bits))
-    return pictures
+                images.append(Labelled(path, label, digest, bits, split))
+    return images
 
 
-def _measure(path):
+def _measure(path: str) -> tuple[Any, Any, str | None]:
     try:
         image = read_image(path)
     except BadImage as error:
@@ -84,91 +109,98 @@ def _measure(path):
     return pixel_digest(image), perceptual_hash(image), None
 
 
-def group_duplicates(pictures, skipped):
-    """Group near duplicates; drop equal pictures but the first, and groups of both classes.
+def group_duplicates(images: Sequence[Labelled], skipped: Skipped) -> Groups:
+    """Group near duplicates; drop groups of both classes, and images that should not be listed.
 
-    Returns
-    -------
-    list of list of Labelled
-        Each of one class.
+    Those are equal images but the first. Of images with a given split, they are those that are
+    like one of a later split too: what is tested with is not trained on.
     """
-    if not pictures:
+    if not images:
         return []
-    groups = collections.OrderedDict()
-    numbers = near_duplicate_groups(np.array([picture.hash for picture in pictures]))
-    for picture, number in zip(pictures, numbers):
-        groups.setdefault(number, []).append(picture)
-    kept, ambiguous = [], Skipped()
+    numbers = near_duplicate_groups(np.array([image.hash for image in images]))
+    groups: dict[int, list[Labelled]] = collections.OrderedDict()
+    for image, number in zip(images, numbers):
+        groups.setdefault(number, []).append(image)
+    kept, ambiguous, leaked = [], Skipped(), Skipped()
     for group in groups.values():
-        if len({picture.label for picture in group}) > 1:
-            for picture in group:
-                ambiguous.add(picture.path, "in both classes")
+        if len({image.label for image in group}) > 1:
+            for image in group:
+                ambiguous.add(image.path, "in both classes")
             continue
-        different = collections.OrderedDict()
-        for picture in group:
-            if different.setdefault(picture.digest, picture) is not picture:
-                skipped.add(picture.path, "duplicate")
-        kept.append(list(different.values()))
-    if ambiguous:
-        warn("the same picture, or nearly, is among the faces and the non-faces: {}; these are "
-             "left out".format(ambiguous))
-        skipped.update(ambiguous)
+        kept.append(_listed(group, skipped, leaked))
+    for found, meaning in ((ambiguous, "the same image, or nearly, is among the faces and the "
+                                       "non-faces"), (leaked, "the splits share images")):
+        if found:
+            warn("{}: {}; these are skipped".format(meaning, found))
+            skipped.update(found)
     return kept
 
 
-def position(group):
-    """A group's place in [0, 1): the highest that one of its content hashes gives.
+def _listed(group: list[Labelled], skipped: Skipped, leaked: Skipped) -> list[Labelled]:
+    """The different images of a group, those of its last split alone; count the others."""
+    last = max((image.split for image in group if image.split), key=SPLITS.index, default=None)
+    different: dict[str, Labelled] = collections.OrderedDict()
+    for image in group:
+        if image.split != last:
+            leaked.add(image.path, "in {} but like one in {}".format(image.split, last))
+        elif different.setdefault(image.digest, image) is not image:
+            skipped.add(image.path, "duplicate")
+    return list(different.values())
 
-    It can only grow when a picture joins the group.
-    """
-    return max(int(picture.digest[:13], 16) for picture in group) / 16.0 ** 13  # 52 bits
 
-
-def divide(groups, val_fraction, test_fraction):
-    """Divide one class over the splits by content.
-
-    Groups at a :func:`position` below ``test_fraction`` are for testing, those below
-    ``test_fraction + val_fraction`` for validation, and the rest for training. The lowest is for
-    testing in any case, and the next for validation. Pictures added later can only move a group
-    upwards, from testing towards training: what was trained on never becomes a test.
+def divide(groups: Groups, val_fraction: float, test_fraction: float) -> Lists:
+    """Divide one class over the splits by content; each split has a group if there are three.
 
     Returns
     -------
     dict of str to list of str
         Paths by split, sorted; lists may be empty.
     """
-    groups = sorted(groups, key=position)
-    places = [position(group) for group in groups]
-    tests = max(1, sum(place < test_fraction for place in places))
-    vals = max(1, sum(place < test_fraction + val_fraction for place in places) - tests)
-    parts = {"test": groups[:tests], "val": groups[tests:tests + vals],
-             "train": groups[tests + vals:]}
-    return {split: sorted(picture.path for group in part for picture in group)
-            for split, part in parts.items()}
+    numbered = [(number, image) for number, group in enumerate(groups) for image in group]
+    digests, numbers = [image.digest for _, image in numbered], [number for number, _ in numbered]
+    split_of = split_groups([0] * len(digests), digests, numbers, val_fraction, test_fraction)
+    fill_empty(split_of, digests, numbers)
+    return {split: sorted(image.path for number, image in numbered if split_of[number] == split)
+            for split in SPLITS}
 
 
-def check_splits(splits, label):
-    """Raise UserError if a split of a class is empty."""
-    for split, paths in splits.items():
+def keep_splits(groups: Groups, val_fraction: float) -> Lists:
+    """Divide one class as its folders do; without validation, take it from training by content."""
+    given = {split: [group for group in groups if group[0].split == split] for split in SPLITS}
+    lists = {split: sorted(image.path for group in given[split] for image in group)
+             for split in SPLITS}
+    if not lists["val"]:
+        divided = divide(given["train"], val_fraction, 1e-9)
+        lists["val"], lists["train"] = divided["val"], sorted(divided["train"] + divided["test"])
+    return lists
+
+
+def check_splits(lists: Lists, groups: Groups, label: int) -> None:
+    """Raise UserError if a split of a class is empty; warn if one has few different images."""
+    total = sum(map(len, groups))
+    found = "{}: {:,} different images".format(CLASSES[label], total)
+    are_alike = 2 * len(groups) <= total
+    if are_alike:
+        found += " in only {:,} groups of near duplicates (frames of one recording?), which are " \
+                 "never divided,".format(len(groups))
+    helps = "add images of other scenes" if are_alike else "add images"
+    for split, paths in lists.items():
         if not paths:
             raise UserError(
-                "{}: {} different pictures leave none for the {} list; add pictures, or change "
-                "--val-size and --test-size; the lists were left as they were".format(
-                    CLASSES[label], sum(map(len, splits.values())), split))
+                "{} leave none for the {} list; {}, or {}; the lists were left as they were".format(
+                    found, split, helps, "divide them yourself: see --split-folders" if are_alike
+                    else "change --val-size and --test-size"))
+    group_of = {image.path: number for number, group in enumerate(groups) for image in group}
+    counts = {split: len({group_of[path] for path in lists[split]}) for split in ("val", "test")}
+    if min(counts.values()) < FEW:
+        warn("{} leave {val:,} for validation and {test:,} for testing; metrics on so few say "
+             "little: {}{}".format(found, helps, "" if are_alike else
+                                   ", or raise --val-size and --test-size", **counts))
 
 
-def write_lists(splits, data_dir, name):
-    """Write the lists of all classes and print how many pictures each has.
-
-    Parameters
-    ----------
-    splits : dict of int to dict of str to list of str
-        Paths by class and split.
-    data_dir : str
-    name : str
-        The source.
-    """
-    # The test lists first: killed in between, no picture is both trained on and tested with.
+def write_lists(splits: dict[int, Lists], data_dir: str, name: str) -> None:
+    """Write the lists of all classes (paths by class and split) and print their lengths."""
+    # The test lists first: killed in between, no image is both trained on and tested with.
     for split in reversed(SPLITS):
         for label in splits:
             path = os.path.join(data_dir, source_list(name, label, split))
@@ -177,7 +209,7 @@ def write_lists(splits, data_dir, name):
             print("{}: {:,} {}".format(path, len(paths), CLASSES[label]))
 
 
-def released_classifier():
+def released_classifier() -> Any:
     """The released model, at its own input size."""
     from darknet_face.engines.engine import open_engine
     from darknet_face.weights.model_file import RELEASED, read_model
@@ -189,17 +221,11 @@ def released_classifier():
     return open_engine(model.weights, model.image_size)
 
 
-def find_doubts(classifier, paths, label):
-    """The pictures of a class that the model is sure belong to the other one.
-
-    Returns
-    -------
-    list of Doubt
-        The surest first.
-    """
+def find_doubts(classifier: Any, paths: Sequence[str], label: int) -> list[Doubt]:
+    """The images of a class that the model is sure belong to the other one, the surest first."""
     doubts = []
     with progress(total=len(paths), desc="checking {}".format(CLASSES[label]),
-                  unit="picture") as bar:
+                  unit="image") as bar:
         for good, images, bad in read_batches(paths, 32, classifier.image_size):
             bar.update(len(good) + len(bad))
             for path, row in zip(good, classifier(images) if good else ()):
@@ -208,8 +234,8 @@ def find_doubts(classifier, paths, label):
     return sorted(doubts, key=lambda doubt: abs(doubt.face_probability - 0.5), reverse=True)
 
 
-def report_doubts(doubts, total, label):
-    """Print one warning with the number of doubted pictures of a class, and three names."""
+def report_doubts(doubts: list[Doubt], total: int, label: int) -> None:
+    """Print one warning with the number of doubted images of a class, and three names."""
     if not doubts:
         return
     if 2 * len(doubts) > total:
@@ -223,28 +249,28 @@ def report_doubts(doubts, total, label):
         ", ..." if len(doubts) > 3 else "", remedy))
 
 
-def draw_doubts(path, doubts):
-    """Draw the pictures whose class is doubted: framed green if the model sees a face."""
+def draw_doubts(path: str, doubts: list[Doubt]) -> None:
+    """Draw the images whose class is doubted: framed green if the model sees a face."""
     tiles, captions, frames = [], [], []
     for doubt in doubts[:MOST_TILES]:
         try:
             tiles.append(fit(read_image(doubt.path), TILE_SIDE))
         except BadImage as error:  # changed since
-            warn("{}: {}; not on the sheet".format(doubt.path, error))
+            warn("{}: {}; not drawn".format(doubt.path, error))
             continue
         captions.append("face: {:.3f}\n{}\n{}".format(
             doubt.face_probability, OPTIONS[doubt.label], printable(doubt.path)))
         frames.append(RED if doubt.label == FACE else GREEN)
     if not tiles:
-        print("{}: not drawn, no picture's class is doubted".format(path))
+        print("{}: not drawn, no image's class is doubted".format(path))
         return
     save_image(path, contact_sheet(
         tiles, captions, frames, "green: face; red: no face", tile=TILE_SIDE))
-    print("{}: {:,} of {:,} pictures whose class is doubted".format(
+    print("{}: {:,} of {:,} images whose class is doubted".format(
         path, len(tiles), len(doubts)))
 
 
-def check_classes(splits, review):
+def check_classes(splits: dict[int, Lists], review: str | None) -> None:
     """Compare the classes with what the released model sees."""
     from darknet_face.runtime.session import explain_memory_errors
 
@@ -257,7 +283,7 @@ def check_classes(splits, review):
         draw_doubts(review, doubts)
 
 
-def _check_class(classifier, splits, label):
+def _check_class(classifier: Any, splits: Lists, label: int) -> list[Doubt]:
     """Warn of the doubts about one class, and return them."""
     paths = [path for split in SPLITS for path in splits[split]]
     doubts = find_doubts(classifier, paths, label)
@@ -265,28 +291,32 @@ def _check_class(classifier, splits, label):
     return doubts
 
 
-def _parse():
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Turn folders of your own pictures into the file lists that train.py reads.",
+        description="Turn folders of your own images into the file lists that train.py reads.",
         formatter_class=HelpFormatter)
     add_folder_arguments(parser)
+    parser.add_argument("--split-folders", metavar="ROOT",
+                        help="images that are divided already, ROOT/{train,val,test}/{class}; "
+                             "--faces and --non-faces then name the classes' folders (default: "
+                             "face and faces are faces, others are not)")
     parser.add_argument("--data-dir", default="data", help="where the file lists go")
     parser.add_argument("--name", type=new_source_name,
                         help="write the lists of a further source of this name, for train.py "
                              "--sources; one class alone will do")
     share = number_type(float, 0.001, 0.9)
     parser.add_argument("--val-size", type=share, default=0.1, metavar="SHARE",
-                        help="share of the pictures for validation")
+                        help="share of the images for validation")
     parser.add_argument("--test-size", type=share, default=0.1, metavar="SHARE",
-                        help="share of the pictures for testing")
+                        help="share of the images for testing")
     parser.add_argument("--no-check", action="store_true",
                         help="do not compare the classes with what the released model sees")
     parser.add_argument("--review", type=image_name, metavar="PNG",
-                        help="draw the pictures whose class the released model doubts")
+                        help="draw the images whose class the released model doubts")
     args = parser.parse_args()
-    if not args.faces and not args.non_faces:
+    if not args.split_folders and not args.faces and not args.non_faces:
         parser.error("name folders with --faces and --non-faces")
-    if not args.name and not (args.faces and args.non_faces):
+    if not args.split_folders and not args.name and not (args.faces and args.non_faces):
         parser.error("training needs both classes: add {}, or write one source's lists with --name"
                      .format("--non-faces" if args.faces else "--faces"))
     if args.val_size + args.test_size >= 1:
@@ -296,27 +326,39 @@ def _parse():
     return args
 
 
+def find_labelled(args: argparse.Namespace, skipped: Skipped) -> list[Labelled]:
+    """Find and read all images that the command line names."""
+    if args.split_folders:
+        folders = find_split_folders(args.split_folders, args.faces, args.non_faces)
+    else:
+        folders = {None: {label: names for label, names in (
+            (FACE, args.faces), (NON_FACE, args.non_faces)) if names}}
+    images = []
+    for split, by_class in folders.items():
+        for label, paths in find_files(by_class, skipped, args.review).items():
+            found = read_images(paths, label, skipped, split)
+            if not found:
+                raise UserError("{}: no usable image in {}; skipped: {}".format(
+                    OPTIONS[label], ", ".join(by_class[label]), skipped))
+            images += found
+    return images
+
+
 @cli
-def main():
+def main() -> None:
     args = _parse()
-    folders = {label: names for label, names in ((FACE, args.faces), (NON_FACE, args.non_faces))
-               if names}
     skipped = Skipped()
-    files = find_files(folders, skipped, args.review)
-    pictures = [picture for label, paths in files.items()
-                for picture in read_images(paths, label, skipped)]
-    groups = group_duplicates(pictures, skipped)
+    images = find_labelled(args, skipped)
+    groups = group_duplicates(images, skipped)
     splits = {}
-    for label in folders:
+    for label in sorted({image.label for image in images}):
         of_class = [group for group in groups if group[0].label == label]
-        if not of_class:
-            raise UserError("{}: no usable picture in {}; left out: {}".format(
-                OPTIONS[label], ", ".join(folders[label]), skipped))
-        splits[label] = divide(of_class, args.val_size, args.test_size)
-        check_splits(splits[label], label)
+        splits[label] = (keep_splits(of_class, args.val_size) if args.split_folders
+                         else divide(of_class, args.val_size, args.test_size))
+        check_splits(splits[label], of_class, label)
     write_lists(splits, args.data_dir, args.name or CELEBA)
     if skipped:
-        print("left out {:,}: {}".format(len(skipped), skipped))
+        print("skipped {:,}: {}".format(len(skipped), skipped))
     if not args.no_check:
         check_classes(splits, args.review)
 

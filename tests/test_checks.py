@@ -9,7 +9,7 @@ from negatives_server import encode, texture
 from PIL import Image
 from skimage import data as photographs
 
-from darknet_face.images import decode
+from darknet_face.images import decode, near_duplicates
 from darknet_face.images.file_lists import save_list
 from darknet_face.negatives import checks
 
@@ -18,13 +18,13 @@ def test_pictures_one_bit_beyond_the_threshold_are_different():
     bits = np.zeros(256, bool)
     bits[128:] = True
     far = bits.copy()
-    far[:checks.NEAR_BITS + 1] ^= True
-    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 2
+    far[:near_duplicates.NEAR_BITS + 1] ^= True
+    assert len(set(near_duplicates.near_duplicate_groups(np.array([bits, far])))) == 2
     seen = checks.SeenPictures()
     seen.add("a", bits)
     assert seen.find("b", far) is None
     far[0] ^= True
-    assert len(set(checks.near_duplicate_groups(np.array([bits, far])))) == 1
+    assert len(set(near_duplicates.near_duplicate_groups(np.array([bits, far])))) == 1
     assert seen.find("b", far) == ("near duplicate", "a")
 
 
@@ -65,10 +65,10 @@ def test_perceptual_hash_survives_scaling_and_compression():
         picture = Image.fromarray(texture(number, 120, 160))
         small = picture.resize((80, 60), Image.LANCZOS)
         squeezed = decode.read_image(encode(np.asarray(small), quality=40))
-        first, second, other = (checks.perceptual_hash(image) for image in (
+        first, second, other = (near_duplicates.perceptual_hash(image) for image in (
             np.asarray(picture), squeezed, texture(number + 100, 120, 160)))
-        assert np.count_nonzero(first != second) <= checks.NEAR_BITS
-        assert np.count_nonzero(first != other) > 2 * checks.NEAR_BITS
+        assert np.count_nonzero(first != second) <= near_duplicates.NEAR_BITS
+        assert np.count_nonzero(first != other) > 2 * near_duplicates.NEAR_BITS
 
 
 def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):

@@ -52,7 +52,7 @@ def test_the_metrics_are_those_of_lists_of_the_same_pictures(
     (("--faces", "faces", "--non-faces", "others", "--sources", "a"), "leave one out"),
     (("--faces", "none", "--non-faces", "others"), "no such folder"),
     (("--faces", "faces", "--non-faces", "faces"), "each class needs folders of its own"),
-    (("--faces", "faces", "--non-faces", "empty"), "no pictures in it"),
+    (("--faces", "faces", "--non-faces", "empty"), "no images in it"),
     (("--faces", "faces", "--non-faces", "spoilt"), "no image of class NON_FACE decodes")])
 def test_what_can_t_be_measured_is_one_line(run_script, folders, slim_model, arguments, cause):
     for name in ("empty", "spoilt"):

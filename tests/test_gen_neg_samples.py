@@ -12,9 +12,8 @@ from PIL import Image
 from skimage import data as photographs
 
 import gen_neg_samples
-from darknet_face.images import decode
+from darknet_face.images import decode, near_duplicates, splits
 from darknet_face.images.file_lists import LISTS, load_list, resolve, save_list
-from darknet_face.negatives import checks
 from darknet_face.negatives.store import NegativeSample
 
 NAMES = [negatives for _, negatives in LISTS.values()]
@@ -81,9 +80,9 @@ def test_same_picture_under_two_names_is_kept_once(run, tmp_path):
                        "--val-size", "0.3", "--test-size", "0.3")
     assert code == 0
     kept = sum(read_lists(tmp_path / "data"), [])
-    hashes = [checks.perceptual_hash(decode.read_image(name)) for name in kept]
+    hashes = [near_duplicates.perceptual_hash(decode.read_image(name)) for name in kept]
     assert len(kept) == 30
-    assert len(set(checks.near_duplicate_groups(np.array(hashes)))) == 30
+    assert len(set(near_duplicates.near_duplicate_groups(np.array(hashes)))) == 30
     causes = [row["cause"] for row in report(tmp_path / "data" / "neg_samples_report.csv")]
     assert sorted(causes) == ["duplicate"] * 20 + ["near duplicate"] * 20
     assert "skipped: 20 (near duplicate)" in out
@@ -124,7 +123,7 @@ def test_sizes_as_counts_and_fractions(run, tmp_path):
 
 
 def as_pictures(digests):
-    return [NegativeSample("{:.6f}".format(gen_neg_samples.position(digest)),
+    return [NegativeSample("{:.6f}".format(splits.position(digest)),
                            "category " + digest[-1], digest,
                            hash=np.random.RandomState(int(digest[:8], 16)).rand(256) < 0.5)
             for digest in digests]
@@ -162,7 +161,7 @@ def test_added_duplicates_never_move_one_from_train_to_test():
         for trained in before["train"]:
             for tested in after["test"]:
                 distance = np.count_nonzero(trained.hash != tested.hash)
-                assert distance > checks.NEAR_BITS
+                assert distance > near_duplicates.NEAR_BITS
         assert sum(map(len, after.values())) + len(rejected) == len(pictures)
 
 
@@ -173,7 +172,7 @@ def near_hashes(random, count):
         start = hashes[random.randint(len(hashes))] if hashes and random.rand() < 0.4 else (
             random.rand(256) < 0.5)
         flips = np.zeros(256, bool)
-        flips[random.choice(256, checks.NEAR_BITS, replace=False)] = True
+        flips[random.choice(256, near_duplicates.NEAR_BITS, replace=False)] = True
         hashes.append(start ^ flips)
     return hashes
 
@@ -182,7 +181,7 @@ def test_a_growing_group_of_near_duplicates_moves_away_from_test():
     """A picture like one that was trained on does not replace it in the test list."""
     bits = np.random.RandomState(0).rand(256) < 0.5
     near = bits.copy()
-    near[:checks.NEAR_BITS] ^= True
+    near[:near_duplicates.NEAR_BITS] ^= True
     trained = NegativeSample("trained", "dog", "f" * 64, bits)
     for digest in ("0" * 64, "8" * 64):
         splits, rejected = gen_neg_samples.divide(

@@ -52,7 +52,8 @@ def run(run_script, tmp_path):
 
 
 def test_six_lists_of_all_pictures(run, folders, tmp_path):
-    outcome = run("--faces", folders[0], "--non-faces", folders[1])
+    outcome = run("--faces", folders[0], "--non-faces", folders[1], "--val-size", 0.25,
+                  "--test-size", 0.25)
     assert (outcome.code, outcome.err) == (0, "")
     data = str(tmp_path / "data")
     splits = {name: load_split(data, name) for name in LISTS}
@@ -62,7 +63,7 @@ def test_six_lists_of_all_pictures(run, folders, tmp_path):
     assert listed(data, LISTS["train"][0], base=False)[0].startswith("f" + os.sep)
     assert os.path.isabs(listed(data, LISTS["train"][1], base=False)[0])
     sizes = [len(split.faces) for split in splits.values()]
-    assert sizes[0] > 20 and min(sizes) >= 1
+    assert sizes[0] > 10 and min(sizes) >= 5
     assert "{} faces".format(sizes[0]) in outcome.out
 
 
@@ -111,7 +112,7 @@ def test_pictures_of_both_classes_are_left_out(run, folders, tmp_path):
     faces, others = folders
     fill(others, [3])
     texture(4, side=80).save(str(others / "like4.png"))
-    outcome = run("--faces", faces, "--non-faces", others)
+    outcome = run("--faces", faces, "--non-faces", others, "--val-size", 0.3, "--test-size", 0.3)
     assert outcome.code == 0 and len(outcome.err.splitlines()) == 1
     assert "4 in both classes" in outcome.err and "4 in both classes" in outcome.out
     names = sum(sum((list(by_split(tmp_path / "data", column).values())
@@ -126,8 +127,8 @@ def test_what_is_left_out_is_counted(run, folders):
     (others / "page.jpg").write_bytes(b"<html></html>")
     outcome = run("--faces", faces, "--non-faces", others)
     assert outcome.code == 0
-    (line,) = [line for line in outcome.out.splitlines() if line.startswith("left out")]
-    assert line.startswith("left out 5: 2 bad picture (")
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("skipped")]
+    assert line.startswith("skipped 5: 2 bad image (")
     for part in ("empty.png: empty file", "1 hidden", "1 unknown extension", "1 video"):
         assert part in line
 
@@ -170,10 +171,10 @@ def test_both_classes_of_a_further_source(run, folders, tmp_path):
     (["--faces", "{f}", "--non-faces", "{n}/gone"], "--non-faces .*gone: no such folder"),
     (["--faces", "{f}/0000.png", "--non-faces", "{n}"], "not a folder"),
     (["--faces", "{f}", "--non-faces", "{f}"], "given as --faces and as --non-faces"),
-    (["--faces", "{f}", "--non-faces", "{empty}"], "no pictures in it; --non-faces needs"),
-    (["--faces", "{videos}", "--non-faces", "{n}"], "no pictures in it, only 1 video"),
-    (["--faces", "{bad}", "--non-faces", "{n}"], "no usable picture in .*empty file"),
-    (["--faces", "{two}", "--non-faces", "{n}"], "2 different pictures leave none for the train"),
+    (["--faces", "{f}", "--non-faces", "{empty}"], "no images in it; --non-faces needs"),
+    (["--faces", "{videos}", "--non-faces", "{n}"], "no images in it, only 1 video"),
+    (["--faces", "{bad}", "--non-faces", "{n}"], "no usable image in .*empty file"),
+    (["--faces", "{two}", "--non-faces", "{n}"], "2 different images leave none for the t"),
     (["--faces", "{f}", "--non-faces", "{n}", "--val-size", "0.5", "--test-size", "0.5"],
      "leave nothing for training"),
     (["--faces", "{f}", "--name", "../x"], "a name has letters"),
@@ -208,6 +209,109 @@ def test_divide_by_content_alone():
         "test": ["0.01"], "val": ["0.15"], "train": ["0.05", "0.5", "0.7", "0.9"]}
 
 
+def frames(folder, scenes, count=20):
+    """Recordings of scenes that hardly change."""
+    folder.mkdir()
+    for scene in range(scenes):
+        pixels = np.asarray(texture(500 + scene)).copy()
+        for number in range(count):
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(str(folder / "{}-{}.png".format(scene, number)))
+    return folder
+
+
+def test_frames_of_two_recordings(run, folders, tmp_path):
+    """They make no three lists, whatever the shares; the remedy is another one."""
+    outcome = run("--faces", folders[0], "--non-faces", frames(tmp_path / "two", 2))
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert outcome.code == 2 and "--val-size" not in line
+    for part in ("non-faces: 40 different images in only 2 groups of near duplicates",
+                 "add images of other scenes", "--split-folders"):
+        assert part in line
+    assert not list((tmp_path / "data").glob("*.pickle"))
+
+
+def test_frames_of_several_recordings(run, folders, tmp_path):
+    """Each recording is in one list, and no list is empty."""
+    outcome = run("--faces", folders[0], "--non-faces", frames(tmp_path / "five", 5))
+    assert outcome.code == 0
+    found = by_split(tmp_path / "data", 1)
+    scenes = {split: {name[0] for name in names} for split, names in found.items()}
+    assert sum(map(len, scenes.values())) == 5 and all(scenes.values())
+    assert "non-faces: 100 different images in only 5 groups" in outcome.err
+
+
+def test_few_images_of_a_class_are_not_divided_without_a_word(run, folders, tmp_path):
+    outcome = run("--faces", folders[0], "--non-faces", fill(tmp_path / "few", range(700, 708)))
+    assert outcome.code == 0
+    (line,) = [line for line in outcome.err.splitlines() if ": non-faces: " in line]
+    assert line.startswith("warning: non-faces: 8 different images leave 1 for validation and ")
+    assert "add images, or raise --val-size and --test-size" in line
+
+
+@pytest.fixture
+def root(tmp_path):
+    """root/{train,valid,test}/{Face,cats,dogs}; there are no cats for testing."""
+    for index, split in enumerate(("train", "valid", "test")):
+        for number, name in enumerate(("Face", "cats", "dogs")):
+            if (split, name) != ("test", "cats"):
+                first = 1000 * (number + 1) + 100 * index
+                fill(tmp_path / "root" / split / name, range(first, first + 20 - 5 * index))
+    return tmp_path / "root"
+
+
+def test_folders_that_are_divided_already(run, root, tmp_path):
+    outcome = run("--split-folders", root)
+    assert (outcome.code, outcome.err) == (0, "")
+    sizes = {split: [len(by_split(tmp_path / "data", label)[split]) for label in (0, 1)]
+             for split in LISTS}
+    assert sizes == {"train": [20, 40], "val": [15, 30], "test": [10, 10]}
+    faces = by_split(tmp_path / "data", 0)
+    assert sorted(faces["test"]) == sorted(os.listdir(str(root / "test" / "Face")))
+    assert run("--split-folders", root, "--faces", "cats", "--name", "pets").code == 2
+    assert run("--split-folders", root, "--faces", "dogs", "--name", "pets").code == 0
+    assert len(listed(tmp_path / "data", "pets_faces_train.pickle")) == 20
+    assert len(listed(tmp_path / "data", "pets_others_train.pickle")) == 40
+
+
+def test_what_is_tested_with_is_not_trained_on(run, root, tmp_path):
+    fill(root / "train" / "Face", [1200])  # as in test
+    texture(1100, side=90).save(str(root / "train" / "Face" / "like.png"))  # as in valid
+    fill(root / "valid" / "dogs", [3201])  # as in test
+    outcome = run("--split-folders", root)
+    assert outcome.code == 0 and len(outcome.err.splitlines()) == 1
+    for part in ("the splits share images", "1 in train but like one in test (",
+                 "1 in train but like one in val (", "1 in val but like one in test ("):
+        assert part in outcome.err and (part in outcome.out or "share" in part)
+    assert "1200.png" in by_split(tmp_path / "data", 0)["test"]
+    assert not {"1200.png", "like.png"} & set(by_split(tmp_path / "data", 0)["train"])
+    assert "3201.png" not in by_split(tmp_path / "data", 1)["val"]
+
+
+def test_divided_folders_without_validation(run, root, tmp_path):
+    import shutil
+
+    shutil.rmtree(str(root / "valid"))
+    assert run("--split-folders", root, "--val-size", 0.3).code == 0
+    faces = by_split(tmp_path / "data", 0)
+    assert sorted(faces["train"] + faces["val"]) == sorted(os.listdir(str(root / "train" / "Face")))
+    assert 0 < len(faces["val"]) < 15 and len(faces["test"]) == 10
+    shutil.rmtree(str(root / "test"))
+    outcome = run("--split-folders", root)
+    assert outcome.code == 2 and "no folder test or testing in it" in outcome.err
+    outcome = run("--split-folders", tmp_path / "n")
+    assert outcome.code == 2
+
+
+def test_divided_folders_of_other_names(run, root):
+    for split in ("train", "valid", "test"):
+        (root / split / "Face").rename(root / split / "people")
+    outcome = run("--split-folders", root)
+    assert outcome.code == 2
+    assert "has the folders cats, dogs, people, and none of them is for --faces" in outcome.err
+    assert run("--split-folders", root, "--faces", "people").code == 0
+
+
 class Seer:
     """Stands in for the released model: sees a face in what is bright."""
 
@@ -222,6 +326,7 @@ class Seer:
 def bright(monkeypatch, tmp_path):
     """Bright faces and dark non-faces, with three and one in the wrong folder."""
     monkeypatch.setattr(preprocess_folders, "released_classifier", Seer)
+    monkeypatch.setattr(preprocess_folders, "FEW", 1)
     for name, wrong, right in (("f", 0.3, 1), ("n", 1, 0.3)):
         (tmp_path / name).mkdir()
         for number in range(20):
@@ -240,7 +345,7 @@ def test_doubts_are_reported_and_drawn(bright, run_script, tmp_path):
         assert "3 of 20 faces show no face by the released model: " in outcome.err
         assert "1 of 20 non-faces clearly show a face by the released model" in outcome.err
         assert str(tmp_path / "n" / "00.png") in outcome.err
-        assert "4 of 4 pictures whose class is doubted" in outcome.out
+        assert "4 of 4 images whose class is doubted" in outcome.out
     assert read_image(str(sheet)).shape[1] > 4 * preprocess_folders.TILE_SIDE
     assert len(list((tmp_path / "data").glob("*.pickle"))) == 6
 
@@ -262,6 +367,7 @@ def test_nothing_to_draw(bright, run_script, tmp_path):
 
 def test_a_missing_released_model_is_one_line(run_script, folders, monkeypatch, tmp_path):
     monkeypatch.setattr("darknet_face.weights.model_file.RELEASED", str(tmp_path / "gone.npz"))
+    monkeypatch.setattr(preprocess_folders, "FEW", 1)
     outcome = run_script(preprocess_folders, "--faces", folders[0], "--non-faces", folders[1],
                          "--data-dir", tmp_path / "data")
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1

@@ -1,7 +1,7 @@
 """Whether a picture is fit to be a negative sample, and whether it is there already.
 
 Checks of a downloaded file (a whole image of a sane size, without a human face), the form that it
-is stored in, and the search for near duplicates by perceptual hash.
+is stored in, and the comparison with those that are there.
 
 To print the pictures in which the face check finds a face, run it on folders, pictures or lists::
 
@@ -17,33 +17,21 @@ import os
 import threading
 
 import cv2
-import imagehash
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from darknet_face.console import HelpFormatter, UserError, cli, printable, progress, warn
 from darknet_face.images import decode
 from darknet_face.images.file_lists import load_list, resolve
 from darknet_face.images.find_images import find_images
+from darknet_face.images.near_duplicates import HASH_SIDE, NEAR_BITS
 
 STORED_SIDE = 512  # pixels: the longest side of a stored picture
 JPEG_QUALITY = 90
 
-HASH_SIDE = 16  # bits along each side of the perceptual hash: 256 in all
-
-# Two pictures are near duplicates if at most this many of the 256 bits differ. Re-encoding at
-# JPEG quality 30 or halving a picture flips at most 10. This was tuned on 6,541 negatives: all
-# pairs up to 22 bits apart show the same picture, a few of them in another colour. From 24 bits on
-# there are pairs of similar things, such as motorbikes of one make.
-NEAR_BITS = 22
-
 # Pixels from which on one picture is decoded at a time: each takes up to 26 bytes in between.
 _LARGE = 4 * 1000 * 1000
 _decoding_large = threading.Lock()
-
-_BLOCK = 512  # hashes compared at a time: 512 x 50,000 float32 distances take 100 MB
 
 
 class Unfit(Exception):
@@ -125,50 +113,6 @@ def _stored_size(*size):
     """Height and width as stored: the longer is at most STORED_SIDE."""
     scale = min(1.0, STORED_SIDE / max(size))
     return tuple(max(1, round(scale * side)) for side in size)
-
-
-def perceptual_hash(image):
-    """The DCT hash of a picture ("pHash": the signs of its lowest frequencies about the median).
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        uint8, [height, width, 3], RGB.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool, [256]. From the ImageHash library's ``phash``, after Zauner, "Implementation and
-        Benchmarking of Perceptual Image Hash Functions", 2010.
-    """
-    return imagehash.phash(Image.fromarray(image), hash_size=HASH_SIDE).hash.ravel()
-
-
-def near_duplicate_groups(hashes):
-    """Group near duplicates: pictures that are linked directly or through others.
-
-    Parameters
-    ----------
-    hashes : numpy.ndarray
-        bool, [pictures, bits].
-
-    Returns
-    -------
-    numpy.ndarray
-        int, [pictures]: the number of each picture's group.
-    """
-    count, bits = hashes.shape
-    signs = hashes.astype(np.float32) * 2 - 1
-    rows, columns = [], []
-    for start in range(0, count, _BLOCK):
-        # The product of two vectors of +-1 is the number of equal bits minus the unequal ones.
-        agreement = signs[start:start + _BLOCK] @ signs.T
-        row, column = np.nonzero(agreement >= bits - 2 * NEAR_BITS)
-        rows.append(row + start)
-        columns.append(column)
-    rows, columns = np.concatenate(rows), np.concatenate(columns)
-    links = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
-    return connected_components(links, directed=False)[1]
 
 
 class SeenPictures:

@@ -11,13 +11,8 @@ import warnings
 
 from darknet_face.console import progress
 from darknet_face.images.decode import pixel_digest
-from darknet_face.negatives.checks import (
-    FaceDetector,
-    Unfit,
-    decode_download,
-    perceptual_hash,
-    stored_form,
-)
+from darknet_face.images.near_duplicates import perceptual_hash
+from darknet_face.negatives.checks import FaceDetector, Unfit, decode_download, stored_form
 from darknet_face.negatives.client import FetchError, PoliteClient, Refused
 from darknet_face.negatives.services import Candidate, ResultPage, Service
 from darknet_face.negatives.store import NegativeStore

@@ -7,7 +7,8 @@ import os
 from darknet_face.console import UserError, progress, warn
 from darknet_face.images import decode, formats
 from darknet_face.images.find_images import Skipped, find_images
-from darknet_face.negatives.checks import FaceDetector, perceptual_hash
+from darknet_face.images.near_duplicates import perceptual_hash
+from darknet_face.negatives.checks import FaceDetector
 from darknet_face.negatives.reports import Rejection
 from darknet_face.negatives.store import NegativeSample
 
