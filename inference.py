@@ -44,9 +44,10 @@ def _parse_arguments():
         if args.report or args.robustness or args.at_fpr is not None:
             parser.error("--report, --robustness and --at-fpr need the labels of the test lists: "
                          "name no images with them")
-    elif args.csv or args.resume or args.contact_sheet or args.heatmap or args.sort_into:
-        parser.error("--csv, --resume, --contact-sheet, --heatmap and --sort-into are for named "
-                     "images: name some")
+    elif (args.csv or args.resume or args.contact_sheet or args.heatmap or args.sort_into
+          or args.quiet or args.only):
+        parser.error("--csv, --resume, --contact-sheet, --heatmap, --sort-into, --quiet and --only "
+                     "are for named images: name some")
     elif args.json == "-":
         parser.error("--json - is for named images; the metrics of the test lists need a file")
     command.check_arguments(parser, args)

@@ -79,6 +79,31 @@ def test_no_picture_at_all(infer, tmp_path):
     assert infer(tmp_path / "nothing").code == 1
 
 
+def test_quiet_answers_by_exit_code(infer, pictures, tmp_path):
+    table, gone = str(tmp_path / "out.csv"), tmp_path / "gone.jpg"
+    infer(pictures, "--csv", table)
+    rows = read_csv(table)
+    faces = [row["file"] for row in rows if row["class"] == "FACE"]
+    others = [row["file"] for row in rows if row["class"] != "FACE"]
+    for names, code in ((faces[:1], 0), (others[:1], 1), (others + faces[:1], 0), (others, 1),
+                        (others[:1] + [gone], 2), (faces[:1] + [gone], 0), ([gone], 2)):
+        outcome = infer(*names, "--quiet")
+        assert outcome.code == code and outcome.out == ""
+        assert ("gone.jpg" in outcome.err) == (gone in names)
+        assert outcome.err.count("\n") <= 2 and (outcome.err == "" or gone in names)
+    outcome = infer(pictures, "--quiet", "--csv", table)
+    assert outcome.code == 0 and outcome.out == "" and read_csv(table) == rows
+
+
+def test_quiet_stops_at_the_first_face(infer, pictures, engine, monkeypatch):
+    seen = []
+    original = type(engine).__call__
+    monkeypatch.setattr(type(engine), "__call__", lambda self, images: seen.append(
+        len(images)) or original(self, images))
+    assert infer(pictures, "--quiet", "--threshold", 0, "--batch-size", 2).code == 0
+    assert seen == [2]
+
+
 def test_interrupt_keeps_what_is_done(infer, pictures, tmp_path, engine, monkeypatch):
     table = str(tmp_path / "out.csv")
     infer(pictures, "--csv", table, "--batch-size", 4)
@@ -133,7 +158,9 @@ def test_results_stream_and_survive_a_signal(tiny_model, pictures, tmp_path):
     ("x.jpg", "--csv", "-", "--json", "-"), ("x.jpg", "--csv", "out", "--json", "./out"),
     ("x.png", "--contact-sheet", "x.png"), ("x.png", "--csv", "a.png", "--contact-sheet", "a.png"),
     ("--camera", str(10 ** 20)), ("--json", "-"), ("x.jpg", "--threshold", "50"),
-    ("x.jpg", "--image-size", "100"), ("x.jpg", "--fps", "0")])
+    ("x.jpg", "--image-size", "100"), ("x.jpg", "--fps", "0"), ("--quiet",), ("--only", "face"),
+    ("x.jpg", "--csv", "out.csv", "--resume", "--only", "face"),
+    ("x.jpg", "--csv", "out.csv", "--resume", "--quiet")])
 def test_contradictory_options(infer, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
     outcome = infer(*arguments)

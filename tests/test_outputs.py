@@ -1,5 +1,7 @@
 """Lines, sorted copies, contact sheets and heat maps of inference.py."""
 
+import errno
+import glob
 import io
 import os
 import shutil
@@ -73,21 +75,91 @@ def test_sort_into(infer, pictures, tmp_path):
 
 
 def test_sorting_never_overwrites(infer, pictures, tmp_path):
-    """Two pictures of one name, one more from an earlier run: three files in the end."""
+    """Two pictures of one name and folder name, one more from an earlier run."""
     names = []
     for number, source in enumerate(("00.png", "00.png", "02.png")):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+        folder = tmp_path / str(number) / "album"
+        folder.mkdir(parents=True)
         names.append(str(folder / "same.png"))
         shutil.copy(os.path.join(pictures, source), names[-1])
     target = tmp_path / "sorted"
-    infer(names[2], "--sort-into", target, "--threshold", 0)
-    infer(names[0], names[1], "--sort-into", target, "--threshold", 0)
+    for name in (names[2], names[0], names[1]):
+        infer(name, "--sort-into", target, "--threshold", 0)
     contents = sorted((target / "face" / name).read_bytes()
                       for name in os.listdir(str(target / "face")))
     with open(names[0], "rb") as first, open(names[2], "rb") as third:
         assert set(contents) == {first.read(), third.read()}
-    assert len(contents) >= 2
+    assert len(contents) == 2, "the second run finds an equal picture"
+
+
+def test_equal_names_keep_their_folders(infer, pictures, tmp_path, monkeypatch):
+    """Below the folder that all named files share; listed ones as they are from here."""
+    names = []
+    for number, folder in enumerate(("2019", "2020/below")):
+        (tmp_path / folder).mkdir(parents=True)
+        names.append(str(tmp_path / folder / "same.png"))
+        shutil.copy(os.path.join(pictures, "0{}.png".format(2 * number)), names[-1])
+
+    def sorted_files(*arguments):
+        target = tmp_path / "sorted"
+        assert infer(*arguments, "--sort-into", target, "--threshold", 0).code == 0
+        found = {os.path.relpath(os.path.join(parent, name), str(target / "face"))
+                 for parent, _, files in os.walk(str(target)) for name in files}
+        shutil.rmtree(str(target))
+        return found
+
+    both = {"2019/same.png", "2020/below/same.png"}
+    assert sorted_files(*names) == both
+    assert sorted_files(tmp_path / "2019", tmp_path / "2020") == both
+    assert sorted_files(tmp_path / "20*" / "**" / "same.png") == both
+    assert sorted_files(tmp_path / "2020") == {"below/same.png"}
+    assert sorted_files(names[0]) == {"same.png"}
+    monkeypatch.chdir(str(tmp_path))
+    listed = "2019/same.png\n../{}/2019/../2020/below/same.png".format(tmp_path.name)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    assert sorted_files("-") == both
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_sort_by_moving(infer, pictures, tmp_path, monkeypatch, other_disk):
+    """With every other output, and never over a file; a link moves as a link."""
+    if other_disk:
+        def rename(*_):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(outputs.os, "rename", rename)
+    with open(pictures + "/00.png", "rb") as stream:
+        content = stream.read()
+    for path in glob.glob(pictures + "/**/*.png", recursive=True):
+        if not path.endswith(("00.png", "01.png", "02.png")):
+            os.remove(path)
+    os.symlink("00.png", pictures + "/0-link.png")  # comes before its target
+    target, table = tmp_path / "sorted", str(tmp_path / "out.csv")
+    (target / "face").mkdir(parents=True)
+    (target / "face" / "00.png").write_bytes(content)
+    outcome = infer(pictures, "--sort-into", target, "--sort-into-mode", "move", "--threshold", 0,
+                    "--csv", table, "--contact-sheet", tmp_path / "sheet.png",
+                    "--heatmap", tmp_path / "maps")
+    assert outcome.code == 0 and len(read_csv(table)) == 4 and (tmp_path / "sheet.png").exists()
+    assert [name for _, _, names in os.walk(pictures) for name in names] == []
+    assert (target / "face" / "00-2.png").read_bytes() == content
+    assert len([name for _, _, names in os.walk(str(target)) for name in names]) == 5
+    assert os.readlink(str(target / "face" / "0-link.png")) == pictures + "/00.png"
+
+
+def test_only_faces_or_only_non_faces(infer, pictures, tmp_path):
+    table = str(tmp_path / "out.csv")
+    assert infer(pictures, "--csv", table).code == 0
+    rows = read_csv(table)
+    for only, name in (("face", "FACE"), ("non-face", "NON_FACE")):
+        target = tmp_path / only
+        outcome = infer(pictures, "--csv", table, "--only", only, "--sort-into", target)
+        expected = [row for row in rows if row["class"] == name]
+        assert outcome.code == 0 and 0 < len(expected) < 20
+        assert [line.split() for line in outcome.out.splitlines()] == [
+            [name, "{:.4f}".format(float(row["probability"])), row["file"]] for row in expected]
+        assert read_csv(table) == expected and os.listdir(str(target)) == [name.lower()]
+        assert "classified 20 images" in outcome.err
 
 
 def test_sort_by_links(infer, pictures, tmp_path):

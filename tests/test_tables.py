@@ -42,6 +42,22 @@ def test_resume_after_a_line_cut_in_the_middle(infer, pictures, tmp_path):
     assert outcome.code == 0 and outcome.out == "" and "20 were done before" in outcome.err
 
 
+def test_a_table_of_the_former_order_is_resumed(infer, pictures, tmp_path):
+    table = str(tmp_path / "out.csv")
+    infer(pictures, "--csv", table)
+    rows = read_csv(table)
+    with open(table, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, tables.FORMER_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[:7])
+    outcome = infer(pictures, "--csv", table, "--resume")
+    assert outcome.code == 0 and "7 were done before" in outcome.err
+    with open(table) as stream:
+        assert stream.readline() == ",".join(tables.COLUMNS) + "\n"
+    assert [row["file"] for row in read_csv(table)] == [row["file"] for row in rows]
+    assert read_csv(table)[:7] == rows[:7]
+
+
 def test_resume_keeps_names_with_line_breaks(infer, pictures, tmp_path):
     folder = tmp_path / "odd names"
     folder.mkdir()

@@ -22,6 +22,29 @@ def test_video_frames(video):
     assert len(list(find_inputs.find_inputs([video], frames_per_second=1000))) == 30
 
 
+def test_frames_are_labelled_and_taken_by_their_own_time(tmp_path):
+    """A film that stands still for a second after every fifth frame, as telephones record it."""
+    path = tmp_path / "film.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(15):  # more would make a second cluster
+        writer.write(np.full((48, 64, 3), 10 * number, np.uint8))
+    writer.release()
+    times = [100 * number + 1000 * (number // 5) for number in range(15)]  # in milliseconds
+    content, waiting = bytearray(path.read_bytes()), list(times)
+    for start in range(4, len(content) - 2):
+        # A block of Matroska: the track's number, 16 bits of time, flags, and here a JPEG.
+        if content[start:start + 3] == b"\xff\xd8\xff" and content[start - 4] == 0x81:
+            content[start - 3:start - 1] = waiting.pop(0).to_bytes(2, "big")
+    assert not waiting
+    path.write_bytes(content)
+    for rate, expected in ((1000, times), (1, [0, 1500, 3000])):
+        images = list(videos.video_frames(str(path), rate))
+        assert [image.name for image in images] == [
+            "{}@{:.2f}s".format(path, each / 1000) for each in expected], rate
+        for image, each in zip(images, expected):
+            assert image.read().mean() == pytest.approx(10 * times.index(each), abs=3)
+
+
 def test_classifying_a_video(infer, video, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 500)
@@ -69,6 +92,9 @@ class HostileDecoder:
         self.index += 1
         return True
 
+    def get(self, _):
+        return 0  # no time, as in a raw stream
+
     def retrieve(self):
         if self.index in self.good:
             return True, np.full((4, 4, 3), self.index, np.uint8)
@@ -84,7 +110,7 @@ class HostileDecoder:
 def test_a_decoder_that_returns_nothing_is_given_up(answer, step):
     capture = HostileDecoder(answer)
     with pytest.raises(BadImage, match="frames 0 to 99 do not decode"):
-        list(videos.read_frames(capture, step))
+        list(videos.Frames(capture, step / 25))
     assert capture.released
 
 
@@ -92,7 +118,7 @@ def test_the_next_whole_frame_replaces_a_damaged_one():
     capture = HostileDecoder((False, None), good={0, 1, 12, 20, 21})
     frames = []
     with pytest.raises(BadImage, match="frames 30 to 129"):
-        for index, frame in videos.read_frames(capture, 10):
+        for index, _, frame in videos.Frames(capture, 0.4):
             frames.append(index)
             assert frame[0, 0, 0] == index
     assert frames == [0, 12, 20]

@@ -6,11 +6,14 @@
     find / -name '*.jpg' | darknet-face -          # a list on standard input
     darknet-face film.mp4 --contact-sheet film.png --heatmap maps
     darknet-face --camera 0
+    darknet-face photos/ --only face               # prints only the faces
+    darknet-face photos/ --sort-into sorted --sort-into-mode move
+    if darknet-face --quiet photo.jpg; then ..     # exit code 0: a face, 1: none, 2: an error
 
 The model is your newest one in saved_models: extracted weights, a frozen graph or the best
 checkpoint; if there is none, the released one. ``--weights`` names another. The first line says
 which model, input size and threshold are in use. Results are written as they are found and survive
-Ctrl-C. The exit code is 0 if any image was classified, 1 if none was.
+Ctrl-C. Without ``--quiet`` the exit code is 0 if any image was classified, 1 if none was.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ import typing
 
 from tqdm import tqdm
 
-from darknet_face.classes import CLASS_NAMES
+from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.api import load
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.inputs import InputImage, digest
 from darknet_face.classify.options import add_model_arguments, add_search_argument
-from darknet_face.classify.outputs import ONE_IMAGE_ERRORS, OutputOptions, open_outputs
+from darknet_face.classify.outputs import ONE_IMAGE_ERRORS, Output, OutputOptions, open_outputs
 from darknet_face.classify.predict import Batches, Row, predict_on_all_ranks
 from darknet_face.classify.sliding_window import DEFAULT_SEARCH
 from darknet_face.classify.tables import check_table, keep_whole_rows
@@ -51,7 +54,9 @@ from darknet_face.images.samples import sample_images
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 
+ONLY = {"face": CLASS_NAMES[FACE], "non-face": CLASS_NAMES[1 - FACE]}  # values of --only
 MEMORY_REMEDY = "use a smaller --search, --batch-size or --image-size"
+Counts = typing.Counter[str]
 
 
 class InputOptions(typing.NamedTuple):
@@ -86,7 +91,14 @@ def add_arguments(command: argparse.ArgumentParser, without_names: str) -> None:
                        help="frames to take from each second of video")
     group.add_argument("--camera", type=number_type(int, 0, 999), metavar="N",
                        help="classify the frames of this camera until Ctrl-C")
-    group.add_argument("--csv", metavar="FILE", help="write a table, - for standard output")
+    group.add_argument("--quiet", action="store_true",
+                       help="print no answers; exit with 0 if an image shows a face, 1 if none "
+                            "does, 2 for an error")
+    group.add_argument("--only", choices=ONLY,
+                       help="print and write only faces, or only non-faces")
+    group.add_argument("--csv", metavar="FILE",
+                       help="write a table, - for standard output; its column face_probability "
+                            "is the probability of a face, probability that of the class")
     command.add_argument("--json", metavar="FILE",
                          help="write one JSON object per image and line, - for standard output"
                          + (without_names and "; with the test lists: the metrics"))
@@ -94,9 +106,10 @@ def add_arguments(command: argparse.ArgumentParser, without_names: str) -> None:
                        help="continue an interrupted run's --csv: skip the images in it")
     _add_drawing_arguments(group)
     group.add_argument("--sort-into", metavar="DIR",
-                       help="put each image into DIR/face or DIR/non_face")
-    group.add_argument("--sort-into-mode", choices=("copy", "link"), default="copy",
-                       help="copy files or make symbolic links")
+                       help="put each image into DIR/face or DIR/non_face, under its path below "
+                            "the folder that all named images share")
+    group.add_argument("--sort-into-mode", choices=("copy", "link", "move"), default="copy",
+                       help="copy files, make symbolic links, or move files")
 
 
 def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
@@ -126,8 +139,17 @@ def check_arguments(command: argparse.ArgumentParser, args: argparse.Namespace) 
         if distributed.size() > 1:
             command.error("--camera works with one process only")
         args.batch_size = 1  # show the answer for a frame before the next frame comes
+    if args.resume and (args.only or args.quiet):
+        command.error("--resume needs all rows and answers: leave out --only and --quiet")
+    if args.quiet and distributed.size() > 1:
+        command.error("--quiet works with one process only")
     if args.resume and args.csv in (None, "-"):
         command.error("--resume continues a --csv FILE: name it")
+    _check_outputs(command, args)
+
+
+def _check_outputs(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Check that no file is written twice and that no image is replaced."""
     files = [os.path.realpath(path)
              for path in (args.csv, args.json, args.contact_sheet) if path]
     if len(set(files)) < len(files):
@@ -146,11 +168,15 @@ def run(args: argparse.Namespace) -> None:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
     model = load(args.weights, args.search or DEFAULT_SEARCH, args.threshold, args.precision,
                  args.image_size, args.batch_size, args.model_dir, engine=args.engine)
-    print_model(model.description)
+    if not args.quiet:
+        print_model(model.description)
     names = args.images + (sample_images() if args.photographs else [])
     options = OutputOptions(**{name: getattr(args, name) for name in OutputOptions._fields})
-    classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
-                       model.mapper)
+    options = options._replace(only=ONLY.get(args.only))
+    counts = classify_and_write(model.stream, InputOptions(names, args.fps, args.camera), options,
+                                model.mapper)
+    if args.quiet and not counts[CLASS_NAMES[FACE]]:
+        sys.exit(2 if counts["bad"] or counts["not written"] else 1)
 
 
 def print_model(description: str) -> None:
@@ -161,7 +187,7 @@ def print_model(description: str) -> None:
 
 def classify_and_write(predict: typing.Callable[[typing.Iterable[InputImage]], Batches],
                        inputs: InputOptions, options: OutputOptions,
-                       make_mapper: typing.Callable[[], typing.Any]) -> None:
+                       make_mapper: typing.Callable[[], typing.Any]) -> Counts:
     """Classify the named images and write the results. Only rank 0 finds and writes.
 
     Parameters
@@ -171,36 +197,42 @@ def classify_and_write(predict: typing.Callable[[typing.Iterable[InputImage]], B
     make_mapper
         Returns the FaceMapper for heat maps.
 
+    Returns
+    -------
+    Counter of str to int
+        Images by class, and those that are "bad", "not written" or "done before".
+
     Raises
     ------
     UserError
         If no image could be classified.
     """
+    counts: Counts = collections.Counter()
     if distributed.size() > 1:
         predict = functools.partial(predict_on_all_ranks, predict)
     if distributed.rank():
         collections.deque(predict(()), maxlen=0)
-        return
+        return counts
     done = _prepare_tables(options)
-    counts: Counts = collections.Counter()
     skipped = Skipped()
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(
             total=_count(inputs, options), desc="classifying", unit="image", leave=False))
-        stack.callback(_summarise, counts, skipped)
+        if not options.quiet:
+            stack.callback(_summarise, counts, skipped)
         outputs = open_outputs(options, make_mapper)
         for output in outputs:  # on Ctrl-C too: the contact sheet then shows what was classified
             stack.callback(output.close)
         images = _not_done(_find(inputs, options, skipped.add), done, counts, bar)
         with contextlib.suppress(*([] if inputs.camera is None else [KeyboardInterrupt])):
             for results, bad in predict(images):
-                _write(results, bad, outputs, counts)
+                _write(results, bad, outputs, counts, options.only)
                 bar.update(len(results) + len(bad))
+                if options.quiet and not outputs and counts[CLASS_NAMES[FACE]]:
+                    break  # the exit code is known
     if not sum(counts[name] for name in CLASS_NAMES) and not counts["done before"]:
-        raise UserError("no image could be classified", exit_code=1)
-
-
-Counts = typing.Counter[str]
+        raise UserError("no image could be classified", exit_code=2 if options.quiet else 1)
+    return counts
 
 
 def _prepare_tables(options: OutputOptions) -> set[int]:
@@ -236,13 +268,13 @@ def _not_done(images: typing.Iterable[InputImage], done: set[int], counts: Count
 
 
 def _write(results: list[tuple[InputImage, Row]], bad: list[tuple[InputImage, str]],
-           outputs: list[typing.Any], counts: Counts) -> None:
+           outputs: list[Output], counts: Counts, only: str | None) -> None:
     for image, cause in bad:
         counts["bad"] += 1
         warn("{}: {}; skipped".format(printable(image.name), cause))
     for image, row in results:
         try:
-            for output in outputs:
+            for output in outputs if only in (None, row["class"]) else ():
                 output.write(image, row)
             counts[row["class"]] += 1
         except BadImage as error:  # the file changed between two readings

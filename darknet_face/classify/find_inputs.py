@@ -1,6 +1,6 @@
-"""Find the pictures that inference.py is given: files, folders, patterns, lists and videos.
+"""Find the images that a user names: files, folders, patterns, lists and videos.
 
-Pictures are found one at a time, so that a folder of 100,000 pictures takes no more memory than a
+Images are found one at a time, so that a folder of 100,000 images takes no more memory than a
 folder of ten.
 """
 
@@ -10,6 +10,7 @@ import glob
 import itertools
 import os
 import sys
+import typing
 
 from darknet_face.classify.inputs import InputImage, digest
 from darknet_face.classify.videos import video_frames
@@ -20,18 +21,19 @@ from darknet_face.images.formats import VIDEO_EXTENSIONS, BadImage
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
 
+Report = typing.Callable[[str, str], typing.Any]
 
-def check_names(names, output_folders=()):
+
+def check_names(names: typing.Sequence[str], output_folders: typing.Collection[str] = ()) -> None:
     """Check the names on the command line before anything is written.
 
     At least one must exist, be a pattern or be ``-``. If some names exist, the missing ones are
-    reported and counted later, like bad pictures.
+    reported and counted later, like bad images.
 
     Parameters
     ----------
-    names : list of str
-    output_folders : collection of str
-        Folders that the results go to. No name may lie in one: each run would find more pictures.
+    output_folders
+        Folders that the results go to. No name may lie in one: each run would find more images.
 
     Raises
     ------
@@ -47,14 +49,14 @@ def check_names(names, output_folders=()):
                                 .format(name, folder))
 
 
-def _without_pattern(name):
+def _without_pattern(name: str) -> str:
     """The folder from which a pattern is searched; a name that exists as it is."""
     while glob.has_magic(name) and not os.path.lexists(name):
         name = os.path.dirname(name)
     return name
 
 
-def is_below(path, folders):
+def is_below(path: str, folders: typing.Collection[str]) -> bool:
     """Whether a path is one of some folders or lies in one, links resolved."""
     if not folders:
         return False
@@ -62,41 +64,69 @@ def is_below(path, folders):
     return any(path.startswith(os.path.join(os.path.realpath(each), "")) for each in folders)
 
 
-def find_inputs(names, frames_per_second=1.0, exclude=(), report=None):
-    """Yield the pictures that the names stand for.
+def find_inputs(names: typing.Iterable[str], frames_per_second: float = 1.0,
+                exclude: typing.Collection[str] = (), report: Report | None = None
+                ) -> typing.Iterator[InputImage]:
+    """Yield the images that the names stand for.
 
     Parameters
     ----------
-    names : iterable of str
+    names
         Image files; videos; folders, which are searched with their subfolders; patterns with
         ``*``, ``?``, ``[]`` and ``**``; ``-`` for a list of names on standard input, one per line.
-    frames_per_second : float
+    frames_per_second
         How many frames to take from each second of video.
-    exclude : collection of str
-        Real paths of files and folders to leave out of folders, patterns and lists.
-    report : callable of (str, str), optional
-        Called for what is passed over: see :func:`darknet_face.images.find_images.find_images`.
+    exclude
+        Real paths of files and folders to skip in folders, patterns and lists.
+    report
+        Called with a path and a reason for what is skipped: see
+        :func:`darknet_face.images.find_images.find_images`.
 
     Yields
     ------
     InputImage
-        Each with an ``output_name`` of its own. A name that a spreadsheet would run as a formula
-        gets ``./`` in front.
+        Each with an ``output_name`` of its own: its path below the folder that all names share. A
+        name that a spreadsheet would run as a formula gets ``./`` in front.
     """
-    taken = set()  # digests: the places of a million pictures would take 100 MB
+    names = list(names)
+    shared = _shared_folder(names)
+    taken: set[int] = set()  # digests: the names of a million images would take 100 MB
     for image in _find(names, frames_per_second, exclude, report):
-        stem, extension = os.path.splitext(image.output_name)
-        number, place = 1, image.output_name
-        while digest(place) in taken:
+        output_name = _below(shared, image.output_name)
+        number = 1
+        stem, extension = os.path.splitext(output_name)
+        while digest(output_name) in taken:
             number += 1
-            place = "{}-{}{}".format(stem, number, extension)
-        taken.add(digest(place))
-        name = os.path.join(".", image.name) if image.name.startswith(
-            FORMULA_STARTS) else image.name
-        yield image._replace(name=name, output_name=place)
+            output_name = "{}-{}{}".format(stem, number, extension)
+        taken.add(digest(output_name))
+        starts_formula = image.name.startswith(FORMULA_STARTS)
+        yield image._replace(name=os.path.join(".", image.name) if starts_formula else image.name,
+                             output_name=output_name)
 
 
-def _find(names, frames_per_second, exclude, report):
+def _shared_folder(names: typing.Iterable[str]) -> str:
+    """The deepest folder that all named files and folders lie in; listed ones do not count."""
+    folders = []
+    for name in names:
+        if name != "-" and "\0" not in name:
+            path = _without_pattern(name)
+            folders.append(os.path.abspath(path if os.path.isdir(path or os.curdir)
+                                           else os.path.dirname(path)))
+    return os.path.commonpath(folders) if folders else os.getcwd()
+
+
+def _below(folder: str, path: str) -> str:
+    """A relative path without ``..``: from the folder if the path lies in it, else from the root.
+    """
+    path = os.path.abspath(path)
+    inside = os.path.commonpath([folder, path]) == folder
+    return os.path.relpath(path, folder if inside else os.sep)
+
+
+def _find(names: typing.Iterable[str], frames_per_second: float,
+          exclude: typing.Collection[str], report: Report | None
+          ) -> typing.Iterator[InputImage]:
+    """The images, each with the path of its file, or of the frame beside it, as output name."""
     for name in names:
         if name == "-":
             yield from _find(_listed(exclude, report), frames_per_second, exclude, report)
@@ -105,17 +135,17 @@ def _find(names, frames_per_second, exclude, report):
                 "holds a zero byte, as no file's name does; list one name per line"))
         elif os.path.isdir(name):
             for path in find_images(name, exclude, report):
-                yield InputImage(path, os.path.relpath(path, name), None)
+                yield InputImage(path, path, None)
         elif name.lower().endswith(VIDEO_EXTENSIONS) and (
                 os.path.lexists(name) or not glob.has_magic(name)):
             yield from video_frames(name, frames_per_second)
         elif glob.has_magic(name) and not os.path.lexists(name):
             yield from _find_pattern(name, frames_per_second, exclude, report)
         else:
-            yield InputImage(name, os.path.basename(name), None)
+            yield InputImage(name, name, None)
 
 
-def _listed(exclude, report):
+def _listed(exclude: typing.Collection[str], report: Report | None) -> typing.Iterator[str]:
     """The names on standard input."""
     for name in read_names(sys.stdin.buffer):
         if "\0" not in name and is_below(name, exclude):
@@ -124,18 +154,20 @@ def _listed(exclude, report):
             yield name
 
 
-def _report_result(name, report):
-    """Report a picture that is passed over since this program made it."""
+def _report_result(name: str, report: Report | None) -> None:
+    """Report an image that is skipped since this program made it."""
     if report:
         report(name, "among the results")
 
 
-def _find_pattern(pattern, frames_per_second, exclude, report):
-    """The pictures that a pattern matches, each once.
+def _find_pattern(pattern: str, frames_per_second: float, exclude: typing.Collection[str],
+                  report: Report | None) -> typing.Iterator[InputImage]:
+    """The images that a pattern matches, each once.
 
     ``**`` matches folders as well as the files in them.
     """
-    found, seen = None, set()
+    found = None
+    seen: set[int] = set()
     for found in _matches(pattern, report):
         if not os.path.lexists(found):
             continue
@@ -145,15 +177,15 @@ def _find_pattern(pattern, frames_per_second, exclude, report):
             continue
         for image in _find([found], frames_per_second, exclude, report):
             folder, name = os.path.split(image.name)
-            place = digest(os.path.join(os.path.realpath(folder), name))
-            if place not in seen:
-                seen.add(place)
+            path = digest(os.path.join(os.path.realpath(folder), name))
+            if path not in seen:
+                seen.add(path)
                 yield image
     if found is None:
-        yield InputImage(pattern, os.path.basename(pattern), BadImage("no file matches"))
+        yield InputImage(pattern, pattern, BadImage("no file matches"))
 
 
-def _matches(pattern, report):
+def _matches(pattern: str, report: Report | None) -> typing.Iterator[str]:
     """The paths that a pattern matches, in sorted order within each folder.
 
     Unlike :func:`glob.glob`, ``**`` enters each folder once. Two links to their own folder would
@@ -170,9 +202,9 @@ def _matches(pattern, report):
         yield from _matches(os.path.join(glob.escape(folder), *(rest or ["*"])), report)
 
 
-def _folders_below(folders, report):
+def _folders_below(folders: list[str], report: Report | None) -> typing.Iterator[str]:
     """Some folders and those below them, each once, without hidden ones."""
-    entered = set()
+    entered: set[tuple[int, int]] = set()
     waiting = list(reversed(folders))
     while waiting:
         folder = waiting.pop()

@@ -1,42 +1,42 @@
-"""One picture to classify: an image file, or a frame of a video or camera."""
+"""One image to classify: an image file, or a frame of a video or camera."""
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
+import typing
 
+import numpy as np
 from PIL import Image
 
 from darknet_face.images.decode import BadImage, read_image, read_pillow
 
 
-class InputImage(collections.namedtuple("InputImage", "name output_name content")):
-    """A picture to classify.
+class InputImage(typing.NamedTuple):
+    """An image to classify.
 
     Parameters
     ----------
-    name : str
+    name
         The path of the file. For a frame of a video: the path, ``@`` and the time in seconds.
-    output_name : str
-        A relative path for the files made from this picture. It is unique within a run.
-    content : None, numpy.ndarray, bytes, PIL.Image.Image or BadImage
-        None: read the file. An array: the picture, uint8, [height, width, 3], RGB. Bytes: the
-        encoded picture. BadImage: the reason why there is no picture.
+    output_name
+        A relative path for the files made from this image, unique within a run.
+    content
+        None: read the file. An array: the image, uint8, [height, width, 3], RGB. Bytes: the encoded
+        image. A Pillow image. BadImage: the reason why there is no image.
     """
 
-    def read(self, least_size=None):
-        """Read the picture.
+    name: str
+    output_name: str
+    content: typing.Any
+
+    def read(self, least_size: int | None = None) -> np.ndarray:
+        """Read the image: uint8, [height, width, 3], RGB.
 
         Parameters
         ----------
-        least_size : int, optional
+        least_size
             See :func:`darknet_face.images.decode.read_image`.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint8, [height, width, 3], RGB.
 
         Raises
         ------
@@ -53,7 +53,7 @@ class InputImage(collections.namedtuple("InputImage", "name output_name content"
         return self.content
 
 
-def digest(text):
+def digest(text: str) -> int:
     """A 64-bit hash of a name. A set of these is small even for millions of names."""
     content = os.fsencode(text)
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -2,9 +2,9 @@
 
 Each function yields pairs of a batch's results and of its images that could not be read:
 
-- a list of (InputImage, row); a row is a dict with ``file``, ``class``, ``probability`` (of that
-  class), ``face_probability`` (of FACE), and the box in whole pixels of the image, ``x``, ``y``,
-  ``width`` and ``height``, None for a single pass;
+- a list of (InputImage, row); a row is a dict with ``file``, ``class``, ``face_probability``,
+  the box in whole pixels of the image, ``x``, ``y``, ``width`` and ``height``, None for a single
+  pass, and ``probability``, that of the class;
 - a list of (InputImage, cause).
 """
 
@@ -45,14 +45,13 @@ def classify_single_pass(classifier: typing.Any, images: typing.Iterable[InputIm
 
 
 def _row(image: InputImage, probability: float, threshold: float,
-         box: typing.Sequence[int | None] = (None,) * 4) -> Row:
+         box: typing.Sequence[int | None] = (None, None, None, None)) -> Row:
     """The row of an image with its probability of FACE."""
     is_face = probability >= threshold
-    row = {"file": image.name, "class": CLASS_NAMES[FACE if is_face else 1 - FACE],
-           "probability": probability if is_face else 1 - probability,
-           "face_probability": probability}
-    row.update(zip(("x", "y", "width", "height"), box))
-    return row
+    return {"file": image.name, "class": CLASS_NAMES[FACE if is_face else 1 - FACE],
+            "face_probability": probability,
+            **dict(zip(("x", "y", "width", "height"), box)),
+            "probability": probability if is_face else 1 - probability}
 
 
 def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterable[InputImage],

@@ -231,7 +231,8 @@ def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=number_type(int, darknet19.STRIDE, LARGEST_SIZE),
                         help="height and width of a window, a multiple of 32 (default: that of "
                              "the training)")
-    scales = {"type": number_type(float, 0.5, 16), "nargs": "+", "dest": "scales"}
+    scales: dict[str, typing.Any] = {
+        "type": number_type(float, 0.5, 16), "nargs": "+", "dest": "scales"}
     parser.add_argument("--scales", default=list(SCALES), **scales,
                         help="scales of the image, in this order: its shorter side in windows; "
                              "below 1 the image is padded")

@@ -3,6 +3,9 @@
 Unlike the project's other files, a table is not written to a temporary name: it grows under its
 own name, so that its rows survive Ctrl-C or a power failure. :func:`keep_whole_rows` drops a row
 that was cut off.
+
+``face_probability`` is the probability of a face, the column to sort by. ``probability`` is that of
+the class.
 """
 
 from __future__ import annotations
@@ -12,31 +15,52 @@ import json
 import os
 import re
 import sys
+import typing
 
-from darknet_face.classify.inputs import digest
+from darknet_face.classify.inputs import InputImage, digest
+from darknet_face.classify.predict import Row
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import check_replaceable, starts_with
 
-COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
+COLUMNS = ("file", "class", "face_probability", "x", "y", "width", "height", "probability")
+# The order until version 1.0; such tables are resumed too.
+FORMER_COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
 MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
-ENCODING = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+ENCODING: dict[str, typing.Any] = {
+    "newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
-class Table:
+class Output:
+    """What every output of results has: see :mod:`darknet_face.classify.outputs`."""
+
+    def write(self, image: InputImage, row: Row) -> None:
+        """Called once per classified image."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Called after each batch."""
+
+    def close(self) -> None:
+        """Called at the end, on Ctrl-C too."""
+
+
+class Table(Output):
     """Writes the results to a CSV, or as JSON with one object per line.
 
     Parameters
     ----------
-    path : str
+    path
         ``-`` for standard output.
-    kind : {"csv", "json"}
-    append : bool
+    kind
+        "csv" or "json".
+    append
         Add to an existing file.
     """
 
-    def __init__(self, path, kind, append=False):
+    def __init__(self, path: str, kind: str, append: bool = False) -> None:
+        self.stream: typing.Any
         if path == "-":
             self.stream = sys.stdout
             self.stream.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -47,13 +71,13 @@ class Table:
         if not (append and os.path.getsize(path)):
             self.rows.write_header()
 
-    def write(self, _, row):
+    def write(self, image: InputImage, row: Row) -> None:
         self.rows.write(row)
 
-    def flush(self):
+    def flush(self) -> None:
         self.stream.flush()
 
-    def close(self):
+    def close(self) -> None:
         if self.stream is not sys.stdout:
             self.stream.close()
 
@@ -61,30 +85,31 @@ class Table:
 class _RowWriter:
     """Writes rows to an open text file as CSV or JSON."""
 
-    def __init__(self, stream, kind):
+    def __init__(self, stream: typing.IO[str], kind: str) -> None:
         self.stream, self.kind = stream, kind
         self.csv = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
 
-    def write_header(self):
+    def write_header(self) -> None:
         if self.kind == "csv":
             self.csv.writeheader()
 
-    def write(self, row):
+    def write(self, row: Row) -> None:
         if self.kind == "csv":
             self.csv.writerow(row)
         else:
             self.stream.write(json.dumps(row) + "\n")
 
 
-def keep_whole_rows(path, kind, only=None):
+def keep_whole_rows(path: str, kind: str, only: set[int] | None = None) -> set[int]:
     """Prepare a table for more rows: remove what is damaged at its end.
 
     Parameters
     ----------
-    path : str
+    path
         Replaced atomically if it exists.
-    kind : {"csv", "json"}
-    only : set of int, optional
+    kind
+        "csv" or "json".
+    only
         Keep only rows whose file has one of these digests.
 
     Returns
@@ -95,7 +120,7 @@ def keep_whole_rows(path, kind, only=None):
     Raises
     ------
     UserError
-        If it is not a table that inference.py wrote.
+        If it is not a table of results.
     """
     if not os.path.exists(path):
         return set()
@@ -112,7 +137,7 @@ def keep_whole_rows(path, kind, only=None):
     return kept
 
 
-def check_table(path, kind):
+def check_table(path: str, kind: str) -> None:
     """Check that a file about to be replaced is a table of this kind, or the beginning of one.
 
     Raises
@@ -122,37 +147,42 @@ def check_table(path, kind):
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # a pipe or device, such as /dev/stderr, loses nothing
-    is_ours = _is_json_table if kind == "json" else (
-        lambda path: starts_with(path, ",".join(COLUMNS)))
+    is_ours = _is_json_table if kind == "json" else _is_csv_table
     check_replaceable(path, is_ours, "a table of this script")
 
 
-def _is_json_table(path):
+def _is_csv_table(path: str) -> bool:
+    return any(starts_with(path, ",".join(columns)) for columns in (COLUMNS, FORMER_COLUMNS))
+
+
+def _is_json_table(path: str) -> bool:
     """Whether the first line of a file is a row, or the beginning of one that was cut off."""
     with open(path, **ENCODING) as stream:
         line = stream.readline(MAX_LINE)
     if line.endswith("\n"):
-        return _parse_row(line, "json") is not None
+        return _parse_json(line) is not None
     line = line.rstrip("\0")
     name = re.match(r'\{"file": "(?:[^"\\]|\\.)*"?', line)
     rest, following = line[name.end():] if name else line, ', "class": ' if name else '{"file": "'
     return rest in ("", "\\") or rest.startswith(following) or following.startswith(rest)
 
 
-def _other_file(path, cause="not a table of this script"):
+def _other_file(path: str, cause: str = "not a table of this script") -> UserError:
     return UserError("{}: {}; name another file".format(path, cause))
 
 
-def _whole_rows(path, source, kind):
+def _whole_rows(path: str, source: typing.IO[str], kind: str) -> typing.Iterator[Row]:
     """Yield the rows of a table up to its end, or to where it was cut off."""
-    lines = iter(_whole_lines(source))
+    lines: typing.Iterator[typing.Any] = _whole_lines(source)
+    columns = list(COLUMNS)
     try:
         if kind == "csv":
             lines = csv.reader(lines)
-            if next(lines, list(COLUMNS)) != list(COLUMNS):
+            columns = next(lines, columns)
+            if tuple(columns) not in (COLUMNS, FORMER_COLUMNS):
                 raise _other_file(path)
         for line in lines:
-            row = _parse_row(line, kind)
+            row = _parse_csv(columns, line) if kind == "csv" else _parse_json(line)
             # A name with a line break in it can be cut off at the break.
             if row is None and kind == "csv" and next(lines, None) is None:
                 return
@@ -163,7 +193,7 @@ def _whole_rows(path, source, kind):
         raise _other_file(path, "damaged ({})".format(error))
 
 
-def _whole_lines(source):
+def _whole_lines(source: typing.IO[str]) -> typing.Iterator[str]:
     """Yield lines up to one that has no end, or holds the zeros that a power failure leaves."""
     for line in source:
         if not line.endswith("\n") or "\0" in line:
@@ -171,15 +201,21 @@ def _whole_lines(source):
         yield line
 
 
-def _parse_row(line, kind):
+def _parse_json(line: str) -> Row | None:
     """A row as a dict, or None if it is not whole."""
     try:
-        if kind == "json":
-            row = json.loads(line)
-            whole = isinstance(row, dict) and set(row) == set(COLUMNS)
-            return row if whole and isinstance(row["file"], str) else None
-        row = dict(zip(COLUMNS, line))
-        whole = len(line) == len(COLUMNS) and 0 <= float(row["face_probability"]) <= 1
+        row = json.loads(line)
+        whole = isinstance(row, dict) and set(row) == set(COLUMNS)
+        return row if whole and isinstance(row["file"], str) else None
+    except (ValueError, RecursionError):  # the last for nested brackets
+        return None
+
+
+def _parse_csv(columns: list[str], cells: list[str]) -> Row | None:
+    """A row as a dict, or None if it is not whole."""
+    try:
+        row = dict(zip(columns, cells))
+        whole = len(cells) == len(columns) and 0 <= float(row["face_probability"]) <= 1
         return row if whole else None
-    except (ValueError, TypeError, RecursionError):  # the last for nested brackets
+    except ValueError:
         return None

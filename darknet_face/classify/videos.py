@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+import typing
 
 import cv2
+import numpy as np
 
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError, warn
@@ -17,12 +19,12 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 if hasattr(cv2.utils, "logging"):
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 else:  # OpenCV 4.11
-    cv2.setLogLevel(0)
+    cv2.setLogLevel(0)  # type: ignore[attr-defined]
 
 LARGEST_FRAME = 1280  # longest side in pixels; dozens of frames are in memory at a time
 MOST_FAILURES = 100  # frames in a row; then the rest of the video is given up
 
-# OpenCV's other readers print to the terminal, or take film01.mp4 for a series of still pictures.
+# OpenCV's other readers print to the terminal, or take film01.mp4 for a series of still images.
 READER = (cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
           else cv2.CAP_ANY)
 
@@ -32,52 +34,51 @@ OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 ONE_FILE = ("format_whitelist;mov,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,m4v,ogg"
             "|protocol_whitelist;file")
 MOST_PER_SECOND = 120  # of frames: higher rates are a clock's, and the header's count is a guess
+LONGEST_VIDEO = 1e6  # seconds: a later time is a damaged one
 
 
-def video_frames(path, frames_per_second):
-    """Yield frames of a video file.
+def video_frames(path: str, frames_per_second: float) -> typing.Iterator[InputImage]:
+    """Yield frames of a video file, each labelled with its own time in the video.
 
     Parameters
     ----------
-    path : str
-    frames_per_second : float
+    frames_per_second
         How many frames to take from each second of video.
 
     Yields
     ------
     InputImage
         One with a :class:`BadImage` if the video has no readable frame, or from where on it is
-        damaged. A still picture with the name of a video is yielded as it is. A video with far
+        damaged. A still image with the name of a video is yielded as it is. A video with far
         fewer frames than its header promises is warned of.
     """
-    output_name = os.path.basename(path)
     if not os.path.isfile(path):
         cause = "not a regular file" if os.path.exists(path) else "no such file"
-        yield InputImage(path, output_name, BadImage(cause))
+        yield InputImage(path, path, BadImage(cause))
         return
     if _is_still(path):
-        yield InputImage(path, output_name, None)
+        yield InputImage(path, path, None)
         return
     capture = _open(path)
     rate, promised = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    rate = rate if 0 < rate < 1000 else 25.0
-    step = max(1, int(round(rate / frames_per_second)))
-    index = None
+    frames = Frames(capture, 1 / frames_per_second, rate if 0 < rate < 1000 else 25.0)
+    index, damage = None, None
     try:
-        for index, frame in read_frames(capture, step):
-            yield InputImage("{}@{:.2f}s".format(path, index / rate),
-                             "{}-{:07d}.jpg".format(output_name, index), frame)
-        damage = None if index is not None else BadImage("not a video that OpenCV reads")
-        if not damage and index + step < 0.9 * promised and rate <= MOST_PER_SECOND:
+        for index, seconds, frame in frames:
+            yield InputImage("{}@{:.2f}s".format(path, seconds),
+                             "{}-{:07d}.jpg".format(path, index), frame)
+        if index is None:
+            damage = BadImage("not a video that OpenCV reads")
+        elif frames.grabbed < 0.9 * promised and rate <= MOST_PER_SECOND:
             warn("{}: ends at frame {:,} of about {:,.0f}; if it is cut off or damaged, fetch it "
-                 "again".format(path, index, promised))
+                 "again".format(path, frames.grabbed, promised))
     except BadImage as error:
         damage = error
     if damage:
-        yield InputImage(path, output_name, damage)
+        yield InputImage(path, path, damage)
 
 
-def _open(path):
+def _open(path: str) -> cv2.VideoCapture:
     """Open a video that is one file."""
     before = os.environ.get(OPTIONS)
     os.environ[OPTIONS] = ONE_FILE
@@ -89,25 +90,17 @@ def _open(path):
             os.environ[OPTIONS] = before
 
 
-def _is_still(path):
-    """Whether a file is a still picture by its content; FFmpeg would treat it as a video."""
+def _is_still(path: str) -> bool:
+    """Whether a file is a still image by its content; FFmpeg would treat it as a video."""
     try:
         return bool(read_size(path))
     except Exception:  # Pillow's decoders raise nearly anything on damaged files
         return False
 
 
-def camera_frames(number):
-    """Yield the frames of a camera until it ends or the program is interrupted.
-
-    Parameters
-    ----------
-    number : int
-        OpenCV's number of the camera.
-
-    Yields
-    ------
-    InputImage
+def camera_frames(number: int) -> typing.Iterator[InputImage]:
+    """Yield the frames of a camera, by OpenCV's number, until it ends or the program is
+    interrupted.
 
     Raises
     ------
@@ -119,48 +112,69 @@ def camera_frames(number):
         raise UserError("camera {0}: does not open; check that it is connected, free, and that you "
                         "may read /dev/video{0}".format(number))
     start = time.strftime("%Y%m%d-%H%M%S")
-    for index, frame in read_frames(capture, 1):
+    for index, _, frame in Frames(capture, 0):
         yield InputImage("camera {} frame {}".format(number, index),
                          "camera{}-{}-{:07d}.jpg".format(number, start, index), frame)
 
 
-def read_frames(capture, step):
-    """Yield every ``step``-th frame of an OpenCV capture, then release the capture.
+class Frames:
+    """Iterates over the frames of an OpenCV capture that are due, then releases the capture.
 
-    A frame that does not decode is replaced by the next one that does.
+    A frame that does not decode is replaced by the next one that does. Iteration yields the frame's
+    number, from 0, its time in seconds, and its pixels, uint8, [height, width, 3], RGB; frames
+    larger than :data:`LARGEST_FRAME` are scaled down. It raises BadImage after
+    :data:`MOST_FAILURES` frames in a row that do not decode: on damaged files some decoders promise
+    more frames for ever.
 
-    Yields
-    ------
-    index : int
-        The frame's number, from 0.
-    frame : numpy.ndarray
-        uint8, [height, width, 3], RGB. Frames larger than :data:`LARGEST_FRAME` are scaled down.
+    Parameters
+    ----------
+    interval
+        Seconds from one due frame to the next; 0 takes every frame.
+    rate
+        Frames per second, for frames that carry no time.
 
-    Raises
-    ------
-    BadImage
-        After :data:`MOST_FAILURES` frames in a row that do not decode: on damaged files some
-        decoders promise more frames for ever.
+    Attributes
+    ----------
+    grabbed
+        The number of frames passed so far.
     """
-    try:
-        index, due, failures = 0, 0, 0
-        while capture.grab():
-            if index >= due:
-                decoded, frame = capture.retrieve()
+
+    def __init__(self, capture: typing.Any, interval: float, rate: float = 25.0) -> None:
+        self.capture, self.interval, self.rate = capture, interval, rate
+        self.grabbed = 0
+
+    def __iter__(self) -> typing.Iterator[tuple[int, float, np.ndarray]]:
+        due, failures = 0.0, 0
+        seconds = -1 / self.rate
+        try:
+            while self.capture.grab():
+                seconds = self._time(seconds)
+                self.grabbed += 1
+                if seconds < due - 0.5 / self.rate:
+                    continue
+                decoded, frame = self.capture.retrieve()
                 if decoded and frame is not None and frame.size:
-                    failures, due = 0, due + step * ((index - due) // step + 1)
-                    yield index, _to_rgb(frame)
+                    failures = 0
+                    due += self.interval * max(1, (seconds - due) // (self.interval or 1) + 1)
+                    yield self.grabbed - 1, seconds, _to_rgb(frame)
                 else:
                     failures += 1
                     if failures == MOST_FAILURES:
                         raise BadImage("damaged: frames {} to {} do not decode; the rest is not "
-                                       "read".format(index - failures + 1, index))
-            index += 1
-    finally:
-        capture.release()
+                                       "read".format(self.grabbed - failures, self.grabbed - 1))
+        finally:
+            self.capture.release()
+
+    def _time(self, before: float) -> float:
+        """The time of the frame just grabbed, later than that of the one before.
+
+        Raw streams and cameras give none; a damaged one may go backwards.
+        """
+        seconds = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return seconds if before < seconds < LONGEST_VIDEO else before + 1 / self.rate
 
 
-def _to_rgb(frame):
+def _to_rgb(frame: np.ndarray) -> np.ndarray:
     """A frame from OpenCV, BGR, as RGB of at most LARGEST_FRAME."""
     scale = min(1.0, LARGEST_FRAME / max(frame.shape[:2]))
     height, width = (max(1, int(round(side * scale))) for side in frame.shape[:2])
