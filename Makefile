@@ -1,6 +1,6 @@
 # make demo   set up and run the whole job on embedded real data
 # make test   set up and run the tests
-# make lint   set up and check the style
+# make lint   set up, check the style and, on TensorFlow 2, the types
 # make bench  measure beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow; BENCH="--help"
 # make fuzz   attack every reader with 300 damaged files of each kind; FUZZ="--help"
 # make clean  remove what these made
@@ -54,6 +54,7 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
+	$(if $(wildcard $(VENV)/bin/mypy),$(VENV)/bin/mypy)
 
 bench: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(BENCH)
@@ -93,4 +94,4 @@ $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 clean:
 	rm -rf .venv-tf1 .venv-tf2 $(VENV) data/sample saved_models/sample logs/sample
 	rm -rf benchmarks/.venv-* benchmarks/out fuzz-failures
-	rm -rf .pytest_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf .pytest_cache .ruff_cache .mypy_cache __pycache__ tests/__pycache__
