@@ -55,13 +55,13 @@ run_inside() {
         chroot "$root" sh -c 'cd /root/darknet-face && exec "$@"' sh "$@"
 }
 
-if [ "$1" = --inside ]; then
+if [ "${1:-}" = --inside ]; then
     shift
     run_inside "$@"
 fi
 
-runtime=$1
-shift
+runtime=${1:-tf2}
+[ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- make demo
 [ "$(id -u)" = 0 ] || skip "it needs root"
 command -v apt-get > /dev/null || skip "this is not Debian or Ubuntu"
@@ -74,9 +74,13 @@ if [ "$runtime" = tf1 ]; then
 fi
 make_base
 root=$(mktemp -d "$base/run.XXXXXX")
-trap 'rm -rf --one-file-system "$root"' EXIT
+child=
+# The end of unshare is the end of everything in its namespaces.
+trap '[ -z "$child" ] || kill -KILL $child 2> /dev/null; rm -rf --one-file-system "$root"' EXIT
 trap 'exit 130' INT TERM
 cp -a "$base/root/." "$root"
 copy_network_settings
 git clone --quiet --depth 1 "file://$PWD" "$root/root/darknet-face"
-unshare --mount --pid --fork --kill-child --mount-proc "$0" --inside "$root" "$python37" "$@"
+unshare --mount --pid --fork --kill-child --mount-proc "$0" --inside "$root" "$python37" "$@" &
+child=$!
+wait $child
