@@ -19,10 +19,10 @@ from conftest import ROOT
 import darknet_face.exporters.darknet
 import darknet_face.exporters.onnx
 import darknet_face.exporters.savedmodel
-import export
 import train
 from darknet_face.console import UserError
 from darknet_face.engines import tensorflow_classifier as graphs
+from darknet_face.exporters import command as export
 from darknet_face.exporters import compare
 from darknet_face.images.decode import read_image, resize
 from darknet_face.images.file_lists import LISTS, load_split, save_list

@@ -10,12 +10,12 @@ import pytest
 from test_darknet_weights import write_public_weights
 from test_weights import altered
 
-import export
 import extract_weights
 import inference
 import test as test_script
 from darknet_face.console import UserError
 from darknet_face.engines.tensorflow_classifier import build_classifier
+from darknet_face.exporters import command as export
 from darknet_face.exporters.savedmodel import write_saved_model
 from darknet_face.images.file_lists import load_split
 from darknet_face.runtime.session import tf

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 import darknet_face.exporters.onnx
-import export
 from darknet_face.console import UserError
+from darknet_face.exporters import command as export
 from darknet_face.exporters import onnx_int8
 from darknet_face.exporters.compare import BOUNDS, Reference
 from darknet_face.images.file_lists import load_split

@@ -36,8 +36,12 @@ from darknet_face.weights.metadata import (
 )
 from darknet_face.weights.npz import read_npz
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
+HERE = os.path.dirname(os.path.abspath(__file__))
+CLONE = os.path.dirname(os.path.dirname(HERE))
+# In the clone, or where the wheel has it.
+RELEASED = os.path.join(
+    os.path.join(CLONE, "saved_models") if os.path.exists(os.path.join(CLONE, "pyproject.toml"))
+    else HERE, "darknet19_face.npz")
 WORD = "released"  # stands for RELEASED on every command line
 DEFAULT_SIZE = 224  # where neither the user nor the file says another
 DEFAULT_THRESHOLD = 0.5

@@ -1,0 +1,201 @@
+"""Export the network to the engines that others use, each export checked before it is in place.
+
+    python export.py all           # everything below, then the table
+    python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
+    python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
+    python export.py onnx-nchw     # exports/darknet19_face_nchw.onnx, for OpenCV's blobFromImage
+    python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
+    python export.py compare       # all engines side by side on the same images
+
+The weights are your newest ones in the model directory or, if there are none, the released ones.
+What they say of themselves (classes, threshold, training step) goes into the exports.
+
+Each file is written under a temporary name and run, on real images, by the engine it is for. It
+is renamed into place if the answers are those of the network built from the weights. Otherwise the
+exit code is 1. Each SavedModel is a version of its own, and the newest two are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import signal
+import sys
+import typing
+
+import numpy as np
+
+from darknet19 import STRIDE
+from darknet_face.console import HelpFormatter, UserError, cli, number_type
+from darknet_face.exporters import savedmodel
+from darknet_face.exporters.compare import (
+    Reference,
+    Runner,
+    choose_images,
+    format_table,
+    run_frozen,
+    table_row,
+)
+from darknet_face.exporters.darknet import export_darknet, run_opencv
+from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
+from darknet_face.exporters.onnx_int8 import export_int8
+from darknet_face.exporters.savedmodel import export_savedmodel
+from darknet_face.images.file_lists import add_data_arguments
+from darknet_face.images.reader import LARGEST_SIZE, read_batches
+from darknet_face.options import NEWEST, add_weights_argument
+from darknet_face.runtime.atomic_files import write_json
+from darknet_face.runtime.safe_files import check_json, relative_to_here
+from darknet_face.runtime.session import explain_memory_errors
+from darknet_face.weights.model_file import choose_model
+
+
+class Export(typing.NamedTuple):
+    """A format: a line of help, what writes it, and what the table runs it with."""
+
+    text: str
+    write: typing.Callable[[Reference, str], float]
+    runners: tuple[Runner, ...]
+
+
+run_onnx_nchw = functools.partial(run_onnx, layout="NCHW")
+EXPORTS = {
+    "darknet": Export("darknet's .cfg, .weights and .names", export_darknet, (
+        Runner("OpenCV {} DNN, darknet's files", "cv2", "opencv", run_opencv),)),
+    "onnx": Export("an ONNX model of any batch and size", export_onnx, (
+        Runner("ONNX Runtime {}", "onnxruntime", "onnx", run_onnx),)),
+    "onnx-nchw": Export(
+        "the ONNX model for clients that feed [batch, 3, height, width], as OpenCV's blobFromImage",
+        functools.partial(export_onnx, layout="NCHW"), (
+            Runner("ONNX Runtime {}, NCHW", "onnxruntime", "onnx", run_onnx_nchw),
+            Runner("OpenCV {} DNN, ONNX, NCHW", "cv2", "opencv", run_onnx_in_opencv))),
+    "savedmodel": Export("a SavedModel for TensorFlow Serving", export_savedmodel, (
+        Runner("SavedModel, tensor", "tensorflow", "tensorflow",
+               lambda out, reference: savedmodel.run_on_tensors(
+                   os.path.join(out, savedmodel.FOLDER), reference)),
+        Runner("SavedModel, encoded files", "tensorflow", "encoded",
+               lambda out, reference: savedmodel.run_on_files(
+                   os.path.join(out, savedmodel.FOLDER), reference)))),
+}
+
+
+def compare(reference: Reference, out: str, model_dir: str, json_path: str) -> None:
+    """Run all engines on the same images; print a table and write it as JSON.
+
+    Parameters
+    ----------
+    reference
+    out
+        Folder of the exports.
+    model_dir
+        Folder of your own frozen graph.
+    json_path
+        For the table.
+
+    Raises
+    ------
+    UserError
+        With exit code 1, after the table, if an engine differs more than it may.
+    """
+    frozen = reference.source if reference.model.graph_def is not None else os.path.join(
+        model_dir, "darknet19_frozen.pb")
+    expected, frozen = run_frozen(reference, frozen, out)
+    rows = [table_row(Runner("TensorFlow {}, " + graph, "tensorflow", "tensorflow", None), path,
+                      probabilities, expected)
+            for graph, path, probabilities in (
+                ("frozen graph", frozen, expected),
+                ("fresh graph", reference.source, reference.expected))]
+    for export in EXPORTS.values():
+        rows += [table_row(runner, out, runner.run(out, reference), expected)
+                 for runner in export.runners]
+    print("\n" + format_table(rows, len(reference.paths)))
+    write_json(json_path, {"source": reference.source, "image_size": reference.image_size,
+                           "images": len(reference.paths), "engines": rows})
+    print("\nwrote {}".format(json_path))
+    outside = [each["engine"] for each in rows if not each["largest_difference"] <= each["bound"]]
+    if outside:
+        raise UserError("{}: exported from other weights than {}? run export.py all".format(
+            ", ".join(outside), reference.source), exit_code=1)
+
+
+def _reference(args: argparse.Namespace) -> Reference:
+    """The network that the options name, with its answers on the images to compare on."""
+    model = choose_model(args.model_dir, args.weights, args.image_size, cfg=args.cfg)
+    paths, kind = choose_images(args.data_dir, args.images)
+    reference = Reference(model, paths)
+    print("exporting {0} at {1} x {1}, comparing on {2} {3}".format(
+        relative_to_here(model.path), model.image_size, len(reference.paths), kind), flush=True)
+    return reference
+
+
+def calibration_images(data_dir: str, count: int, image_size: int) -> np.ndarray:
+    """Images for the ranges of 8-bit numbers: uint8, [images, image_size, image_size, 3]."""
+    paths, kind = choose_images(data_dir, count, "val")
+    _, images, _ = next(read_batches(paths, len(paths), image_size))
+    if not len(images):
+        raise UserError("none of the {} images for --int8 could be read; check the validation "
+                        "lists".format(len(paths)))
+    print("measuring ranges on {} {}".format(len(images), kind), flush=True)
+    return images
+
+
+def _parser(prog: str | None = None) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    add_data_arguments(common)
+    common.add_argument("--model-dir", default="saved_models",
+                        help="folder with your own weights or frozen graph")
+    add_weights_argument(common, NEWEST, "--from")
+    common.add_argument("--cfg", metavar="FILE",
+                        help="darknet's description of .weights (default: the .cfg of the same "
+                             "name beside them, or Darknet-19's own)")
+    common.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
+    common.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
+                        help="height and width of the input, a multiple of 32 (default: what the "
+                             "weights file says, or 224)")
+    common.add_argument("--images", type=number_type(int, 1), default=100,
+                        help="images of the test lists to compare on, half of them faces")
+    table = argparse.ArgumentParser(add_help=False)
+    table.add_argument("--json", metavar="FILE",
+                       help="where the table goes (default: compare.json in --out)")
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    texts = {name: export.text for name, export in EXPORTS.items()}
+    texts["all"] = "all of these, then the table"
+    texts["compare"] = "all engines side by side on the same images"
+    for name, text in texts.items():
+        command = commands.add_parser(
+            name, parents=[common] if name in EXPORTS else [common, table], help=text,
+            formatter_class=HelpFormatter, description=text[0].upper() + text[1:] + ".")
+        if name == "onnx":
+            command.add_argument("--int8", action="store_true",
+                                 help="also write a model of 8-bit numbers, a quarter of the size; "
+                                      "its ranges are measured on images of the validation lists")
+            command.add_argument("--calibration-images", type=number_type(int, 1), default=100,
+                                 help="how many pictures --int8 measures on, half of them faces")
+    return parser
+
+
+@cli
+@explain_memory_errors("use a smaller --image-size or fewer --images")
+def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Export; ``arguments`` and ``prog`` are the program's own if absent."""
+    parser = _parser(prog)
+    args = parser.parse_args(arguments)
+    if args.image_size and args.image_size % STRIDE:
+        parser.error("--image-size is a multiple of {}".format(STRIDE))
+    # End by an exception, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if args.command in ("all", "compare"):
+        args.json = args.json or os.path.join(args.out, "compare.json")
+        check_json(args.json, ["source", "engines"], "a table of this script")
+    reference = _reference(args)
+    for name, export in EXPORTS.items():
+        if args.command in (name, "all"):
+            export.write(reference, args.out)
+    if args.command == "onnx" and args.int8:
+        export_int8(reference, calibration_images(
+            args.data_dir, args.calibration_images, reference.image_size), args.out)
+    if args.command in ("all", "compare"):
+        compare(reference, args.out, args.model_dir, args.json)
