@@ -127,7 +127,8 @@ def test_page_is_valid_and_self_contained(made):
     assert page.open == []
     assert len(page.ids) == len(set(page.ids)), "an id names one element"
     for reference in page.references:
-        assert reference.startswith(("data:image/jpeg;base64,", "#")), reference[:80]
+        assert reference.startswith(
+            ("data:image/jpeg;base64,", "data:image/png;base64,", "#")), reference[:80]
         if reference.startswith("#"):
             assert reference[1:] in page.ids
     assert "http" not in text and "<script" not in text

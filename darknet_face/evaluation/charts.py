@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import CalibrationDisplay
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import printable
@@ -21,8 +22,9 @@ from darknet_face.evaluation.metrics import format_metric, format_threshold
 from darknet_face.images.contact_sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal
 
 # Colours of the SVG charts -> the page's colours, which follow its theme.
-THEME = {hexadecimal(INK): "currentColor", hexadecimal(BLUE): "var(--face)",
-         hexadecimal(RED): "var(--non-face)", hexadecimal(GREEN): "var(--good)"}
+THEME = {"#000000": "currentColor", hexadecimal(INK): "currentColor",
+         hexadecimal(BLUE): "var(--face)", hexadecimal(RED): "var(--non-face)",
+         hexadecimal(GREEN): "var(--good)"}
 
 WIDTH = 6.4  # inches
 MOST_CATEGORIES = 15
@@ -99,20 +101,13 @@ def _chart(draw, *content, height=5):
 
 def _draw_confusion(axis, metrics):
     matrix = np.array(metrics["confusion_matrix"])
-    axis.grid(False)
-    axis.set(title="Confusion matrix", xlim=(0, 2), ylim=(2, 0), xlabel="called",
-             ylabel="actually", xticks=(0.5, 1.5), yticks=(0.5, 1.5))
-    axis.set_xticklabels(["face", "non-face"])
-    axis.set_yticklabels(["face", "non-face"], rotation=90, va="center")
+    display = sklearn_metrics.ConfusionMatrixDisplay(matrix, display_labels=["face", "non-face"])
+    display.plot(ax=axis, cmap="Blues", values_format=",", colorbar=False)
     shares = matrix / matrix.sum(axis=1, keepdims=True)
-    for (row, column), share in np.ndenumerate(shares):
-        colour = hexadecimal(GREEN if row == column else RED)
-        axis.add_patch(matplotlib.patches.Rectangle(
-            (column + 0.02, row + 0.02), 0.96, 0.96, color=colour, alpha=0.15 + 0.35 * share))
-        axis.text(column + 0.5, row + 0.45, "{:,}".format(matrix[row, column]), ha="center",
-                  va="center", fontsize=26, fontweight="bold")
-        axis.text(column + 0.5, row + 0.68, "{:.2f} %".format(100 * share), ha="center",
-                  va="center")
+    for text, share in zip(display.text_.ravel(), shares.ravel()):
+        text.set(text="{}\n{:.2f} %".format(text.get_text(), 100 * share), fontsize=20)
+    axis.grid(False)
+    axis.set(title="Confusion matrix", xlabel="called", ylabel="actually")
 
 
 def _draw_histogram(axis, scores, metrics):
@@ -130,36 +125,37 @@ def _draw_histogram(axis, scores, metrics):
 
 
 def _draw_roc(axis, scores, metrics):
-    rates, recalls, _ = sklearn_metrics.roc_curve(
-        scores.labels == FACE, scores.face_probabilities)
+    display = sklearn_metrics.RocCurveDisplay.from_predictions(
+        scores.labels == FACE, scores.face_probabilities, ax=axis)
     least = 0.5 / (scores.labels == NON_FACE).sum()  # stands for 0, which a log scale lacks
-    axis.plot(np.maximum(rates, least), recalls, color=hexadecimal(BLUE),
-              drawstyle="steps-post")
+    display.line_.set(xdata=np.maximum(display.fpr, least), drawstyle="steps-post",
+                      label="this model")
     _mark_thresholds(axis, metrics, lambda point: (
         max(point["false_positive_rate"], least), point["recall"]))
-    area = format_metric(metrics["roc_auc"])
-    axis.set(title="ROC curve: area {}".format(area), xscale="log", xlim=(least, 1),
-             ylim=_upper_part(recalls[rates <= least].max()), ylabel="true-positive rate",
-             xlabel="false-positive rate (log scale)")
+    axis.set(title="ROC curve: area {}".format(format_metric(metrics["roc_auc"])), aspect="auto",
+             xscale="log", xlim=(least, 1), xlabel="false-positive rate (log scale)",
+             ylim=_upper_part(display.tpr[display.fpr <= least].max()),
+             ylabel="true-positive rate")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
     axis.legend(loc="lower right")
 
 
 def _draw_precision_recall(axis, scores, metrics):
     is_face = scores.labels == FACE
-    precisions, recalls, _ = sklearn_metrics.precision_recall_curve(
-        is_face, scores.face_probabilities)
-    axis.plot(recalls, precisions, color=hexadecimal(BLUE), drawstyle="steps-post")
+    display = sklearn_metrics.PrecisionRecallDisplay.from_predictions(
+        is_face, scores.face_probabilities, ax=axis)
     faces, non_faces = is_face.sum(), (~is_face).sum()
 
-    def place(point):
-        found, let_through = point["recall"] * faces, point["false_positive_rate"] * non_faces
-        return point["recall"], found / max(found + let_through, 1)
+    def position(point):
+        found = point["recall"] * faces
+        return point["recall"], found / max(found + point["false_positive_rate"] * non_faces, 1)
 
-    _mark_thresholds(axis, metrics, place)
-    area = format_metric(metrics["average_precision"])
-    axis.set(title="Precision and recall: average {}".format(area), xlim=(0, 1.02),
-             ylim=_upper_part(precisions[0]), xlabel="recall", ylabel="precision")
+    display.line_.set_label("this model")
+    lowest = display.precision[display.recall == display.recall.max()].max()
+    _mark_thresholds(axis, metrics, position)
+    axis.set(title="Precision and recall: average {}".format(
+        format_metric(metrics["average_precision"])), aspect="auto", xlim=(0, 1.02),
+        ylim=_upper_part(lowest), xlabel="recall", ylabel="precision")
     axis.legend(loc="lower left")
 
 
@@ -170,29 +166,31 @@ def _upper_part(lowest):
     return low, 1 + 0.02 * (1 - low)
 
 
-def _mark_thresholds(axis, metrics, place):
+def _mark_thresholds(axis, metrics, position):
     """Mark the threshold in use, and that for the target false-positive rate, on a curve."""
     points = [(metrics, INK)]
     if metrics.get("at_false_positive_rate", {}).get("threshold") is not None:
         points.append((metrics["at_false_positive_rate"], GREEN))
     for point, colour in points:
-        axis.plot(*place(point), "o", markersize=10, color=hexadecimal(colour), zorder=3,
+        axis.plot(*position(point), "o", markersize=10, color=hexadecimal(colour), zorder=3,
                   clip_on=False, label="threshold " + format_threshold(point["threshold"]))
 
 
 def _draw_reliability(axis, metrics):
-    calibration = metrics["calibration"]
-    axis.plot([0, 1], [0, 1], "--", color=hexadecimal(INK), linewidth=1.5)
-    for row in calibration["bins"]:
-        place, share = row["mean_probability"], row["face_share"]
-        low, high = row["face_share_interval"]
-        axis.plot([place, place], [low, high], color=hexadecimal(BLUE), alpha=0.5, clip_on=False)
-        axis.plot(place, share, "o", color=hexadecimal(BLUE), markersize=8, clip_on=False)
-        axis.text(place, 1.03, "{:,}".format(row["images"]), ha="center", fontsize=12)
+    bins = metrics["calibration"]["bins"]
+    means, shares = ([row[name] for row in bins] for name in ("mean_probability", "face_share"))
+    display = CalibrationDisplay(np.array(shares), np.array(means), None).plot(ax=axis)
+    display.line_.set_linestyle("")
+    axis.vlines(means, *zip(*[row["face_share_interval"] for row in bins]), alpha=0.5,
+                color=hexadecimal(BLUE))
+    for row in bins:
+        axis.text(row["mean_probability"], 1.03, "{:,}".format(row["images"]), ha="center",
+                  fontsize=12)
+    axis.get_legend().remove()
     axis.set_title("Calibration: mean error {:.4f}".format(
-        calibration["expected_calibration_error"]), pad=24)
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of a face (mean of a bin)",
-             ylabel="share of faces in the bin")
+        metrics["calibration"]["expected_calibration_error"]), pad=24)
+    axis.set(aspect="auto", xlim=(0, 1), ylim=(0, 1), ylabel="share of faces in the bin",
+             xlabel="probability of a face (mean of a bin)")
 
 
 def _chart_categories(rows):
@@ -233,6 +231,7 @@ def _draw_categories(axis, rows, names):
     axis.set_ylim(max(len(rows), 4) - 0.5, -0.5)
     axis.set_title("False positives by category", loc="right")  # over the labels if there is need
     axis.set_xlabel("false-positive rate", loc="right")
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: "{:g} %".format(100 * share)))
 
 
