@@ -17,6 +17,7 @@ into the second one: what is validated is what is frozen.
 """
 
 import collections
+import functools
 import os
 
 import numpy as np
@@ -53,6 +54,12 @@ from darknet_face.training.saving import CheckpointWriter
 from darknet_face.training.settings import from_command_line
 from darknet_face.training.stop import StopSignal
 from darknet_face.training.summaries import EventLog, batch_summary, preview
+from darknet_face.training.teacher import (
+    digest,
+    read_teacher,
+    soft_cross_entropy,
+    teacher_logits,
+)
 from darknet_face.training.validation import Validator, score_batches
 from darknet_face.training.workers import BatchLoader
 from utils import UserError, cli, warn
@@ -66,7 +73,7 @@ TrainingGraph = collections.namedtuple(
                      "histograms finite saver")
 
 
-def build_training_graph(settings, learning_rate):
+def build_training_graph(settings, learning_rate, teacher=None):
     """Build the graph that trains, in the default graph.
 
     Parameters
@@ -74,6 +81,8 @@ def build_training_graph(settings, learning_rate):
     settings : Settings
     learning_rate : callable of tf.Tensor to tf.Tensor
         The learning rate as a function of the global step.
+    teacher : dict of str to numpy.ndarray, optional
+        The weights of a trained network, to learn from beside the labels.
 
     Returns
     -------
@@ -84,12 +93,16 @@ def build_training_graph(settings, learning_rate):
     size = settings.image_size
     images = tf.placeholder(tf.uint8, [None, size, size, 3], "images")
     labels = tf.placeholder(tf.int32, [None], "labels")
-    logits, _ = build(tf.cast(images, tf.float32) / 255.0, training=True,
-                      momentum=settings.momentum, fixed_layers=settings.freeze_until)
+    pixels = tf.cast(images, tf.float32) / 255.0
+    logits, _ = build(pixels, training=True, momentum=settings.momentum,
+                      fixed_layers=settings.freeze_until, width=settings.width)
+    loss = tf.losses.softmax_cross_entropy(
+        tf.one_hot(labels, NUM_CLASSES), logits, label_smoothing=settings.label_smoothing)
+    if teacher is not None:
+        loss = (1 - settings.teacher_weight) * loss + settings.teacher_weight * soft_cross_entropy(
+            logits, teacher_logits(teacher, pixels), settings.temperature)
     joint = distributed.JointStep(
-        tf.losses.softmax_cross_entropy(tf.one_hot(labels, NUM_CLASSES), logits,
-                                        label_smoothing=settings.label_smoothing),
-        tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32)))
+        loss, tf.reduce_mean(tf.cast(tf.nn.in_top_k(logits, labels, 1), tf.float32)))
 
     step = tf.train.get_or_create_global_step()
     rate = tf.convert_to_tensor(learning_rate(step), tf.float32)
@@ -157,10 +170,10 @@ def cyclical_rate(settings, schedule):
     return rate
 
 
-def build_range_test_graph(settings, steps):
+def build_range_test_graph(teacher, settings, steps):
     """The training graph whose learning rate rises from 0 to ``max_lr`` over so many steps."""
     return build_training_graph(
-        settings, lambda step: linear_learning_rate(step, 0, settings.max_lr, steps))
+        settings, lambda step: linear_learning_rate(step, 0, settings.max_lr, steps), teacher)
 
 
 def train_one_epoch(session, net, feeds, after_step):
@@ -230,9 +243,11 @@ class Trainer:
     loader : BatchLoader
         With the training batches under the name ``train``; see also :func:`evaluate`.
     stop : StopSignal
+    teacher : dict of str to numpy.ndarray, optional
+        Its weights.
     """
 
-    def __init__(self, settings, plan, split, loader, stop):
+    def __init__(self, settings, plan, split, loader, stop, teacher=None):
         self.settings = settings
         self.plan = plan
         self.schedule = plan.schedule
@@ -244,7 +259,8 @@ class Trainer:
         self.images_per_second = 0.0
         self.log = self.meter = None
         with tf.Graph().as_default() as graph:
-            self.net = build_training_graph(settings, cyclical_rate(settings, self.schedule))
+            self.net = build_training_graph(
+                settings, cyclical_rate(settings, self.schedule), teacher)
             self.session = new_session(graph, settings.threads, settings.precision)
             self.session.run(tf.global_variables_initializer())
         self.checkpoints = CheckpointWriter(checkpoint_folder(settings), self.session, self.net)
@@ -409,7 +425,8 @@ def batch_sources(settings, mixtures, schedule):
 def run(settings, mixtures):
     """Train, validate and freeze, or run the learning-rate range test."""
     splits = {name: mixture.split for name, mixture in mixtures.items()}
-    plan = None if settings.lr_range_test else plan_run(settings, splits)
+    teacher = read_teacher(settings.teacher)
+    plan = None if settings.lr_range_test else plan_run(settings, splits, digest(teacher))
     sources = batch_sources(settings, mixtures, plan and plan.schedule)
     print("training on {} faces and {} non-faces, validating on {} and {}".format(
         *map(len, splits["train"] + splits["val"])), flush=True)
@@ -418,9 +435,9 @@ def run(settings, mixtures):
         print(advice, flush=True)
     with BatchLoader(sources, settings.workers) as loader:
         if settings.lr_range_test:
-            range_test(settings, loader, build_range_test_graph)
+            range_test(settings, loader, functools.partial(build_range_test_graph, teacher))
         else:
-            trainer = Trainer(settings, plan, splits["val"], loader, StopSignal())
+            trainer = Trainer(settings, plan, splits["val"], loader, StopSignal(), teacher)
             trainer.run()
             details = describe_run(settings, trainer.validator, splits)
             if distributed.rank() == 0:

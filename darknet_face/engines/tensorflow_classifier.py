@@ -14,7 +14,7 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.engines.engine import Engine
 from darknet_face.runtime.session import explain_memory_errors, new_session, tf
-from darknet_face.weights.arrays import assign
+from darknet_face.weights.arrays import assign, width_of
 
 OUTPUTS = ["logits", "probabilities"]
 # What TensorFlow 2 adds to two operations.
@@ -64,7 +64,7 @@ class Classifier(Engine):
 
 
 def build_classifier(image_size: int | None, threads: int | None = None,
-                     precision: str = "float32") -> Classifier:
+                     precision: str = "float32", width: float = 1.0) -> Classifier:
     """Build the inference graph; its variables are not yet set.
 
     Parameters
@@ -73,11 +73,13 @@ def build_classifier(image_size: int | None, threads: int | None = None,
         Height and width, a multiple of 32; None leaves them open.
     threads, precision
         See :func:`darknet_face.runtime.session.new_session`.
+    width
+        The share of the filters; see :func:`darknet19.build`.
     """
     graph = tf.Graph()
     with graph.as_default():
         images = tf.placeholder(tf.float32, [None, image_size, image_size, 3], name="input")
-        logits, _ = darknet19.build(images, training=False)
+        logits, _ = darknet19.build(images, training=False, width=width)
         tf.nn.softmax(logits, name="probabilities")
     return Classifier(new_session(graph, threads, precision))
 
@@ -85,7 +87,7 @@ def build_classifier(image_size: int | None, threads: int | None = None,
 def classifier_from_weights(weights: Weights, image_size: int | None, threads: int | None = None,
                             precision: str = "float32") -> Classifier:
     """Build the inference graph and set its variables to the given weights."""
-    classifier = build_classifier(image_size, threads, precision)
+    classifier = build_classifier(image_size, threads, precision, width_of(weights))
     assign(classifier.session, weights)
     return classifier
 

@@ -9,7 +9,7 @@ from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
 from darknet_face.console import UserError, warn
 from darknet_face.runtime.safe_files import relative_to_here
 from darknet_face.runtime.session import tf
-from darknet_face.weights.arrays import assign, set_variables, weight_shapes
+from darknet_face.weights.arrays import assign, set_variables, weight_shapes, width_of
 from darknet_face.weights.darknet_weights import is_darknet_file, read_weights
 from darknet_face.weights.metadata import metadata_of_darknet
 from darknet_face.weights.model_file import read_model
@@ -17,7 +17,7 @@ from darknet_face.weights.model_file import read_model
 FEW = 2000  # pictures: fewer seldom teach a network that starts at random
 
 
-def assign_initial_weights(session, init_from, freeze_until=0):
+def assign_initial_weights(session, init_from, freeze_until=0, width=1.0):
     """Set the variables of the training graph to the weights of a file, as far as they fit.
 
     Parameters
@@ -28,6 +28,8 @@ def assign_initial_weights(session, init_from, freeze_until=0):
         See :func:`read_initial_weights`; with None nothing is set.
     freeze_until : int
         How many convolutions will not be trained; the file must have them.
+    width : float
+        The share of the filters; the file must have the same.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def assign_initial_weights(session, init_from, freeze_until=0):
             raise UserError("--freeze-until {}: would keep the random weights of these layers; "
                             "name trained weights by --init-from".format(freeze_until))
         return
-    weights, message = read_initial_weights(init_from, freeze_until)
+    weights, message = read_initial_weights(init_from, freeze_until, width)
     assign(session, weights)
     # The moving averages of the weights, where kept, must start at these weights too.
     suffix = "/ExponentialMovingAverage"
@@ -50,7 +52,7 @@ def assign_initial_weights(session, init_from, freeze_until=0):
     print(message)
 
 
-def read_initial_weights(path, freeze_until=0):
+def read_initial_weights(path, freeze_until=0, width=1.0):
     """Read initial weights.
 
     Parameters
@@ -60,6 +62,8 @@ def read_initial_weights(path, freeze_until=0):
         other classes, or end after a layer, as those trained on ImageNet do.
     freeze_until : int
         How many convolutions will not be trained; the file must have them.
+    width : float
+        The share of the filters; the file must have the same.
 
     Returns
     -------
@@ -74,7 +78,11 @@ def read_initial_weights(path, freeze_until=0):
         Naming each layer that does not fit, what was expected and what was found.
     """
     weights = collections.OrderedDict(_read(path)[0])
-    shapes = weight_shapes()
+    if width_of(weights) != width:
+        raise UserError("{}: has a share of {:g} of the filters, not {:g}: use --width {:g}, or "
+                        "name it by --teacher".format(
+                            path, width_of(weights), width, width_of(weights)))
+    shapes = weight_shapes(width=width)
     others = [name for name in weights if weights[name].shape != shapes[name]]  # of the last layer
     reasons = ["{}: expected {}, found {}".format(
         name, list(shapes[name]), list(weights.pop(name).shape)) for name in others]

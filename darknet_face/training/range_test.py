@@ -37,7 +37,8 @@ def range_test(settings, loader, build_graph):
         net = build_graph(settings, steps)
         with new_session(threads=settings.threads, precision=settings.precision) as session:
             session.run(tf.global_variables_initializer())
-            assign_initial_weights(session, settings.init_from, settings.freeze_until)
+            assign_initial_weights(
+            session, settings.init_from, settings.freeze_until, settings.width)
             rows = list(_measure(session, net, progress(
                 loader.stream("train", 0, steps), total=steps, desc="range test", unit="step")))
     stem = os.path.join(settings.log_dir, "lr_range_test")

@@ -16,10 +16,13 @@ from darknet_face.training.history import HISTORY, read_history
 from darknet_face.training.initial_weights import assign_initial_weights
 from darknet_face.training.mixture import describe
 from darknet_face.training.schedule import START, EpochSchedule, Segment
-from darknet_face.training.settings import RUN_SETTINGS
+from darknet_face.training.settings import RUN_SETTINGS, Settings
 from darknet_face.weights.checkpoints import newest_checkpoint, other_files, restore_checkpoint
 
 RECORD = "settings.json"
+# What records of before a setting was there stand for.
+LATER = {"width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
+         "temperature": Settings().temperature}
 AGAIN = "begin again with --restart"
 
 # checkpoint : str or None, the prefix of the checkpoint to resume from.
@@ -32,7 +35,7 @@ def checkpoint_folder(settings):
     return os.path.join(settings.model_dir, "checkpoints")
 
 
-def plan_run(settings, splits):
+def plan_run(settings, splits, teacher=None):
     """Look for a checkpoint to resume from and check that this run fits it. Rank 0 looks.
 
     Parameters
@@ -40,6 +43,8 @@ def plan_run(settings, splits):
     settings : Settings
     splits : dict of str to Split
         With ``train`` and ``val``.
+    teacher : str, optional
+        The digest of the teacher's weights.
 
     Returns
     -------
@@ -50,10 +55,11 @@ def plan_run(settings, splits):
     UserError
         When the checkpoint was made with other settings or pictures.
     """
-    return distributed.from_first(_plan(settings, splits) if distributed.rank() == 0 else None)
+    return distributed.from_first(
+        _plan(settings, splits, teacher) if distributed.rank() == 0 else None)
 
 
-def _plan(settings, splits):
+def _plan(settings, splits, teacher):
     folder = checkpoint_folder(settings)
     HISTORY.check(os.path.join(settings.log_dir, "history.csv"))
     if is_json_with(os.path.join(settings.model_dir, RECORD), ["anchors"]):
@@ -62,14 +68,14 @@ def _plan(settings, splits):
     checkpoint = None if settings.restart else newest_checkpoint(folder)
     length, half = max(map(len, splits["train"])), settings.batch_size // 2
     record = {name: getattr(settings, name) for name in RUN_SETTINGS}
-    record["sources"] = describe(settings.sources)
+    record.update(sources=describe(settings.sources), teacher=teacher)
     record["steps_per_epoch"] = EpochSchedule(length, half).steps_per_epoch
     record["file_lists"] = _digest_of_lists(splits, settings.data_dir)
     step, segments = 0, [START]
     if checkpoint:
         step = _step_in_name(checkpoint)
         path = os.path.join(folder, RECORD)
-        stored = read_json(path, AGAIN)
+        stored = dict(LATER, **read_json(path, AGAIN))
         _check_record(stored, record, path)
         segments = _stored_segments(stored, path)
     schedule = EpochSchedule(length, half, segments).resumed(step, distributed.size())
@@ -148,7 +154,8 @@ def start_or_resume(session, saver, settings, plan):
         rows = [row for row in read_history(history_path) if row["step"] <= step]
         print(_describe(settings, plan, step, rows), flush=True)
     else:
-        assign_initial_weights(session, settings.init_from, settings.freeze_until)
+        assign_initial_weights(
+            session, settings.init_from, settings.freeze_until, settings.width)
         if settings.restart:  # now that nothing is left that could refuse the command line
             remove_old_run(settings)
         rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import typing
 
-from darknet19 import STRIDE
+from darknet19 import CONVOLUTIONS, STRIDE
 from darknet_face.console import HelpFormatter, number_type
 from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.file_lists import add_data_arguments, add_rate_argument
@@ -18,13 +18,16 @@ from darknet_face.training.mixture import ONE_SOURCE, parse_source
 from darknet_face.weights.model_file import locate
 
 BEST_BY = ("disturbed_loss", "val_loss")
+# Widths are multiples of one by this, the filters of the first layer: so the number of filters in a
+# file tells its width exactly.
+NARROWEST = CONVOLUTIONS[0][0]
 LR_SCALINGS = ("linear", "none")
 
 # The options that a resumed run must share with its checkpoints.
 RUN_SETTINGS = (
     "sources", "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr",
-    "step_epochs", "gamma", "momentum", "average_decay", "label_smoothing", "freeze_until",
-    "lr_scaling", "warmup_epochs",
+    "step_epochs", "gamma", "width", "momentum", "average_decay", "label_smoothing",
+    "freeze_until", "teacher_weight", "temperature", "lr_scaling", "warmup_epochs",
 )  # fmt: skip
 
 
@@ -52,11 +55,15 @@ class Settings(typing.NamedTuple):
     step_epochs: float = 2.0
     gamma: float = 0.99994
     # network and loss
+    width: float = 1.0
     init_from: str = None
     freeze_until: int = 0
     momentum: float = 0.9
     average_decay: float = 0.998
     label_smoothing: float = 0.0
+    teacher: str = None
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
     best_by: str = "disturbed_loss"
     patience: int = 0
     at_fpr: float = None
@@ -103,9 +110,12 @@ def from_command_line(policies, arguments=None):
     _add_rank_options(parser.add_argument_group("several ranks, started by mpirun"))
     settings = Settings(**vars(parser.parse_args(arguments)))
     settings = settings._replace(
-        init_from=settings.init_from and locate(settings.init_from))
+        init_from=settings.init_from and locate(settings.init_from),
+        teacher=settings.teacher and locate(settings.teacher))
     if settings.image_size % STRIDE:
         parser.error("--image-size must be a multiple of {}".format(STRIDE))
+    if settings.width * NARROWEST % 1:
+        parser.error("--width must be a multiple of 1/{}: 0.03125, 0.0625, ..".format(NARROWEST))
     if settings.batch_size % 2:
         parser.error("--batch-size must be even: half of a batch are faces")
     if settings.max_lr < settings.base_lr:
@@ -163,6 +173,9 @@ def _add_rate_options(group, policies):
 
 def _add_network_options(group):
     share = number_type(float, 0, 1)
+    _add(group, "--width", type=number_type(float, 1 / NARROWEST, 1),
+         help="share of the filters of every layer, a multiple of 1/{}; 0.25 computes a sixteenth "
+              "of the whole network".format(NARROWEST))
     _add(group, "--init-from", "--weights", metavar="PATH",
          help="start from these weights, as far as they fit, instead of random ones: {}, or the "
               "first layers of a darknet file (darknet19_448.conv.23); their own validation is the "
@@ -176,6 +189,14 @@ def _add_network_options(group):
               "validates and freezes the weights themselves")
     _add(group, "--label-smoothing", type=share,
          help="share of each label that is spread evenly over both classes")
+    _add(group, "--teacher", metavar="PATH",
+         help="learn from this trained model too, as init-from names one: its probabilities for "
+              "the very images of the batch are soft targets beside the labels")
+    _add(group, "--teacher-weight", type=share,
+         help="how much the teacher counts; the labels have the rest")
+    _add(group, "--temperature", type=number_type(float, 0.1, 100),
+         help="divides the logits before the teacher's probabilities are compared; above 1 the "
+              "teacher's doubts count for more")
     _add(group, "--best-by", choices=BEST_BY,
          help="choose the best epoch by the loss on validation images that are augmented like "
               "training images, or on the images as they are")

@@ -18,6 +18,7 @@ from darknet_face.runtime import distributed
 from darknet_face.runtime.session import tf
 from darknet_face.training.loader import TrainingBatches
 from darknet_face.training.mixture import load_mixture
+from darknet_face.training.teacher import without_weights
 from darknet_face.weights.checkpoints import cause
 
 if typing.TYPE_CHECKING:
@@ -87,7 +88,7 @@ class EventLog:
             time.time(), socket.gethostname(), os.getpid()))
         self._writer = tf.io.TFRecordWriter(self._path)
         self._write(file_version="brain.Event:2")
-        self._write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
+        self._write(graph_def=without_weights(graph.as_graph_def()).SerializeToString())
         self._write(step=step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def __enter__(self) -> EventLog:

@@ -37,7 +37,7 @@ class Validator:
 
     def __init__(self, settings):
         self.classifier = build_classifier(
-            settings.image_size, settings.threads, settings.precision)
+            settings.image_size, settings.threads, settings.precision, settings.width)
         self.criterion = settings.best_by
         self.folder = os.path.join(settings.model_dir, "best")
         with self.classifier.session.graph.as_default():

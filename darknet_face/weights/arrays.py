@@ -38,20 +38,21 @@ def variable_name(name: str) -> str:
     return "{}/{}".format(layer, _PART_IN_GRAPH.get(part, part))
 
 
-def weight_shapes() -> OrderedDict[str, tuple[int, ...]]:
+def weight_shapes(width: float = 1.0) -> OrderedDict[str, tuple[int, ...]]:
     """Shape of every weight, by name, in the order of the layers."""
     parts = {graph: file for file, graph in _PART_IN_GRAPH.items()}
     shapes = OrderedDict()
-    for name, shape in darknet19.variable_shapes().items():
+    for name, shape in darknet19.variable_shapes(width=width).items():
         layer, part = name.split("/")
         shapes["{}/{}".format(layer, parts.get(part, part))] = shape
     return shapes
 
 
 def width_of(weights: typing.Mapping[str, typing.Any]) -> float:
-    """The share of Darknet-19's filters that weights have: 1.0 if they do not say it."""
+    """The share of Darknet-19's filters that weights have, by the first layer; 1.0 at the most."""
     shape = getattr(weights.get("conv_0/kernel"), "shape", ())
-    return shape[-1] / darknet19.CONVOLUTIONS[0][0] if len(shape) == 4 else 1.0
+    whole = darknet19.CONVOLUTIONS[0][0]
+    return shape[-1] / whole if len(shape) == 4 and 1 <= shape[-1] <= whole else 1.0
 
 
 def check_weights(weights: typing.Mapping[str, typing.Any],
@@ -78,7 +79,7 @@ def check_weights(weights: typing.Mapping[str, typing.Any],
     UserError
         Naming every layer that does not fit, what was expected and what was found.
     """
-    expected = weight_shapes()
+    expected = weight_shapes(width_of(weights))
     missing = [name for name in expected if name not in weights]
     if len(missing) == len(expected):
         raise UserError("{}: none of Darknet-19's layers is in it; use weights of this "
