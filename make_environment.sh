@@ -93,6 +93,16 @@ find_incomplete() {
     done
 }
 
+# A Python that TensorFlow has no release for yet.
+find_newer() {
+    for candidate in python3.15 python3.14 python3 python; do
+        if fits "$candidate" "v > (3, 13)" ""; then
+            echo "$candidate"
+            break
+        fi
+    done
+}
+
 has_uv() { command -v uv > /dev/null; }
 
 choose() {
@@ -120,6 +130,12 @@ say_none_found() {
         say_and_exit "$incomplete can't make environments (it has no ensurepip): install it with \
 'apt-get install $package' on Debian or Ubuntu, then run make again"
     fi
+    newer=$(find_newer)
+    if [ "$1" != tf1 ] && [ -n "$newer" ]; then
+        say_and_exit "found $("$newer" --version), which TensorFlow has no release for yet: \
+classifying needs none ($newer -m pip install .), but training needs Python 3.10 to 3.13: install \
+one, or name it: make PYTHON3=/path/to/python3"
+    fi
     case $1 in
         tf1) say_and_exit "no Python 3.7 for x86-64 found, and TensorFlow 1.15 runs on nothing \
 else: get one with $HOW_TO_GET_37; or take TensorFlow 2: make RUNTIME=tf2" ;;
@@ -137,6 +153,9 @@ announce() {  # runtime, folder, interpreter
     if [ "${CHOSEN:-}" = automatically ]; then
         reason="since there is no Python 3.7, which TensorFlow 1.15 needs"
         [ "$1" = tf2 ] || reason="since there is a Python 3.7 (for TensorFlow 2: make RUNTIME=tf2)"
+        current=$([ "$1" = tf2 ] || find_current)
+        [ -z "$current" ] || reason="since there is a Python 3.7; it gets no security fixes any \
+more, $("$current" --version) is here too: make RUNTIME=tf2 takes that and TensorFlow 2"
     fi
     title="TensorFlow 1.15"
     [ "$1" = tf1 ] || title="TensorFlow 2"

@@ -135,13 +135,33 @@ def test_a_python_3_7_without_a_tensorflow_for_its_processor_does_not_count(bare
     assert choose(bare) == "tf2"
 
 
-@pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0), (3, 8, 0), (2, 7, 18)])
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 8, 0), (2, 7, 18)])
 def test_other_pythons_are_passed_over(bare, version):
     fake_python(bare / "bin" / "python3", version)
     assert choose(bare) == "none"
     ended = run(bare, "none")
     assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
     assert "3.10 to 3.13" in ended.stderr and "pyenv install 3.7" in ended.stderr
+
+
+@pytest.mark.parametrize("asked", [("none",), ("tf2", ".venv")])
+def test_a_python_newer_than_tensorflow_still_classifies(bare, asked):
+    fake_python(bare / "bin" / "python3", (3, 14, 0))
+    assert choose(bare) == "none"
+    ended = run(bare, *asked)
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
+    assert "found Python 3.14.0" in ended.stderr and "-m pip install ." in ended.stderr
+    assert "training needs Python 3.10 to 3.13" in ended.stderr
+
+
+def test_taking_an_old_python_beside_a_current_one_is_said_in_the_first_line(bare):
+    fake_python(bare / "bin" / "python3.7", (3, 7, 16))
+    line = run(bare, "tf1", ".venv", CHOSEN="automatically").stdout.splitlines()[0]
+    assert "since there is a Python 3.7" in line and "no security fixes" not in line
+    shutil.rmtree(str(bare / ".venv"), ignore_errors=True)
+    fake_python(bare / "bin" / "python3.12", (3, 12, 1))
+    line = run(bare, "tf1", ".venv", CHOSEN="automatically").stdout.splitlines()[0]
+    assert "no security fixes" in line and "Python 3.12.1" in line and "RUNTIME=tf2" in line
 
 
 def test_a_named_interpreter_decides(bare):
