@@ -16,6 +16,10 @@ training step and the threshold, as far as the source says them.
 import argparse
 import os
 
+from utils import HelpFormatter, UserError, cli
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from darknet_face.evaluation.by_source import union
@@ -32,7 +36,6 @@ from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import handoff
 from darknet_face.weights.model_file import read_model
 from darknet_face.weights.npz import write_npz
-from utils import HelpFormatter, UserError, cli
 
 
 def _parser():

@@ -20,6 +20,10 @@ import collections
 import contextlib
 import os
 
+from utils import HelpFormatter, UserError, cli, number_type, printable, warn
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from darknet_face.images.file_lists import LISTS, relative_to_data, save_list
@@ -38,7 +42,6 @@ from darknet_face.negatives.reports import (
 )
 from darknet_face.negatives.services import allowed_networks, web_source
 from darknet_face.negatives.store import NegativeStore
-from utils import HelpFormatter, UserError, cli, number_type, printable, warn
 
 QUERIES = ("dog", "car", "food", "buildings", "mountains", "cat", "animal", "laptop", "planets",
            "sun", "water", "sky")

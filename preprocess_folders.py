@@ -23,6 +23,10 @@ import collections
 import os
 from typing import Any, NamedTuple, Sequence
 
+from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from darknet_face.classes import FACE, NON_FACE
@@ -53,7 +57,6 @@ from darknet_face.images.folders import (
 from darknet_face.images.near_duplicates import near_duplicate_groups, perceptual_hash
 from darknet_face.images.reader import map_in_threads, read_batches
 from darknet_face.images.splits import fill_empty, split_groups
-from utils import HelpFormatter, UserError, cli, number_type, printable, progress, warn
 
 CLASSES = {FACE: "faces", NON_FACE: "non-faces"}
 

@@ -18,6 +18,10 @@ import collections
 import concurrent.futures
 import os
 
+from utils import HelpFormatter, UserError, cli, number_type, progress, warn
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from darknet_face.classes import CLASS_NAMES, FACE
@@ -28,7 +32,6 @@ from darknet_face.images.file_lists import SPLITS, new_source_name, save_source_
 from darknet_face.images.wider_face import BoxFiles, find_labelled_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import sha256
-from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 FOLDERS = ("faces", "others")  # of the crops, by class
 

@@ -20,6 +20,10 @@ import collections
 import functools
 import os
 
+from utils import UserError, cli, warn
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from clr import POLICIES, cyclical_learning_rate, gradual_warmup, linear_learning_rate
@@ -62,7 +66,6 @@ from darknet_face.training.teacher import (
 )
 from darknet_face.training.validation import Validator, score_batches
 from darknet_face.training.workers import BatchLoader
-from utils import UserError, cli, warn
 
 # fetches : dict, what each training step returns by name; "train" is the step itself.
 # running : dict, the epoch's mean loss and accuracy so far. They are variables, so that a resumed

@@ -12,6 +12,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
+import sys
 import typing
 
 __version__ = "0.6.0"  # its only home: pyproject.toml reads it here
@@ -38,3 +41,18 @@ def __getattr__(name: str) -> typing.Any:
 
 def __dir__() -> list[str]:
     return sorted(list(globals()) + __all__)
+
+
+def _end_outside_the_environment() -> None:
+    """End a script of the clone with one line where the packages that it needs are not there."""
+    clone = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    script = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "")
+    missing = [name for name in ("numpy", "cv2", "tqdm") if not importlib.util.find_spec(name)]
+    if missing and os.path.dirname(script) == clone:
+        print("error: {} has no {}: run make, then 'source .venv-tf2/bin/activate' (or .venv-tf1); "
+              "or, to classify only, pip install .".format(sys.executable, missing[0]),
+              file=sys.stderr)
+        sys.exit(2)
+
+
+_end_outside_the_environment()

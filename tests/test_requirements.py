@@ -1,7 +1,9 @@
-"""What the requirements files install: the OpenCV without windows, and nothing in its way."""
+"""What the requirements files install, and what a script says where they are not installed."""
 
 import importlib.util
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -34,3 +36,12 @@ def test_both_runtimes_take_the_opencv_without_windows(name):
         "opencv-python-headless==" + opencv_python.VERSION,
         "opencv-python=={}+headless".format(opencv_python.VERSION)]
     assert "--find-links wheels" in lines
+
+
+@pytest.mark.parametrize("script", sorted(
+    name for name in os.listdir(ROOT) if name.endswith(".py") and name != "utils.py"))
+def test_a_script_outside_the_environment_is_one_line(script):
+    # -S leaves out the folder that packages are installed in.
+    ended = subprocess.run([sys.executable, "-S", script], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1 and "run make" in ended.stderr
