@@ -1,11 +1,14 @@
 """Lists of strings read from pickles of every kind, and hostile pickles refused at once."""
 
+import argparse
 import contextlib
 import io
+import pathlib
 import pickle
 import pickletools
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from darknet_face.console import UserError
@@ -91,6 +94,42 @@ def test_every_single_damage_is_a_list_or_one_error():
                 mutant = content[:place] + bytes([value]) + content[place + 1:]
                 with contextlib.suppress(ValueError):
                     assert all(isinstance(name, str) for name in parse_names(mutant))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("found, kind", [
+    (("a.jpg", "b.jpg"), "a tuple"), (tuple(NAMES), "a tuple"), (np.array(NAMES), "a NumPy array"),
+    ([np.str_("a.jpg")], "NumPy"), ([pathlib.PurePosixPath("a.jpg")], "pathlib paths"),
+    ({"a.jpg": 1}, "a dictionary"), ({"a.jpg"}, "a set"), ([b"a.jpg"], "bytes"),
+    ([1, 2], "numbers"), ([None], "None"), ([["a"], ["b"]], "more than one list"),
+    ([argparse.Namespace()], "objects of "), ("a.jpg", "not a list of strings")])
+def test_what_was_found_instead(found, kind, protocol):
+    with pytest.raises(ValueError, match=kind):
+        parse_names(pickle.dumps(found, protocol))
+
+
+@pytest.mark.parametrize("text", ["a.jpg\nb/ü 1.png\n", "\ufeffa.jpg\r\nb.jpg\r\n", "one.png",
+                                  "/data/faces/000001.jpg\n" * 200])
+def test_a_text_file_is_named(tmp_path, text):
+    path = tmp_path / "list.pickle"
+    path.write_bytes(text.encode("utf-8"))
+    with pytest.raises(UserError, match=r"it is a text file\); write it by pickle.dump\("):
+        load_list(str(path))
+
+
+@pytest.mark.parametrize("content", [
+    b"]r\xff\xff\xff\x7f.", b"]p2000000000\n.", b"]p" + b"9" * 100000 + b"\n.",
+    b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.", b"]\x80\x02.",
+    pickle.dumps(["a"] * 3)[:-1] + b"0."])
+def test_nothing_runs_and_nothing_is_set_aside(content):
+    """A reference stored at a great number would take memory for all below it."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError):
+            parse_names(content)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_hostile_list_is_one_line(tmp_path):

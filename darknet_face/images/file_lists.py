@@ -192,8 +192,9 @@ def load_list(path, remedy="make it again"):
     except OSError as error:
         raise UserError("{}: {}; {}".format(path, error.strerror, remedy))
     except ValueError as error:
-        raise UserError("{}: not a pickled list of file names ({}); {}".format(
-            path, error, remedy))
+        raise UserError("{}: not a pickled list of file names ({}); write it by pickle.dump([str("
+                        "name) for name in names], stream, protocol=2), or {}".format(
+                            path, error, remedy))
     if not names:
         raise UserError("{}: the list is empty; {}".format(path, remedy))
     return names
