@@ -1,4 +1,4 @@
-"""Turn CelebA as distributed into file lists, or build the small embedded data set.
+"""Turn CelebA as distributed into file lists, or build the small embedded dataset.
 
     python preprocess_celeba.py                        # reads data/celeba
     python preprocess_celeba.py --celeba-dir ~/celeba  # reads another folder
@@ -6,15 +6,20 @@
 
 CelebA is ``img_align_celeba/000001.jpg`` to ``202599.jpg`` and ``list_eval_partition.txt``, with a
 line ``name 0|1|2`` per image: train, validation, test. Kaggle's copy (nested folders, a ``.csv``)
-and PNGs with the list of JPEGs work too. Every image is decoded once; those that do not decode are
-reported and left out. Writes ``celeba_train_file.pickle``, ``celeba_val_file.pickle`` and
+and PNGs with the list of JPEGs work too. Other collections of faces, such as CelebA-HQ, and parts
+of CelebA are for preprocess_folders.py. Every image is decoded once; those that do not decode are
+reported and skipped. Writes ``celeba_train_file.pickle``, ``celeba_val_file.pickle`` and
 ``celeba_test_file.pickle``.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
 import itertools
 import os
+import re
+from typing import Dict, Iterator, List, TextIO
 
 from darknet_face.images.decode import BadImage, pixel_digest, read_image
 from darknet_face.images.file_lists import SPLITS, save_lists
@@ -36,18 +41,16 @@ LAST_INDEX = (("train", 162770), ("val", 182637), ("test", 202599))
 
 WARNINGS = 10  # of a kind; the rest are counted
 
+OTHER_FACES = ("for other collections of faces, and for a part of CelebA: preprocess_folders.py "
+               "--faces {} --non-faces DIR")
 
-def find_image_folder(celeba_dir):
+Partition = Dict[str, List[str]]  # file names or paths by split
+
+
+def find_image_folder(celeba_dir: str) -> str:
     """The folder in a copy of CelebA that holds the images.
 
-    Parameters
-    ----------
-    celeba_dir : str
-
-    Returns
-    -------
-    str
-        One of the known places, or a folder in it: Kaggle's copy has two of one name.
+    It has one of the known names, or is inside of one: Kaggle's copy has two of one name.
 
     Raises
     ------
@@ -57,9 +60,11 @@ def find_image_folder(celeba_dir):
     there = [path for path in (os.path.join(celeba_dir, *name.split("/"))
                                for name in _IMAGE_FOLDERS) if os.path.isdir(path)]
     if not there:
+        first = next(find_images(celeba_dir), None)
         raise UserError("{}: no such folder; unpack CelebA's img_align_celeba.zip there, or name "
-                        "its place with --celeba-dir, or try --sample".format(
-                            os.path.join(celeba_dir, _IMAGE_FOLDERS[0])))
+                        "its folder with --celeba-dir, or try --sample{}".format(
+                            os.path.join(celeba_dir, _IMAGE_FOLDERS[0]), "; " + OTHER_FACES.format(
+                                os.path.dirname(first)) if first else ""))
     for path in there:
         first = next(find_images(path), None)
         if first:
@@ -68,29 +73,29 @@ def find_image_folder(celeba_dir):
         there[0]))
 
 
-def read_partition(celeba_dir, folder):
+def read_partition(celeba_dir: str, folder: str) -> tuple[Partition, Skipped]:
     """Which split each CelebA image belongs to.
 
     Parameters
     ----------
-    celeba_dir : str
+    celeba_dir
         The folder with ``list_eval_partition.txt`` or ``.csv``; without it, the official index
         ranges decide.
-    folder : str
+    folder
         Where the images are.
 
     Returns
     -------
-    partition : dict of str to list of str
-        File names by split, in the official order. A name that is missing is replaced by the file
-        with the same stem, such as ``000001.png``.
-    missing : Skipped
+    partition
+        File names, in the official order. A name that is missing is replaced by the file with the
+        same stem, such as ``000001.png``.
+    missing
         The names without a file.
 
     Raises
     ------
     UserError
-        A line of the partition file that is not ``name 0|1|2``.
+        A line of the partition file that is not ``name 0|1|2``; no image of a split.
     """
     paths = itertools.takewhile(  # a folder's own files come before those of its sub-folders
         lambda path: os.path.dirname(path) == folder, find_images(folder))
@@ -98,19 +103,26 @@ def read_partition(celeba_dir, folder):
     for name in _PARTITION_FILES:
         path = os.path.join(celeba_dir, *name.split("/"))
         if os.path.exists(path):
-            matched = _match(_parse_partition(path), present)
-            print("{}: {:,} images, divided as {} says".format(folder, len(present), path))
-            return matched
-    print("{}: {:,} images, divided by the official index ranges (no list_eval_partition.txt)"
-          .format(folder, len(present)))
-    return _official_partition(present), Skipped()
+            partition, missing = _match(_parse_partition(path), present)
+            rule = "as {} says".format(path)
+            break
+    else:
+        partition, missing = _official_partition(present), Skipped()
+        rule = "by the official index ranges (no list_eval_partition.txt)"
+    print("{}: {:,} images, divided {}".format(folder, len(present), rule))
+    for split in SPLITS:
+        if not partition[split]:
+            raise UserError("{}: none of its {:,} images is for the {} split {}; {}".format(
+                folder, len(present), split, rule, OTHER_FACES.format(folder)))
+    return partition, missing
 
 
-def _match(partition, present):
+def _match(partition: Partition, present: list[str]) -> tuple[Partition, Skipped]:
     """Replace the names in a partition by those of files; count the names without a file."""
     names = set(present)
     by_stem = {os.path.splitext(name)[0]: name for name in present}
-    missing, matched = Skipped(), {}
+    missing = Skipped()
+    matched: Partition = {}
     for split in SPLITS:
         matched[split] = []
         for name in partition[split]:
@@ -122,9 +134,9 @@ def _match(partition, present):
     return matched, missing
 
 
-def _parse_partition(path):
-    partition = {split: [] for split in SPLITS}
-    names = set()
+def _parse_partition(path: str) -> Partition:
+    partition: Partition = {split: [] for split in SPLITS}
+    names: set[str] = set()
     try:
         with open_regular(path, "r", encoding="utf-8-sig", newline="") as stream:
             for number, fields in _rows(path, stream):
@@ -145,7 +157,7 @@ def _parse_partition(path):
     return partition
 
 
-def _rows(path, stream):
+def _rows(path: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the two fields of each line that is not empty or the CSV's header."""
     if path.endswith(".csv"):
         for number, fields in enumerate(csv.reader(stream), 1):
@@ -158,25 +170,25 @@ def _rows(path, stream):
                 yield number, line.strip().rsplit(None, 1)  # a name may hold blanks
 
 
-def _official_partition(names):
-    partition = {split: [] for split in SPLITS}
+def _official_partition(names: list[str]) -> Partition:
+    partition: Partition = {split: [] for split in SPLITS}
     odd = 0
     for name in names:
         stem = os.path.splitext(name)[0]
-        if stem.isdecimal() and 1 <= int(stem) <= LAST_INDEX[-1][1]:
+        if re.match(r"[0-9]{6}\Z", stem) and 1 <= int(stem) <= LAST_INDEX[-1][1]:
             split = next(split for split, last in LAST_INDEX if int(stem) <= last)
             partition[split].append(name)
             continue
         odd += 1
         if odd <= WARNINGS:
-            warn("{}: not an official CelebA name (000001.jpg to 202599.jpg); left out".format(
+            warn("{}: not an official CelebA name (000001.jpg to 202599.jpg); skipped".format(
                 name))
     if odd > WARNINGS:
-        warn("{:,} more names are not official; left out".format(odd - WARNINGS))
+        warn("{:,} more names are not official; skipped".format(odd - WARNINGS))
     return partition
 
 
-def limit_partition(partition, limit):
+def limit_partition(partition: Partition, limit: int | None) -> Partition:
     """At most ``limit`` names, divided over the splits in proportion to their sizes.
 
     A split that has images keeps at least one.
@@ -188,26 +200,19 @@ def limit_partition(partition, limit):
             for split, names in partition.items()}
 
 
-def check_images(partition, folder):
-    """Decode every image; drop those that fail and, of equal pictures, all but one.
+def check_images(partition: Partition, folder: str) -> tuple[Partition, Skipped, int]:
+    """Decode every image; drop those that fail and, of equal images, all but one.
 
-    Of a picture that is in several splits, test keeps it before validation, and validation before
+    Of an image that is in several splits, test keeps it before validation, and validation before
     training, so that nothing tested was trained on.
-
-    Parameters
-    ----------
-    partition : dict of str to list of str
-    folder : str
 
     Returns
     -------
-    kept : dict of str to list of str
-        Paths by split.
-    bad : Skipped
-        Images that do not decode, by cause.
-    duplicates : int
+    kept, bad, duplicates
+        ``bad`` are the images that do not decode, by cause.
     """
-    kept, seen = {}, {}
+    kept: Partition = {}
+    seen: dict[str, str] = {}
     bad, duplicates = Skipped(), 0
     total = sum(map(len, partition.values()))
     with progress(total=total, desc="checking images", unit="image") as bar:
@@ -218,10 +223,10 @@ def check_images(partition, folder):
                 bar.update()
                 if cause:
                     bad.add(path, cause)
-                    _warn_at_first("{}: {}; left out".format(path, cause), len(bad))
+                    _warn_at_first("{}: {}; skipped".format(path, cause), len(bad))
                 elif digest in seen:
                     duplicates += 1
-                    _warn_at_first("{}: same picture as {}; left out".format(path, seen[digest]),
+                    _warn_at_first("{}: same image as {}; skipped".format(path, seen[digest]),
                                    duplicates)
                 else:
                     seen[digest] = path
@@ -229,21 +234,21 @@ def check_images(partition, folder):
     return kept, bad, duplicates
 
 
-def _warn_at_first(message, number):
+def _warn_at_first(message: str, number: int) -> None:
     if number <= WARNINGS:
         warn(message)
     elif number == WARNINGS + 1:
         warn("more of this kind are only counted")
 
 
-def _digest(path):
+def _digest(path: str) -> tuple[str, str, str]:
     try:
-        return path, pixel_digest(read_image(path)), None
+        return path, pixel_digest(read_image(path)), ""
     except BadImage as error:
-        return path, None, str(error)
+        return path, "", str(error)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data",
@@ -254,13 +259,13 @@ def _parser():
     parser.add_argument("--limit", type=number_type(int, 3), metavar="N",
                         help="use about N images, in the splits' proportions (default: all)")
     parser.add_argument("--sample", action="store_true",
-                        help="instead, build the embedded data set, faces and non-faces, in the "
+                        help="instead, build the embedded dataset, faces and non-faces, in the "
                              "folder sample of the data directory")
     return parser
 
 
 @cli
-def main():
+def main() -> None:
     args = _parser().parse_args()
     if args.sample:
         sample_dir = os.path.join(args.data_dir, "sample")
@@ -274,8 +279,9 @@ def main():
     if missing:
         warn("named in the partition but not in {}: {}".format(folder, missing))
     kept, bad, duplicates = check_images(limit_partition(partition, args.limit), folder)
-    save_lists(kept, args.data_dir, remedy="check the data set or raise --limit")
-    print("{}: {}; left out {} bad, {} duplicate".format(
+    save_lists(kept, args.data_dir,
+               remedy="raise --limit" if args.limit else "unpack img_align_celeba.zip again")
+    print("{}: {}; skipped {} bad, {} duplicate".format(
         args.data_dir, ", ".join("{} {}".format(split, len(kept[split])) for split in SPLITS),
         len(bad) + len(missing), duplicates))
 

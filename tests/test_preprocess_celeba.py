@@ -82,7 +82,7 @@ def test_bad_images_are_reported_counted_and_left_out(celeba, run_script):
     assert outcome.code == 0
     assert "3 bad, 1 duplicate" in outcome.out
     for name, cause in (("000001", "empty"), ("000002", "truncated"), ("000003", "no such file"),
-                        ("000004", "same picture")):
+                        ("000004", "same image")):
         assert [line for line in outcome.err.splitlines() if name in line and cause in line]
     found = lists(celeba.parent)
     assert found["train"] == ["000005.jpg", "000006.jpg"]
@@ -105,6 +105,29 @@ def test_damaged_partition_files_are_refused(celeba, run_script, content):
     assert len(outcome.err.splitlines()) == 1
     assert "list_eval_partition.txt" in outcome.err
     assert not list(celeba.parent.glob("*.pickle"))
+
+
+@pytest.mark.parametrize("names", [
+    ["{:05d}.png".format(number) for number in range(30)],  # CelebA-HQ
+    ["{:06d}.jpg".format(number) for number in range(1, 31)]])  # the beginning of CelebA
+@pytest.mark.parametrize("options", [[], ["--limit", 10]])
+def test_other_collections_and_parts_of_celeba(celeba, run_script, names, options):
+    (celeba / "list_eval_partition.txt").unlink()
+    for path in (celeba / "img_align_celeba").iterdir():
+        path.unlink()
+    for number, name in enumerate(names):
+        portrait(number).save(str(celeba / "img_align_celeba" / name))
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent, *options)
+    error = outcome.err.splitlines()[-1]
+    assert outcome.code == 2 and "none of its 30 images is for the " in error
+    assert "preprocess_folders.py --faces {} ".format(celeba / "img_align_celeba") in error
+
+
+def test_another_layout(celeba, run_script):
+    (celeba / "img_align_celeba").rename(celeba / "CelebA-HQ-img")
+    outcome = run_script(preprocess_celeba, "--data-dir", celeba.parent)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "preprocess_folders.py --faces {} ".format(celeba / "CelebA-HQ-img") in outcome.err
 
 
 def test_no_celeba_is_one_line_and_exit_code_2(tmp_path):

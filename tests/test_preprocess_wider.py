@@ -1,5 +1,6 @@
 """Photographs with boxes to crops and lists: the right squares, no photograph in two splits."""
 
+import argparse
 import os
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import preprocess_wider
 from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import load_list
+from darknet_face.images.wider_face import Face, LabelledImage
 
 
 @pytest.fixture
@@ -65,8 +67,30 @@ def test_a_bad_photograph_is_left_out_and_counted(run_script, wider, tmp_path):
     photograph = wider / "WIDER_train" / "images" / "0--Parade" / "train_3.png"
     photograph.write_bytes(photograph.read_bytes()[:500])
     outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data")
-    assert outcome.code == 0 and "left out 1 photographs" in outcome.out
+    assert outcome.code == 0 and "skipped 1 images" in outcome.out
     assert outcome.err.count("\n") == 1 and "train_3.png" in outcome.err
+
+
+def test_half_a_download_is_one_warning(run_script, wider, tmp_path):
+    (wider / "WIDER_val").rename(tmp_path / "elsewhere")
+    (wider / "WIDER_train" / "images" / "0--Parade" / "train_3.png").unlink()
+    outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data")
+    assert outcome.code == 0 and outcome.err.count("\n") == 1
+    assert "5 of the 16 images that the boxes name are missing (1 for " in outcome.err
+    assert ", 4 for test), " in outcome.err and "test: 0 images" in outcome.out
+
+
+def test_boxes_of_a_jpeg_that_is_decoded_at_half_its_size(tmp_path):
+    image = np.zeros((10002, 10400), np.uint8)
+    image[4000:6000, 4000:6000] = 255
+    path = str(tmp_path / "large.jpg")
+    Image.fromarray(image).save(path)
+    face = Face(4000, 4000, 2000, 2000, True)
+    labelled = LabelledImage(path, "large.jpg", [face], "train", "large")
+    options = argparse.Namespace(min_face=14, crops_per_face=2, most_crops=9, windows=4)
+    faces, others = preprocess_wider.cut(labelled, str(tmp_path), options)
+    assert faces and all(read_image(crop).max() > 250 for crop in faces)
+    assert all(read_image(crop).max() < 50 for crop in others)
 
 
 def test_refusals(run_script, wider, tmp_path):

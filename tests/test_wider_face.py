@@ -3,6 +3,7 @@
 import pytest
 
 from darknet_face.console import UserError
+from darknet_face.images import wider_face
 from darknet_face.images.wider_face import BoxFiles, Face, find_labelled_images, read_boxes
 
 WIDER = """0--Parade/0_Parade_marchingband_1_849.jpg
@@ -52,7 +53,7 @@ def test_missing_file_and_missing_photographs(tmp_path):
         find_labelled_images(str(tmp_path))
     path = tmp_path / "boxes.txt"
     path.write_text("a.jpg\n0\n")
-    with pytest.raises(UserError, match="no such photograph"):
+    with pytest.raises(UserError, match="no such image"):
         find_labelled_images("", files=BoxFiles("none", str(path), "none", str(path)))
 
 
@@ -93,10 +94,20 @@ def test_hostile_names_and_numbers_are_one_line(tmp_path, content, cause):
 def test_each_photograph_s_crops_have_names_of_their_own(tmp_path):
     """Names that differ in a separator or an extension alone, and one as long as a name can be."""
     names = ["a/b.jpg", "a-b.jpg", "a-b.png", "c" * 251 + ".jpg", "d.jpg"]
-    (tmp_path / "d.jpg").write_bytes(b"")
+    (tmp_path / "a").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
     path = tmp_path / "boxes.txt"
     path.write_text("".join(name + "\n0\n" for name in names))
     files = BoxFiles(str(tmp_path), str(path), str(tmp_path), str(path))
     found = find_labelled_images("", 0, files)
     stems = [each.stem for each in found if each.split == "train"]
     assert len(set(stems)) == len(names) and max(map(len, stems)) < 200 and stems[-1] == "d"
+
+
+def test_a_file_of_endless_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(wider_face, "MAX_LINES", 1000)
+    path = tmp_path / "boxes.txt"
+    path.write_text("a\n" * 1001)
+    with pytest.raises(UserError, match="more than 1,000 lines"):
+        read_boxes(str(path))

@@ -18,8 +18,9 @@ MAX_LINE = 1 << 15  # bytes of a line in protocol 0: 4,096 characters, six bytes
 _STRINGS = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "STRING", "SHORT_BINSTRING",
             "BINSTRING"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-_OBJECTS = _STRINGS | {"GET", "BINGET", "LONG_BINGET", "EMPTY_LIST", "LIST"}
-_ALLOWED = _OBJECTS | _PUTS | {"FRAME", "MARK", "APPEND", "APPENDS", "STOP"}
+_LISTS = {"EMPTY_LIST", "LIST"}
+_OBJECTS = _STRINGS | _LISTS | {"GET", "BINGET", "LONG_BINGET"}
+_ALLOWED = _OBJECTS | {"FRAME", "MARK", "APPEND", "APPENDS", "STOP"}
 
 # What is in a file that is not a list of strings, by the beginning of the instruction's name.
 _KINDS = (("TUPLE", "a tuple"), ("EMPTY_TUPLE", "a tuple"), ("DICT", "a dictionary"),
@@ -79,30 +80,32 @@ def _check(content: bytes) -> None:
     """
     objects = stored = lists = 0
     marked = False
-    strings = ["", ""]  # the last two, which STACK_GLOBAL refers to
+    strings: list[Any] = ["", ""]  # the last two, which STACK_GLOBAL refers to
     for instruction, argument, _ in pickletools.genops(_PlainLines(content)):
         name = instruction.name
-        if name not in _ALLOWED:
-            raise ValueError("it holds " + _describe(name, argument, strings))
-        objects += name in _OBJECTS
-        lists += name in ("EMPTY_LIST", "LIST")
-        if name in _STRINGS:
-            strings = [strings[1], str(argument)]
-        elif name in _PUTS:
+        if name in _PUTS:
             stored += 1
-            if max(stored, argument or 0) > objects:
+            if stored > objects or argument and argument > objects:
                 raise ValueError("it stores more than it holds")
-        elif name == "MARK" and marked or lists > 1:
+            continue
+        if name in _STRINGS:
+            strings = [strings[1], argument]
+        elif name not in _ALLOWED:
+            raise ValueError("it holds " + _describe(name, argument, strings))
+        elif name in _LISTS:
+            lists += 1
+        if name == "MARK" and marked or lists > 1:
             raise ValueError("it holds more than one list")
+        marked = name == "MARK" or marked and name not in ("LIST", "APPENDS")
+        objects += name in _OBJECTS
         if objects > MAX_NAMES:
             raise ValueError("it holds more than {:,} strings".format(MAX_NAMES))
-        marked = name == "MARK" or marked and name not in ("LIST", "APPENDS")
 
 
-def _describe(instruction: str, argument: Any, strings: list[str]) -> str:
+def _describe(instruction: str, argument: Any, strings: list[Any]) -> str:
     """What a file holds that needs an instruction other than those of a list of strings."""
     if instruction in ("GLOBAL", "STACK_GLOBAL"):
-        found = argument if instruction == "GLOBAL" else " ".join(strings)
+        found = argument if instruction == "GLOBAL" else " ".join(map(str, strings))
         module, _, name = found.partition(" ")
         if name in ("set", "frozenset"):
             return "a set"

@@ -1,9 +1,9 @@
 """Face boxes as WIDER FACE distributes them, in a text file.
 
-For each photograph: a line with its name, a line with the number of faces, and a line for each face
+For each image: a line with its name, a line with the number of faces, and a line for each face
 that begins ``x y w h``. WIDER FACE's own lines go on with ``blur expression illumination invalid
-occlusion pose``; other collections put a label there, or nothing. A photograph without a face has
-the number 0 and then one line of zeros, or none.
+occlusion pose``; other collections put a label there, or nothing. An image without a face has the
+number 0 and then one line of zeros, or none.
 """
 
 from __future__ import annotations
@@ -11,108 +11,140 @@ from __future__ import annotations
 import collections
 import fnmatch
 import hashlib
+import itertools
 import os
+from typing import NamedTuple
 
-from darknet_face.console import UserError, printable
+from darknet_face.console import UserError, printable, warn
 from darknet_face.runtime.safe_files import open_regular
 
 MAX_BYTES = 1 << 28  # of a box file; WIDER FACE's has 4.5 MB
-MOST_FACES = 10000  # in one photograph; the most in WIDER FACE are 1,968
-LARGEST = 1 << 20  # pixels: no photograph has a coordinate beyond it
+MAX_LINES = 2 * 1000 * 1000  # WIDER FACE's has 185,000
+MOST_FACES = 10000  # in one image; the most in WIDER FACE are 1,968
+LARGEST = 1 << 20  # pixels: no image has a coordinate beyond it
 LONGEST_STEM = 150  # bytes of a name, which leaves room for a number and an extension
-INVALID = 7  # the place of "invalid" in WIDER FACE's lines
+INVALID = 7  # the column of "invalid" in WIDER FACE's lines
 
 
-class Face(collections.namedtuple("Face", "left top width height is_valid")):
+class Face(NamedTuple):
     """A face's box in pixels; ``is_valid`` is False where WIDER FACE says that it is unusable."""
 
+    left: int
+    top: int
+    width: int
+    height: int
+    is_valid: bool
+
     @property
-    def right(self):
+    def right(self) -> int:
         return self.left + self.width
 
     @property
-    def bottom(self):
+    def bottom(self) -> int:
         return self.top + self.height
 
 
-BoxFiles = collections.namedtuple(
-    "BoxFiles", "train_images train_boxes test_images test_boxes", defaults=(None,) * 4)
-BoxFiles.__doc__ = """Photographs' folders and the files with their boxes; None is WIDER FACE's."""
+class BoxFiles(NamedTuple):
+    """Folders of images and the files with their boxes; None is WIDER FACE's."""
+
+    train_images: str | None = None
+    train_boxes: str | None = None
+    test_images: str | None = None
+    test_boxes: str | None = None
 
 
-class LabelledImage(collections.namedtuple("LabelledImage", "path name boxes split stem")):
-    """A photograph, its faces and the split that it belongs to.
+class LabelledImage(NamedTuple):
+    """An image, its faces and the split that it belongs to.
 
-    ``stem`` begins the names of the files made from it; no other photograph of the split has it.
+    ``stem`` begins the names of the files made from it; no other image of the split has it.
     """
 
+    path: str
+    name: str
+    boxes: list[Face]
+    split: str
+    stem: str
+
     @property
-    def seed(self):
+    def seed(self) -> int:
         """A number below 2^32 that depends on the name alone."""
         return _hash(self.name)
 
 
-def _hash(name):
+def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "little")
 
 
-def find_labelled_images(wider_dir, val_size=0.12, files=None, train_only=""):
-    """Photographs with their boxes and splits.
+def find_labelled_images(wider_dir: str, val_size: float = 0.12, files: BoxFiles | None = None,
+                         train_only: str = "") -> list[LabelledImage]:
+    """Images with their boxes and splits. Those that are missing are skipped with one warning.
 
     Parameters
     ----------
-    wider_dir : str
+    wider_dir
         WIDER FACE as distributed: ``WIDER_train``, ``WIDER_val``, ``wider_face_split``.
-    val_size : float
-        The share of the training photographs that is for validation: those whose names have the
-        lowest hashes, so that photographs added later move no other.
-    files : BoxFiles, optional
+    val_size
+        The share of the training images that is for validation: those whose names have the
+        lowest hashes, so that images added later move no other.
+    files
         Another collection's folders and box files.
-    train_only : str
-        A pattern; photographs whose base names match are for training or left out.
-
-    Returns
-    -------
-    list of LabelledImage
+    train_only
+        A pattern; images whose base names match are for training or skipped.
 
     Raises
     ------
     UserError
-        When a box file is missing or damaged, or none of the photographs exists.
+        When a box file is missing or damaged, or none of the images exists.
     """
     official, files = {"train": "train", "test": "val"}, files or BoxFiles()
-    photographs = []
+    labelled = []
     for part, name in official.items():
         images = getattr(files, part + "_images") or os.path.join(
             wider_dir, "WIDER_" + name, "images")
         boxes = getattr(files, part + "_boxes") or os.path.join(
             wider_dir, "wider_face_split", "wider_face_{}_bbx_gt.txt".format(name))
-        for photograph, faces in read_boxes(boxes):
-            split = _split_of(photograph, part, val_size, train_only)
+        for image, faces in read_boxes(boxes):
+            split = _split_of(image, part, val_size, train_only)
             if split:
-                photographs.append(LabelledImage(
-                    os.path.join(images, photograph), photograph, faces, split,
-                    _stem(photograph)))
-    if not any(os.path.exists(each.path) for each in photographs):
-        raise UserError("{}: no such photograph, nor any other that the boxes name; check "
-                        "--wider-dir or --train-images".format(photographs[0].path))
-    uses = collections.Counter((each.split, each.stem) for each in photographs)
-    return [each if uses[each.split, each.stem] == 1
-            else each._replace(stem=_with_hash(each.stem, each.name)) for each in photographs]
+                labelled.append(LabelledImage(
+                    os.path.join(images, image), image, faces, split, _stem(image)))
+    if not any(os.path.exists(each.path) for each in labelled):
+        raise UserError("{}: no such image, nor any other that the boxes name; check "
+                        "--wider-dir or --train-images".format(labelled[0].path))
+    uses = collections.Counter((each.split, each.stem) for each in labelled)
+    return _skip_missing([
+        each if uses[each.split, each.stem] == 1
+        else each._replace(stem=_with_hash(each.stem, each.name)) for each in labelled])
 
 
-def _stem(name):
-    """A photograph's name without folders and extension, short enough for a file system."""
+def _skip_missing(images: list[LabelledImage]) -> list[LabelledImage]:
+    """The images that are there; one warning for all others, such as a half not downloaded."""
+    found = [each for each in images if os.path.exists(each.path)]
+    missing = collections.Counter(each.split for each in images)
+    missing.subtract(each.split for each in found)
+    if len(found) < len(images):
+        present = {each.path for each in found}
+        first = next(each.path for each in images if each.path not in present)
+        warn("{:,} of the {:,} images that the boxes name are missing ({}), {} first; skipped. "
+             "Download them if you need them".format(
+                 len(images) - len(found), len(images), ", ".join(
+                     "{:,} for {}".format(count, split) for split, count in missing.items()
+                     if count), first))
+    return found
+
+
+def _stem(name: str) -> str:
+    """An image's name without folders and extension, short enough for a file system."""
     stem = os.path.splitext(name)[0].replace(os.sep, "-").replace("/", "-")
     return stem if len(os.fsencode(stem)) <= LONGEST_STEM else _with_hash(stem[:30], name)
 
 
-def _with_hash(stem, name):
+def _with_hash(stem: str, name: str) -> str:
     return "{}-{:08x}".format(stem, _hash(name))
 
 
-def _split_of(name, part, val_size, train_only):
-    """The split of a photograph of the training or the test part, or None to leave it out."""
+def _split_of(name: str, part: str, val_size: float, train_only: str) -> str | None:
+    """The split of an image of the training or the test part, or None to skip it."""
     if train_only and fnmatch.fnmatch(os.path.basename(name), train_only):
         return "train" if part == "train" else None
     if part == "test":
@@ -120,26 +152,21 @@ def _split_of(name, part, val_size, train_only):
     return "val" if _hash(name) < val_size * 2 ** 32 else "train"
 
 
-def read_boxes(path):
-    """Read a file of boxes.
+def read_boxes(path: str) -> list[tuple[str, list[Face]]]:
+    """Read a file of boxes: each image's name and faces, in the file's order.
 
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    list of (str, list of Face)
-        Each photograph's name and faces, in the file's order. Boxes without an area are left out.
+    Boxes without an area are skipped.
 
     Raises
     ------
     UserError
-        Missing, empty or damaged, naming the line; also for a photograph that is named twice, or
-        whose name leads out of its folder.
+        Missing, empty or damaged, naming the line; also for an image that is named twice, or whose
+        name leads out of its folder.
     """
     lines = _read_lines(path)
-    entries, names, number = [], set(), 0
+    entries: list[tuple[str, list[Face]]] = []
+    names: set[str] = set()
+    number = 0
     while number < len(lines):
         if not lines[number]:
             number += 1
@@ -152,34 +179,38 @@ def read_boxes(path):
     return entries
 
 
-def _read_lines(path):
+def _read_lines(path: str) -> list[str]:
     """The lines of a text file, without blanks around them."""
     try:
         with open_regular(path, "r", encoding="utf-8-sig") as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:
                 raise UserError("{}: larger than {:,} bytes; name a file of boxes".format(
                     path, MAX_BYTES))
-            return [line.strip() for line in stream]
+            lines = [line.strip() for line in itertools.islice(stream, MAX_LINES + 1)]
     except FileNotFoundError:
         raise UserError("{}: no such file; name the boxes by --wider-dir or --train-boxes and "
                         "--test-boxes".format(path))
     except UnicodeDecodeError:
         raise UserError("{}: not a text file; download it again".format(path))
+    if len(lines) > MAX_LINES:
+        raise UserError("{}: more than {:,} lines; name a file of boxes".format(path, MAX_LINES))
+    return lines
 
 
-def _check_name(path, number, name, names):
-    """Check that a photograph's name is one within its folder, and new."""
+def _check_name(path: str, number: int, name: str, names: set[str]) -> None:
+    """Check that an image's name is one within its folder, and new."""
     plain = os.path.normpath(name)
     if "\0" in name or os.path.isabs(name) or plain.split(os.sep)[0] in (os.pardir, os.curdir):
-        raise UserError("{}:{}: '{}' is not a file's name within the photographs' folder; "
+        raise UserError("{}:{}: '{}' is not a file's name within the images' folder; "
                         "download the file again".format(path, number + 1, printable(name[:60])))
     if plain in names:
         raise UserError("{}:{}: '{}' is named twice; put all its faces under one name".format(
             path, number + 1, printable(name[:60])))
 
 
-def _read_entry(path, lines, number, entries):
-    """Read one photograph's lines from ``number`` on; return the number after them."""
+def _read_entry(path: str, lines: list[str], number: int,
+                entries: list[tuple[str, list[Face]]]) -> int:
+    """Read one image's lines from ``number`` on; return the number after them."""
     name, count = lines[number], lines[number + 1] if number + 1 < len(lines) else ""
     if not count.isdecimal() or len(count) > 9 or int(count) > MOST_FACES:
         raise UserError("{}:{}: {!r} is not the number of faces in {}; download the file "
@@ -200,7 +231,7 @@ def _read_entry(path, lines, number, entries):
     return end
 
 
-def _parse_face(line):
+def _parse_face(line: str) -> Face | None:
     """The face of a line, or None where it is not one."""
     fields = line.split()
     try:
