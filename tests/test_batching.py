@@ -82,3 +82,15 @@ def test_closing_answers_what_waits(model, batcher):
     assert not closing.is_alive() and all(future.done() for future in futures)
     with pytest.raises(Closed):
         batcher.submit(["d"])
+
+
+def test_closing_waits_no_longer_than_it_is_told(model, batcher):
+    running, = batcher.submit(["a"])
+    assert model.started.wait(30)
+    waiting = batcher.submit(["b", "c"])
+    assert not batcher.close(0.01)
+    for future in waiting:
+        with pytest.raises(Closed):
+            future.result(30)
+    model.may_answer.set()
+    assert running.result(30).result.name == "a" and batcher.close(30)

@@ -5,8 +5,10 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -18,20 +20,25 @@ from conftest import ROOT, make_odd_files
 from PIL import Image
 from serving_process import served
 
-import darknet_face.serving.server
 import serve
 from darknet_face import load
 from darknet_face.images.samples import sample_images
 from darknet_face.serving.command import is_loopback
 
 QUEUE = 8
+APP = "https://app.example"  # whose pages may use the endpoint
+JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "multipart/form-data; boundary=B"}
 
 
 @pytest.fixture(scope="module")
 def server(tiny_model, tmp_path_factory):
     errors = str(tmp_path_factory.mktemp("serve") / "errors")
+    log = tmp_path_factory.mktemp("log") / "access.log"
     with served(tiny_model.folder, errors, "--search", 2, "--queue", QUEUE, "--max-megabytes", 2,
-                "--max-megapixels", 1) as server:
+                "--max-megapixels", 1, "--cors", APP, "--name", "faces.example", "--access-log",
+                log) as server:
+        server.access_log = log
         yield server
 
 
@@ -54,7 +61,7 @@ def cut_form():
     """A form of three pictures without its last boundary, as options of a request."""
     body = b"".join(b'--B\r\nContent-Disposition: form-data; name="p"; filename="p.png"\r\n\r\n'
                     + encoded(number) + b"\r\n" for number in range(3))
-    return {"data": body, "headers": {"Content-Type": "multipart/form-data; boundary=B"}}
+    return {"data": body, "headers": FORM}
 
 
 def same(row, result):
@@ -88,6 +95,19 @@ def test_several_pictures_in_a_form(server, model, tmp_path):
     assert set(rows[2]) == set(rows[3]) == {"name", "error"}
 
 
+def test_base64_in_json(server, model):
+    contents = [encoded(1), encoded(2, "JPEG"), b"<html>"]
+    texts = [base64.b64encode(content).decode() for content in contents]
+    texts[1] = "data:image/jpeg;base64," + texts[1][:70] + "\n" + texts[1][70:]
+    answer = requests.post(server.url + "/classify", json={"images": texts})
+    rows = answer.json()["results"]
+    assert answer.status_code == 200 and [row["name"] for row in rows] == [None] * 3
+    assert same(rows[0], model(contents[0])) and same(rows[1], model(contents[1]))
+    assert rows[2]["error"]
+    answer = requests.post(server.url + "/classify", json={"image": texts[1]})
+    assert answer.json()["results"] == rows[1:2]
+
+
 def test_a_heat_map_is_a_small_picture(server, model):
     content = encoded(3, size=(400, 300))
     row, = requests.post(server.url + "/classify?map=1", data=content).json()["results"]
@@ -107,20 +127,35 @@ def test_the_page_and_its_health(server):
         assert "http://" not in answer.text and "https://" not in answer.text, "loads from afar"
     health = requests.get(server.url + "/healthz").json()
     assert health == {"status": "ok", "model": "darknet19_weights.npz", "image_size": 32,
-                      "threshold": 0.5, "waiting": 0}
+                      "threshold": 0.5, "waiting": 0, "local": False}
 
 
 @pytest.mark.parametrize("status, request_", [
     (413, {"files": [("p", encoded(0))] * (QUEUE + 1)}),
     (415, {"data": b"x", "headers": {"Content-Type": "text/html"}}),
-    (415, {"json": {"picture": "a.jpg"}, "data": None}),
+    (422, {"json": {"picture": "a.jpg"}, "data": None}), (422, {"json": [], "data": None}),
+    (422, {"json": {"images": []}, "data": None}), (422, {"json": {"image": 7}, "data": None}),
+    (422, {"json": {"image": "https://app.example/a.jpg"}, "data": None}),
+    (422, {"json": {"image": "data:image/jpeg,%FF%D8"}, "data": None}),
+    (422, {"json": {"image": "data:image/jpeg;base64,/9j/4AA"}, "data": None}),
+    (413, {"json": {"images": [""] * (QUEUE + 1)}, "data": None}),
+    (422, {"data": b"[" * 100000, "headers": JSON}), (422, {"data": b"\xff", "headers": JSON}),
+    (422, {"data": b'{"image": ' + b"9" * 1000000, "headers": JSON}),
+    (422, {"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
+    (422, {"data": b"--\r\n\r\n", "headers": {"Content-Type": "multipart/form-data; boundary="}}),
+    (422, {"data": b"--B\r\nX: " + b"y" * 9000 + b"\r\n\r\n\r\n--B--", "headers": FORM}),
+    (413, {"data": b"--B\r\n\r\n\r\n" * 5000 + b"--B--", "headers": FORM}),
+    (422, {"data": b"\r" * 1900000, "headers": FORM}),
+    (400, {"path": "/classify?threshold=0.3"}), (400, {"path": "/classify?map=yes"}),
     (422, {"data": b""}), (422, {"data": b"<html>"}), (422, {"data": encoded(0)[:500]}),
     (422, {"data": encoded(0, size=(1001, 1000))}),
     (422, {"files": [("p", b"x"), ("q", b"")]}),
     (422, {"files": {"p": ("", b"")}, "data": {"a": "b"}}), (422, cut_form()),
     (405, {"method": "GET"}), (404, {"path": "/other"}), (404, {"path": "/../serve.py"}),
     (403, {"headers": {"Origin": "http://strange.example"}}),
-    (403, {"headers": {"Origin": "null"}}),
+    (403, {"headers": {"Origin": "null"}}), (403, {"headers": {"Origin": "http://["}}),
+    (403, {"headers": {"Origin": APP + ".strange.example"}}),
+    (403, {"headers": {"Origin": "http://localhost:3000"}}),
     (403, {"headers": {"Host": "strange.example"}}),
     (403, {"headers": {"Host": "127.0.0.1.strange.example:80"}}),
     (403, {"headers": {"Sec-Fetch-Site": "cross-site"}})])
@@ -135,62 +170,65 @@ def test_what_is_refused_has_one_line_of_json(server, status, request_):
     assert "Traceback" not in server.read_errors()
 
 
-@pytest.mark.parametrize("length, status", [(2000002, b"413"), (10 ** 12, b"413")])
-def test_long_requests_are_refused_before_they_are_sent(server, length, status):
-    host, port = server.url[len("http://"):].split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall("POST /classify HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n"
-                           .format(host, length).encode())
-        answer = b"".join(iter(lambda: connection.recv(1000), b""))
-    assert answer.startswith(b"HTTP/1.1 " + status) and b"application/json" in answer
-    assert answer.endswith(b'{"error": "a request of more than 2,000,000 bytes; send smaller or '
-                           b'fewer pictures"}\n')
-
-
-def test_the_own_page_may_ask(server):
+@pytest.mark.parametrize("headers", [
+    {"Origin": "{url}", "Sec-Fetch-Site": "same-origin"}, {"Origin": "{url}"},
+    {"Origin": "https://faces.example", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": "https://faces.example:8443"}])
+def test_the_own_page_may_ask(server, headers):
+    """Behind a proxy too, which browsers see by another scheme and name."""
     answer = requests.post(server.url + "/classify", data=encoded(0), headers={
-        "Origin": server.url, "Sec-Fetch-Site": "same-origin"})
-    assert answer.status_code == 200
+        name: value.format(url=server.url) for name, value in headers.items()})
+    assert answer.status_code == 200 and "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_what_is_no_http_is_refused(server):
+def test_an_allowed_site_may_ask(server):
+    foreign = {"Origin": APP, "Sec-Fetch-Site": "cross-site"}
+    preflight = requests.options(server.url + "/classify", headers=dict(
+        foreign, **{"Access-Control-Request-Method": "POST",
+                    "Access-Control-Request-Headers": "content-type"}))
+    assert preflight.status_code == 204
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
+    for content, status in ((encoded(0), 200), (b"bad", 422)):
+        answer = requests.post(server.url + "/classify", data=content, headers=foreign)
+        assert answer.status_code == status and "error" in answer.text or status == 200
+        for each in (preflight, answer):
+            assert each.headers["Access-Control-Allow-Origin"] == APP
+            assert each.headers["Vary"] == "Origin"
+
+
+def test_an_operator_sees_requests_and_no_names(server, tmp_path):
+    pytest.importorskip("prometheus_client")
+
+    def value(name):
+        lines = requests.get(server.url + "/metrics").text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+
+    ok = 'darknet_face_requests_total{endpoint="classify",status="200"}'
+    seconds = 'darknet_face_request_seconds_count{endpoint="classify"}'
+    bad = 'darknet_face_images_total{label="unreadable"}'
+    before = [value(name) for name in (ok, seconds, bad)]
+    requests.post(server.url + "/classify", files=[
+        ("a", ("secret.png", encoded(0))), ("b", ("secret.txt", b"bad"))])
+    assert [value(name) for name in (ok, seconds, bad)] == [number + 1 for number in before]
+    assert value("darknet_face_waiting_images") == 0
+    requests.get(server.url + "/no%22\u202ewhere?a=%0a")
+    with open(server.access_log) as stream:
+        text = stream.read()
+    assert re.search(r'^127\.0\.0\.1 - - \[\S+ \S+] "POST /classify HTTP/1.1" 200 \d+ \d\.\d{3}$',
+                     text, re.MULTILINE)
+    assert '"GET /no%22\\u202ewhere?a=%0A HTTP/1.1" 404' in text and "secret" not in text
+
+
+def test_slow_and_aborted_clients_keep_nobody_out(server):
     host, port = server.url[len("http://"):].split(":")
-    for content in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70000):
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
-            connection.sendall(content)
-            assert connection.recv(1000).startswith(b"HTTP/1.")
-    assert requests.get(server.url + "/healthz").status_code == 200
-
-
-def hello(environ, start_response):
-    start_response("200 OK", [("Content-Length", "5")])
-    return [b"hello"]
-
-
-@pytest.fixture
-def small_server(monkeypatch):
-    """The server around an application of one line, which soon tires of silent clients."""
-    monkeypatch.setattr(darknet_face.serving.server, "LONGEST_SILENCE", 1)
-    monkeypatch.setattr(darknet_face.serving.server, "CLEANUP_INTERVAL", 1)
-    small = darknet_face.serving.server.Server(hello, "127.0.0.1", 0, 2, 1000)
-    thread = threading.Thread(target=small.run)
-    thread.start()
-    yield small
-    small.stop()
-    thread.join()
-
-
-def test_silent_clients_keep_nobody_out(small_server):
-    address = "127.0.0.1", small_server.port
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(address)) for _ in range(150)]
-        for each in silent:
-            each.sendall(b"POST / HTTP/1.1\r\n")
-        url = "http://127.0.0.1:{}/".format(small_server.port)
-        assert requests.get(url, timeout=60).text == "hello"
-        for each in silent:
-            each.settimeout(60)
-            assert each.recv(1) == b"", "a client that says nothing more is cut off"
+        for number in range(520):
+            connection = stack.enter_context(socket.create_connection((host, int(port)), 60))
+            connection.sendall(b"POST /classify HTTP/1.1\r\n")
+            if number % 2:  # a reset, in place of an orderly end
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+        assert requests.get(server.url + "/healthz", timeout=60).status_code == 200
 
 
 def test_under_load_nothing_is_lost(server, model):
@@ -242,6 +280,29 @@ def test_a_signal_ends_it_after_the_answers(tiny_model, tmp_path, number):
         assert server.read_errors() == ""
         with pytest.raises(requests.ConnectionError):
             requests.get(server.url + "/healthz")
+
+
+def test_a_second_signal_ends_it_at_once(tiny_model, tmp_path):
+    with served(tiny_model.folder, str(tmp_path / "errors"), "--search", 4) as server:
+        content = encoded(0, "JPEG", size=(4000, 3000))
+
+        def client():
+            with contextlib.suppress(requests.RequestException):
+                requests.post(server.url + "/classify?map=1", files=[("p", content)] * 10)
+
+        clients = [threading.Thread(target=client) for _ in range(3)]
+        for client in clients:
+            client.start()
+        deadline = time.time() + 60
+        while requests.get(server.url + "/healthz").json()["waiting"] < 10:
+            assert time.time() < deadline
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # two at once may count as one
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 130, "it would take minutes to answer"
+        assert server.read_errors() == "error: stopped before everything was answered\n"
+        for client in clients:
+            client.join(60)
 
 
 def test_start_up_faults_are_one_line(run_script, tiny_model, server, tmp_path):

@@ -1,17 +1,15 @@
-"""The web application of serve.py: the page, the JSON endpoint and the checks before them.
+"""The web application: the page, the JSON endpoint and the checks before them.
 
-``create_app`` makes a Flask application. See docs/serving.md for the endpoint's requests and
-answers.
+:func:`create_app` makes a Flask application. docs/serving.md describes requests and answers.
 """
 
 from __future__ import annotations
 
 import base64
-import collections
 import io
-import ipaddress
 import os
-import socket
+import time
+import typing
 
 import cv2
 import flask
@@ -21,16 +19,18 @@ from werkzeug.exceptions import HTTPException
 
 from darknet_face.console import UserError, print_error
 from darknet_face.images.decode import BadImage, check_header
-from darknet_face.serving.batching import Closed, Full
+from darknet_face.serving.batching import Answer, Batcher, Closed, Full
+from darknet_face.serving.bodies import read_images
+from darknet_face.serving.callers import Callers, Network, TrustedProxies
+from darknet_face.serving.watching import UNREADABLE, AccessLog, Metrics
 
-# What a picture may be sent as. curl --data-binary says "form" of any body.
-PICTURE_TYPES = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 MAP_SIDE = 256  # pixels: the longest side of the heat map in an answer
-TOO_LONG = "a request of more than {:,} bytes; send smaller or fewer pictures"
+TOO_LONG = "a request of more than {:,} bytes; send smaller or fewer images"
 RETRY_AFTER = 1  # seconds, for a client that finds the queue full
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+OPTIONS = {"map": ("0", "1")}  # of /classify, with their values
 
-# The page may load its own files, show pictures that it was given, and nothing else.
+# The page may load its own files, show images that it was given, and nothing else.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
                                "'self' blob: data:; connect-src 'self'; base-uri 'none'; "
@@ -41,96 +41,103 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Limits = collections.namedtuple("Limits", "pixels names", defaults=(50 * 1000 * 1000, ()))
-Limits.__doc__ = """What the application accepts; :class:`darknet_face.serving.server.Server`
-limits the bytes.
 
-Parameters
-----------
-pixels : int
-    The most in a picture.
-names : collection of str
-    Names of this computer that requests may use, beside its own name and its addresses.
-"""
-
-
-def create_app(batcher, limits):
-    """The application that answers for a :class:`darknet_face.serving.batching.Batcher`'s model.
+class Settings(typing.NamedTuple):
+    """What the application accepts, and from whom.
 
     Parameters
     ----------
-    batcher : darknet_face.serving.batching.Batcher
-    limits : Limits
-
-    Returns
-    -------
-    flask.Flask
+    pixels
+        The most in an image.
+    names, origins
+        See :class:`darknet_face.serving.callers.Callers`.
+    proxies
+        Where trusted proxies are.
+    is_local
+        Whether only programs on this computer reach the server.
+    access_log
+        A file, "-" or None; see :class:`darknet_face.serving.watching.AccessLog`.
     """
+
+    pixels: int = 50 * 1000 * 1000
+    names: typing.Sequence[str] = ()
+    origins: typing.Sequence[str] = ()
+    proxies: typing.Sequence[Network] = ()
+    is_local: bool = True
+    access_log: str | None = None
+
+
+def create_app(batcher: Batcher, settings: Settings) -> flask.Flask:
+    """The application that answers for a batcher's model."""
     app = flask.Flask(__name__, static_folder=None)
-    names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-    names.update(name.lower() for name in limits.names)
-    app.before_request(lambda: _check_caller(names))
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.proxies)  # type: ignore[method-assign]
+    callers = Callers(settings.names, settings.origins)
+    metrics = Metrics(lambda: len(batcher))
+    app.before_request(_start_clock)
+    app.before_request(callers.check)
+    app.before_request(_end_path)
+    app.after_request(callers.add_headers)
     app.after_request(_add_headers)
+    app.after_request(_watcher(metrics, settings.access_log))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(Exception, _explain_failure)
     for path, name in PAGE.items():
         app.add_url_rule(path, name, lambda name=name: flask.send_from_directory(
             os.path.dirname(os.path.abspath(__file__)), name))
-    app.add_url_rule("/healthz", "healthz", lambda: _health(batcher))
-    app.add_url_rule("/classify", "classify", lambda: _classify(batcher, limits),
+    app.add_url_rule("/healthz", "healthz", lambda: _health(batcher, settings.is_local))
+    app.add_url_rule("/metrics", "metrics", metrics.answer)
+    app.add_url_rule("/classify", "classify", lambda: _classify(batcher, settings.pixels, metrics),
                      methods=["POST"])
     return app
 
 
-def _check_caller(names):
-    """Refuse requests that another site's page makes in the browser of somebody who runs this.
-
-    Such a page says where it is from, in ``Origin`` or ``Sec-Fetch-Site``. If it has pointed its
-    own name at this computer, the ``Host`` is that name.
-    """
-    host = flask.request.host
-    if not _is_own(host, names):
-        flask.abort(403, "Host {}: not a name of this server; start it with --name to allow "
-                         "it".format(host))
-    origin = flask.request.headers.get("Origin")
-    if origin is not None and origin != "{}://{}".format(flask.request.scheme, host):
-        flask.abort(403, "requests from other sites are refused")
-    is_foreign = flask.request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if is_foreign and flask.request.method != "GET":
-        flask.abort(403, "requests from other sites are refused")
+def _start_clock() -> None:
+    flask.g.start = time.perf_counter()
 
 
-def _is_own(host, names):
-    """Whether a Host header is an address, or one of the names."""
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-        return True
-    except ValueError:
-        return name.lower() in names
+def _end_path() -> typing.Any:
+    """Send /prefix to /prefix/: the page names its parts relative to its own address."""
+    if flask.request.environ["PATH_INFO"]:
+        return None
+    return flask.redirect(flask.request.root_path + "/", 308)
 
 
-def _add_headers(response):
+def _watcher(metrics: Metrics, access_log: str | None) -> typing.Callable[..., flask.Response]:
+    log = AccessLog(access_log) if access_log else None
+
+    def watch(response: flask.Response) -> flask.Response:
+        seconds = time.perf_counter() - flask.g.start
+        metrics.add_request(response.status_code, seconds)
+        if log:
+            log.add_request(response, seconds)
+        return response
+
+    return watch
+
+
+def _add_headers(response: flask.Response) -> flask.Response:
     response.headers.update(HEADERS)
     return response
 
 
-def _error(status, message):
+def _error(status: int, message: str) -> flask.Response:
     response = flask.jsonify(error=message)
     response.status_code = status
     return response
 
 
-def _explain(error):
+def _explain(error: HTTPException) -> typing.Any:
     """Any HTTP error as a line of JSON."""
+    if error.code is None or error.code < 400:  # a redirection
+        return error
     if error.code == 404:
-        return _error(404, "{}: not found; pictures go to /classify".format(flask.request.path))
+        return _error(404, "{}: not found; images go to /classify".format(flask.request.path))
     if error.code == 405:
         return _error(405, "{} is not for {}".format(flask.request.path, flask.request.method))
     return _error(error.code, " ".join(str(error.description).split()))
 
 
-def _explain_failure(error):
+def _explain_failure(error: Exception) -> flask.Response:
     """What the network can't do is the client's to know; anything else is logged here."""
     if isinstance(error, UserError):
         return _error(500, str(error))
@@ -138,55 +145,47 @@ def _explain_failure(error):
     return _error(500, "this server failed; its terminal says why")
 
 
-def _health(batcher):
+def _health(batcher: Batcher, is_local: bool) -> flask.Response:
     model = batcher.model
     return flask.jsonify(status="ok", model=os.path.basename(model.path),
                          image_size=model.image_size, threshold=model.threshold,
-                         waiting=len(batcher))
+                         waiting=len(batcher), local=is_local)
 
 
-def _classify(batcher, limits):
-    """Answer for the pictures in a request."""
-    pictures = _pictures()
-    if len(pictures) > batcher.most_waiting:
-        flask.abort(413, "{} pictures, at most {} fit in a request".format(
-            len(pictures), batcher.most_waiting))
-    causes = [_header_fault(content, limits.pixels) for _, content in pictures]
-    wants_map = flask.request.args.get("map") == "1"
+def _classify(batcher: Batcher, max_pixels: int, metrics: Metrics) -> flask.Response:
+    """Answer for the images in a request."""
+    _check_options()
+    images = read_images(flask.request, batcher.most_waiting)
+    causes = [_header_fault(content, max_pixels) for _, content in images]
     try:
-        futures = batcher.submit([content for (_, content), cause in zip(pictures, causes)
-                                  if not cause], wants_map)
+        futures = batcher.submit([content for (_, content), cause in zip(images, causes)
+                                  if not cause], flask.request.args.get("map") == "1")
+        answers = iter([future.result() for future in futures])
     except Full:
-        response = _error(503, "too many pictures wait; try again")
+        response = _error(503, "too many images wait; try again")
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
     except Closed:
         return _error(503, "the server is shutting down")
-    answers = iter(futures)
-    rows = [{"name": name, "error": cause} if cause else _row(name, next(answers).result())
-            for (name, _), cause in zip(pictures, causes)]
+    rows = [{"name": name, "error": cause} if cause else _row(name, next(answers))
+            for (name, _), cause in zip(images, causes)]
+    for row in rows:
+        metrics.add_image(row.get("label") or UNREADABLE)
     if all("error" in row for row in rows):
         return _error(422, "; ".join(
-            "{}: {}".format(row["name"] or "picture", row["error"]) for row in rows))
+            "{}: {}".format(row["name"] or "image", row["error"]) for row in rows))
     return flask.jsonify(threshold=batcher.model.threshold, results=rows)
 
 
-def _pictures():
-    """The names and contents of the pictures in the request, at least one."""
-    kind = flask.request.mimetype
-    if kind == "multipart/form-data":
-        files = [each for _, each in flask.request.files.items(multi=True)]
-        if not files:
-            flask.abort(422, "no file in the form, or the form is cut off")
-        return [(each.filename, each.read()) for each in files]
-    if kind and not kind.startswith(PICTURE_TYPES):
-        flask.abort(415, "Content-Type {}: send a picture (image/...), or several as "
-                         "multipart/form-data".format(kind))
-    return [(None, flask.request.get_data(cache=False))]
+def _check_options() -> None:
+    """Refuse an option that would do nothing."""
+    for name, value in flask.request.args.items(multi=True):
+        if value not in OPTIONS.get(name, ()):
+            flask.abort(400, "?{}={}: not an option; there is ?map=1".format(name, value))
 
 
-def _header_fault(content, max_pixels):
-    """Why a picture is refused before it waits for its turn; None if it isn't."""
+def _header_fault(content: bytes, max_pixels: int) -> str | None:
+    """Why an image is refused before it waits for its turn; None if it isn't."""
     try:
         check_header(content, max_pixels)
     except BadImage as error:
@@ -194,8 +193,8 @@ def _header_fault(content, max_pixels):
     return None
 
 
-def _row(name, answer):
-    """The JSON object for a picture."""
+def _row(name: str | None, answer: Answer) -> dict[str, typing.Any]:
+    """The JSON object for an image."""
     result = answer.result
     if result.error:
         return {"name": name, "error": result.error}
@@ -207,8 +206,8 @@ def _row(name, answer):
     return row
 
 
-def _data_url(heat_map):
-    """A heat map as a small PNG to lay over its picture: the warmer and denser, the more a face."""
+def _data_url(heat_map: np.ndarray) -> str:
+    """A heat map as a small PNG to lay over its image: the warmer and denser, the more a face."""
     scale = min(1.0, MAP_SIDE / max(heat_map.shape))
     size = [max(1, int(round(side * scale))) for side in heat_map.shape[::-1]]
     levels = np.rint(cv2.resize(heat_map, tuple(size), interpolation=cv2.INTER_AREA) * 255)
