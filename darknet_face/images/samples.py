@@ -53,5 +53,8 @@ def build_sample(sample_dir):
 
 def sample_images():
     """The paths of :data:`SAMPLE_IMAGES`, as a list of str."""
-    package = importlib.util.find_spec("skimage").submodule_search_locations[0]
-    return [os.path.join(package, "data", name) for name in SAMPLE_IMAGES]
+    package = importlib.util.find_spec("skimage")
+    if not package:
+        raise ModuleNotFoundError(name="skimage")
+    folder = os.path.join(package.submodule_search_locations[0], "data")
+    return [os.path.join(folder, name) for name in SAMPLE_IMAGES]
