@@ -48,15 +48,15 @@ type=sse
 def test_cfg_as_the_public_one(tmp_path):
     path = tmp_path / "darknet19.cfg"
     path.write_text(PUBLIC_CFG)
-    assert darknet_cfg.read_cfg(str(path)) == 1000
-    path.write_bytes(PUBLIC_CFG.replace("\n", "\r\n").encode())
-    assert darknet_cfg.read_cfg(str(path)) == 1000
+    assert darknet_cfg.read_cfg(str(path)).num_classes == 1000
+    path.write_bytes(b"\xef\xbb\xbf" + PUBLIC_CFG.replace("\n", "\r\n").encode())
+    assert darknet_cfg.read_cfg(str(path)).num_classes == 1000
 
 
 def test_cfg_written_and_read(tmp_path):
     path = str(tmp_path / "own.cfg")
     darknet_cfg.write_cfg(path, 224, 5)
-    assert darknet_cfg.read_cfg(path) == 5
+    assert darknet_cfg.read_cfg(path).num_classes == 5
     with open(path) as stream:
         lines = stream.read().splitlines()
     assert lines[0] == "[net]" and "height=224" in lines and "channels=3" in lines
@@ -103,7 +103,7 @@ def test_the_image_size_that_a_cfg_tells(tmp_path):
                            ("height=224", "height=96", None), ("224", "100", None),
                            ("height=224\nwidth=224\n", "", None), ("224", "0", None)):
         path.write_text(PUBLIC_CFG.replace(old, new))
-        assert darknet_cfg.read_image_size(str(path)) == size, new
+        assert darknet_cfg.read_cfg(str(path)).image_size == size, new
 
 
 def test_cfg_cut_off_or_no_text(tmp_path):
@@ -131,8 +131,8 @@ def test_what_matters_in_training_alone(tmp_path, old, new):
     assert old in PUBLIC_CFG
     path = tmp_path / "training.cfg"
     path.write_text(PUBLIC_CFG.replace(old, new))
-    assert darknet_cfg.read_cfg(str(path)) == 1000
-    assert darknet_cfg.read_image_size(str(path)) == 224
+    assert darknet_cfg.read_cfg(str(path)).num_classes == 1000
+    assert darknet_cfg.read_cfg(str(path)).image_size == 224
 
 
 def test_a_crop_that_changes_the_range_of_pixels(tmp_path):

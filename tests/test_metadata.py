@@ -13,7 +13,6 @@ from darknet_face.weights.metadata import (
     check_metadata,
     metadata_beside,
     metadata_of_checkpoint,
-    metadata_of_darknet,
 )
 from darknet_face.weights.model_file import read_model
 from darknet_face.weights.npz import write_npz
@@ -37,7 +36,7 @@ def test_every_form_tells_its_size(tiny_model, tmp_path):
     assert read_model(weights).metadata == {"image_size": 96}
     shutil.move(cfg, str(tmp_path / "elsewhere.cfg"))
     assert read_model(weights).metadata == {}
-    assert metadata_of_darknet(weights, str(tmp_path / "elsewhere.cfg")) == {"image_size": 96}
+    assert read_model(weights, cfg=str(tmp_path / "elsewhere.cfg")).metadata == {"image_size": 96}
 
     write_saved_model(tiny_model.weights, 64, str(tmp_path / "model" / "1"))
     for name in ("model", "model/1", "model/1/saved_model.pb"):

@@ -57,6 +57,14 @@ def test_every_form_gives_the_same_bits(tiny_model, forms, form):
         np.testing.assert_array_equal(read[name], array, err_msg=name)
 
 
+def test_names_in_capitals(tiny_model, forms, tmp_path):
+    for form, name in (("npz", "MODEL.NPZ"), ("darknet", "X.WEIGHTS"), ("frozen", "M.PB")):
+        path = str(tmp_path / name)
+        os.link(forms[form], path)
+        read = model_file.read_model(path).weights
+        np.testing.assert_array_equal(read["conv_5/mean"], tiny_model.weights["conv_5/mean"])
+
+
 def test_other_names_of_the_same(tiny_model, forms):
     checkpoint = forms["checkpoint"]
     model = os.path.join(forms["saved_model"], "1")

@@ -45,7 +45,7 @@ def run_opencv(folder: str, reference: Reference) -> np.ndarray:
                         .format(cv2.__version__))
     cfg, content = (existing(folder, NAME + extension, "darknet")
                     for extension in (".cfg", ".weights"))
-    darknet_weights.read_weights(content, cfg)  # a damaged file could harm OpenCV's reader
+    darknet_weights.read_network(content, cfg)  # a damaged file could harm OpenCV's reader
     try:
         net = cv2.dnn.readNetFromDarknet(cfg, content)
     except cv2.error as error:

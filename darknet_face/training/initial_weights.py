@@ -10,7 +10,7 @@ from darknet_face.console import UserError, warn
 from darknet_face.runtime.safe_files import relative_to_here
 from darknet_face.runtime.session import tf
 from darknet_face.weights.arrays import assign, set_variables, weight_shapes, width_of
-from darknet_face.weights.darknet_weights import is_darknet_file, read_weights
+from darknet_face.weights.darknet_weights import is_darknet_file, read_network
 from darknet_face.weights.metadata import metadata_of_darknet
 from darknet_face.weights.model_file import read_model
 
@@ -103,7 +103,8 @@ def _read(path):
     """The weights and the metadata; kept, since several need them and a large file takes seconds.
     """
     if is_darknet_file(path):
-        return read_weights(path), metadata_of_darknet(path)
+        weights, description = read_network(path)
+        return weights, metadata_of_darknet(description)
     model = read_model(path)
     return model.weights, model.metadata
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import OrderedDict, namedtuple
+import typing
+from collections import OrderedDict
 
 import darknet19
 from darknet_face.console import UserError
@@ -44,13 +45,30 @@ _TRAINING_OPTIONS = {
 
 _SIZE = "[0-9]{1,5}$"  # a height or width in a .cfg
 
-Section = namedtuple("Section", "kind options line")
+Options = typing.Dict[str, str]
 
 
-def _expected_sections(num_classes):
+class Section(typing.NamedTuple):
+    """A section of a ``.cfg`` and the line that it begins in."""
+
+    kind: str
+    options: Options
+    line: int
+
+
+class Description(typing.NamedTuple):
+    """What a ``.cfg`` says of a Darknet-19."""
+
+    num_classes: int
+    width: float  # see darknet19.build
+    image_size: int | None  # of the input, if it is named, a square and a multiple of 32
+    comments: frozenset[str]  # its lines that begin with #
+
+
+def _expected_sections(num_classes: int, width: float) -> list[tuple[str, Options]]:
     """The sections of Darknet-19's ``.cfg`` after ``[net]``."""
-    sections = []
-    for layer in darknet19.LAYERS:
+    sections: list[tuple[str, Options]] = []
+    for layer in darknet19.layers_of(width):
         if layer == darknet19.MAX_POOL:
             sections.append(("maxpool", {"size": "2", "stride": "2"}))
             continue
@@ -64,38 +82,30 @@ def _expected_sections(num_classes):
     return sections + [("avgpool", {}), ("softmax", {"groups": "1"})]
 
 
-def write_cfg(path, image_size, num_classes=darknet19.NUM_CLASSES, comments=()):
+def write_cfg(path: str, image_size: int, num_classes: int = darknet19.NUM_CLASSES,
+              comments: typing.Iterable[str] = (), width: float = 1.0) -> None:
     """Write Darknet-19's ``.cfg``.
 
     Parameters
     ----------
-    path : str
-    image_size : int
+    image_size
         Height and width of the input.
-    num_classes : int
-    comments : iterable of str
+    comments
         Lines that begin with ``#``.
+    width
+        See :func:`darknet19.build`.
     """
     net = OrderedDict([("batch", "1"), ("subdivisions", "1"), ("height", str(image_size)),
                        ("width", str(image_size)), ("channels", "3")])
     blocks = ["\n".join(["[{}]".format(kind)] + ["{}={}".format(*item) for item in options.items()])
-              for kind, options in [("net", net)] + _expected_sections(num_classes)]
+              for kind, options in [("net", net)] + _expected_sections(num_classes, width)]
     with write_atomically(path, "w", encoding="ascii") as stream:
         stream.writelines(line + "\n" for line in comments)
         stream.write("\n\n".join(blocks) + "\n")
 
 
-def read_cfg(path):
-    """Read a ``.cfg`` and make sure that it describes Darknet-19.
-
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    int
-        The number of classes.
+def read_cfg(path: str) -> Description:
+    """Read a ``.cfg`` and make sure that it describes Darknet-19, of any width.
 
     Raises
     ------
@@ -103,14 +113,16 @@ def read_cfg(path):
         Missing, damaged, with sections that Darknet-19 does not have, or of another network:
         naming the line, what was expected and what was found.
     """
-    sections = _parse_cfg(path, read_cfg_lines(path))
+    lines = _read_lines(path)
+    sections = _parse_cfg(path, lines)
     if not sections or sections[0].kind != "net":
         raise UserError("{}: does not begin with [net]; use darknet's .cfg of Darknet-19".format(
             path))
     _check_input(path, sections[0])
     found = _without_training(path, sections[1:])
     classes = _number_of_classes(path, found)
-    expected = _expected_sections(classes)
+    width = _width(found)
+    expected = _expected_sections(classes, width)
     # The average and the softmax have no weights: a .cfg that ends before them will do.
     for index, (kind, options) in enumerate(expected):
         if index >= len(found):
@@ -122,10 +134,14 @@ def read_cfg(path):
     if len(found) > len(expected):
         raise UserError("{}: line {}: [{}] after the end of Darknet-19; use its own .cfg".format(
             path, found[len(expected)].line, found[len(expected)].kind))
-    return classes
+    height, width_in_pixels = (
+        int(sections[0].options.get(key, "0")) for key in ("height", "width"))
+    is_square = height == width_in_pixels and height > 0 and height % darknet19.STRIDE == 0
+    return Description(classes, width, height if is_square else None,
+                       frozenset(line for line in lines if line.startswith("#")))
 
 
-def _without_training(path, sections):
+def _without_training(path: str, sections: list[Section]) -> list[Section]:
     """The layers that compute something in inference."""
     if sections and sections[0].kind == "crop":
         _check_section(path, sections[0], "crop", {"noadjust": "1"})
@@ -133,7 +149,7 @@ def _without_training(path, sections):
     return [each for each in sections if each.kind not in _TRAINING_LAYERS]
 
 
-def _check_input(path, net):
+def _check_input(path: str, net: Section) -> None:
     """Check the input that ``[net]`` describes, as far as it does."""
     for key, pattern in (("channels", "3$"), ("height", _SIZE), ("width", _SIZE)):
         value = net.options.get(key, "3")
@@ -142,37 +158,37 @@ def _check_input(path, net):
                             "its own .cfg".format(path, net.line, key, ascii(value[:40])))
 
 
-def find_cfg(path, cfg=None):
-    """The ``.cfg`` that describes a file of weights: ``cfg``, or the one beside it, or None."""
-    beside = os.path.splitext(path)[0] + ".cfg"
-    return beside if cfg is None and os.path.exists(beside) else cfg
+def find_cfg(path: str, cfg: str | None = None) -> str | None:
+    """The ``.cfg`` that describes a weights file: ``cfg``, or the one beside it, or None."""
+    if cfg is None:
+        for extension in (".cfg", ".CFG"):
+            beside = os.path.splitext(path)[0] + extension
+            if os.path.exists(beside):
+                return beside
+    return cfg
 
 
-def read_image_size(path):
-    """The height and width of the input in a ``.cfg``.
-
-    Returns
-    -------
-    int or None
-        None if it names none, or none that is a square and a multiple of 32.
-    """
-    read_cfg(path)
-    options = _parse_cfg(path, read_cfg_lines(path))[0].options
-    height, width = (int(options.get(key, "0")) for key in ("height", "width"))
-    return height if height == width and height and height % darknet19.STRIDE == 0 else None
+def _width(sections: list[Section]) -> float:
+    """The share of its filters that the first layer has; 1.0 if it is absurd."""
+    first = next((each for each in sections if each.kind == "convolutional"), None)
+    filters = first.options.get("filters", "") if first else ""
+    if not re.match(r"[0-9]{1,3}$", filters):
+        return 1.0
+    width = int(filters) / darknet19.CONVOLUTIONS[0][0]
+    return width if 0 < width <= 1 else 1.0
 
 
-def read_cfg_lines(path):
-    """The lines of a ``.cfg`` of sane size."""
+def _read_lines(path: str) -> list[str]:
+    """The lines of a ``.cfg`` of sane size, which may begin with a byte-order mark."""
     remedy = "use darknet's .cfg of Darknet-19"
     size = regular_size(path, remedy)
     if size > MAX_CFG_BYTES:
         raise UserError("{}: {:,} bytes are no .cfg; {}".format(path, size, remedy))
-    with open(path, encoding="utf-8", errors="replace") as stream:
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
         return stream.read(MAX_CFG_BYTES).splitlines()
 
 
-def _parse_cfg(path, lines):
+def _parse_cfg(path: str, lines: list[str]) -> list[Section]:
     """The sections of a ``.cfg``; option values are the strings that stand there."""
     remedy = "use darknet's .cfg of Darknet-19"
     sections = []
@@ -198,7 +214,7 @@ def _parse_cfg(path, lines):
     return sections
 
 
-def _number_of_classes(path, sections):
+def _number_of_classes(path: str, sections: list[Section]) -> int:
     """The filters of the last convolution: the one thing that may differ."""
     convolutions = [each for each in sections if each.kind == "convolutional"]
     if len(convolutions) != darknet19.NUM_CONVOLUTIONS:
@@ -212,7 +228,7 @@ def _number_of_classes(path, sections):
     return int(text)
 
 
-def _check_section(path, section, kind, options):
+def _check_section(path: str, section: Section, kind: str, options: Options) -> None:
     """Compare a section with what Darknet-19 has in its place."""
     if section.kind != kind:
         raise UserError("{}: line {}: expected {}, found [{}]; use Darknet-19's own .cfg".format(
@@ -235,6 +251,6 @@ def _check_section(path, section, kind, options):
                             ".cfg".format(path, section.line, kind, key, value))
 
 
-def _describe(kind, options):
+def _describe(kind: str, options: Options) -> str:
     return "[{}]{}".format(kind, "".join(
         " {}={}".format(key, options[key]) for key in ("filters", "size") if key in options))

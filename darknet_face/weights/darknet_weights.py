@@ -10,7 +10,7 @@ against Darknet-19. Source: darknet's ``src/parser.c``.
 darknet normalises with ``(x - mean) / (sqrt(variance) + 1e-6)``, OpenCV's reader of its files with
 ``(x - mean) / sqrt(variance + 1e-6)``, this project with ``(x - mean) / sqrt(variance + 1e-5)``.
 With the same variances OpenCV's probabilities were off by up to 4e-4. So :func:`write_network`
-raises them by 9e-6 and says so in a comment of the ``.cfg``, and :func:`read_weights` lowers them
+raises them by 9e-6 and says so in a comment of the ``.cfg``, and :func:`read_network` lowers them
 again where it finds the comment: what comes back differs by rounding alone.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import struct
+import typing
 from collections import OrderedDict
 
 import numpy as np
@@ -26,11 +27,12 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import regular_size
+from darknet_face.weights.arrays import Arrays, width_of
 from darknet_face.weights.darknet_cfg import (
     MAX_CLASSES,
+    Description,
     find_cfg,
     read_cfg,
-    read_cfg_lines,
     write_cfg,
 )
 
@@ -43,47 +45,42 @@ RAISED_BY = darknet19.BATCH_NORM_EPSILON - 1e-6
 RAISED = "# variances raised by 9e-06, the readers' batch norm epsilon being 1e-06 and not 1e-05"
 
 
-def is_darknet_file(path):
+def is_darknet_file(path: str) -> bool:
     """Whether a name is that of darknet's weights.
 
     That is ``*.weights``, ``*.backup`` (darknet's own while it trains) or a file that ends after
     layer N, such as ``darknet19_448.conv.23``.
     """
-    return bool(re.search(r"\.(weights|backup|conv\.\d+)$", path))
+    return bool(re.search(r"\.(weights|backup|conv\.\d+)$", path, re.IGNORECASE))
 
 
-def write_network(cfg_path, weights_path, weights, image_size, comments=()):
+def write_network(cfg_path: str, weights_path: str, weights: Arrays, image_size: int,
+                  comments: typing.Iterable[str] = ()) -> None:
     """Write both files for darknet and OpenCV, which then compute what this project does.
 
     Parameters
     ----------
-    cfg_path, weights_path : str
-        Under one name, so that :func:`read_weights` finds the first.
-    weights : mapping of str to numpy.ndarray
-        Named as in the ``.npz``, float32. The file gets raised variances.
-    image_size : int
+    cfg_path, weights_path
+        Under one name, so that :func:`read_network` finds the first.
+    weights
+        The file gets raised variances.
+    image_size
         Height and width of the input.
-    comments : iterable of str
+    comments
         More lines for the ``.cfg`` that begin with ``#``.
     """
     raised = OrderedDict(
         (name, (array.astype(np.float64) + RAISED_BY).astype(np.float32)
          if name.endswith("/variance") else array) for name, array in weights.items())
     write_cfg(cfg_path, image_size, len(weights[darknet19.CLASSIFIER + "/bias"]),
-              [RAISED] + list(comments))
+              [RAISED] + list(comments), width_of(weights))
     write_weights(weights_path, raised)
 
 
-def write_weights(path, weights, seen=0):
+def write_weights(path: str, weights: Arrays, seen: int = 0) -> None:
     """Write weights in darknet's format, version 0.2.
 
-    Parameters
-    ----------
-    path : str
-    weights : mapping of str to numpy.ndarray
-        Named as in the ``.npz``, float32.
-    seen : int
-        How many images the network was trained on.
+    ``seen`` is how many images the network was trained on.
     """
     with write_atomically(path) as stream:
         stream.write(struct.pack("<iiiq", 0, 2, 0, seen))
@@ -95,22 +92,25 @@ def write_weights(path, weights, seen=0):
                 stream.write(np.ascontiguousarray(array, "<f4").tobytes())
 
 
-def read_weights(path, cfg=None):
-    """Read Darknet-19's weights from a darknet file, as far as it goes.
+def read_network(path: str, cfg: str | None = None) -> tuple[
+        OrderedDict[str, np.ndarray], Description | None]:
+    """Read Darknet-19's weights from a darknet file, as far as it goes, and their description.
 
     Parameters
     ----------
-    path : str
+    path
         ``.weights``, or one cut off at the end of a layer, such as ``darknet19_448.conv.23``.
-    cfg : str, optional
+    cfg
         The description the file is read by. Without it the ``.cfg`` of the same name beside the
         file is used, and without that Darknet-19's own, the number of classes being what the
         file's length says.
 
     Returns
     -------
-    OrderedDict of str to numpy.ndarray
+    weights
         Whole layers from the first on, named as in the ``.npz``: float32, kernels HWIO.
+    description
+        None without a ``.cfg``.
 
     Raises
     ------
@@ -120,18 +120,21 @@ def read_weights(path, cfg=None):
     """
     cfg = find_cfg(path, cfg)
     size = regular_size(path, "name a .weights file of Darknet-19")
-    num_classes = read_cfg(cfg) if cfg else None
-    weights = OrderedDict()
+    description = read_cfg(cfg) if cfg else None
+    num_classes = description.num_classes if description else None
+    width = description.width if description else 1.0
+    weights: OrderedDict[str, np.ndarray] = OrderedDict()
     with open(path, "rb") as stream:
-        offset = _read_header(path, stream, size)
+        offset = _read_header(path, stream, size, num_classes, width)
         for layer, parts in _layers():
             if offset == size and weights:
                 break
             if layer == darknet19.CLASSIFIER and num_classes is None:
                 num_classes = _classes_by_length(path, offset, size)
+            shapes = _shapes(num_classes, width)
             for part in parts:
-                shape = _oihw(layer, part, num_classes)
-                array = _read_array(path, stream, offset, size, layer, part, shape)
+                array = _read_array(path, stream, offset, size, layer, part,
+                                    shapes["{}/{}".format(layer, part)])
                 offset += array.nbytes
                 if part == "kernel":
                     array = np.ascontiguousarray(array.transpose(2, 3, 1, 0))  # OIHW -> HWIO
@@ -140,16 +143,21 @@ def read_weights(path, cfg=None):
         raise UserError("{}: {:,} bytes too many after {}, from offset {:,} on; use the file that "
                         "belongs to {}".format(path, size - offset, layer, offset,
                                                cfg or "Darknet-19"))
-    if cfg and RAISED in read_cfg_lines(cfg):
+    if description and RAISED in description.comments:
         for name in weights:
             if name.endswith("/variance"):
                 lowered = np.maximum(weights[name].astype(np.float64) - RAISED_BY, 0)
                 weights[name] = lowered.astype(np.float32)
-    return weights
+    return weights, description
 
 
-def _read_header(path, stream, size):
-    """Read the header; return its length."""
+def _read_header(path: str, stream: typing.BinaryIO, size: int, num_classes: int | None,
+                 width: float) -> int:
+    """Read the header; return its length.
+
+    Some writers store the count of images seen in the other length than their version says. The
+    length of the whole file shows it, so a header of the other length is read too.
+    """
     if size < 16:
         raise UserError("{}: truncated: {} bytes, the header alone has 16; get it again".format(
             path, size))
@@ -157,7 +165,11 @@ def _read_header(path, stream, size):
     if not (0 <= major < 1000 and 0 <= minor < 1000):
         raise UserError("{}: offset 0: version {}.{} is no version of darknet's; name a .weights "
                         "file".format(path, major, minor))
-    length = 20 if major * 10 + minor >= 2 else 16
+    length, other = (20, 16) if major * 10 + minor >= 2 else (16, 20)
+    if (not _ends_with_a_layer(size - length, num_classes, width)
+            and _ends_with_a_layer(size - other, num_classes, width)
+            and (other == 20) == (0 <= struct.unpack("<4xi", stream.read(8))[0] < 1 << 16)):
+        length = other  # and the count's upper half is small, or else it is a weight
     if size <= length:
         raise UserError("{}: truncated: it ends with the header, at offset {}; get it again".format(
             path, size))
@@ -165,9 +177,26 @@ def _read_header(path, stream, size):
     return length
 
 
-def _classes_by_length(path, offset, size):
+def _ends_with_a_layer(length: int, num_classes: int | None, width: float) -> bool:
+    """Whether so many bytes are one or more whole layers."""
+    shapes = _shapes(num_classes, width)
+    for layer, parts in _layers():
+        if layer == darknet19.CLASSIFIER and num_classes is None:
+            return length % _class_bytes() == 0
+        length -= sum(4 * int(np.prod(shapes["{}/{}".format(layer, part)])) for part in parts)
+        if length <= 0:
+            return length == 0
+    return False
+
+
+def _class_bytes() -> int:
+    """The bytes of one class in the last layer of a file without a description."""
+    return 4 * (darknet19.CONVOLUTIONS[-1][0] + 1)
+
+
+def _classes_by_length(path: str, offset: int, size: int) -> int:
     """How many classes the last convolution has, if it is the rest of the file."""
-    each = 4 * (darknet19.CONVOLUTIONS[-1][0] + 1)
+    each = _class_bytes()
     if size - offset > MAX_CLASSES * each:
         raise UserError("{}: {} at offset {:,}: {:,} bytes are left, which are more than {:,} "
                         "classes: too long; name a file of Darknet-19".format(
@@ -179,7 +208,8 @@ def _classes_by_length(path, offset, size):
     return (size - offset) // each
 
 
-def _read_array(path, stream, offset, size, layer, part, shape):
+def _read_array(path: str, stream: typing.BinaryIO, offset: int, size: int, layer: str, part: str,
+                shape: tuple[int, ...]) -> np.ndarray:
     """Read one array whose length the file has been found to hold."""
     count = int(np.prod(shape))
     if 4 * count > size - offset:
@@ -201,16 +231,19 @@ def _read_array(path, stream, offset, size, layer, part, shape):
     return array.reshape(shape)
 
 
-def _layers():
+def _layers() -> typing.Iterator[tuple[str, tuple[str, ...]]]:
     """The convolutions in order, each with the order of its parts in a file."""
     for index in range(darknet19.NUM_CONVOLUTIONS):
         layer = "conv_{}".format(index)
         yield layer, LINEAR if layer == darknet19.CLASSIFIER else NORMALISED
 
 
-def _oihw(layer, part, num_classes):
-    """The shape of an array as darknet stores it."""
-    names = {"mean": "moving_mean", "variance": "moving_variance"}
-    shape = darknet19.variable_shapes(num_classes or 1)[
-        "{}/{}".format(layer, names.get(part, part))]
-    return tuple(shape[each] for each in (3, 2, 0, 1)) if part == "kernel" else shape
+def _shapes(num_classes: int | None, width: float) -> dict[str, tuple[int, ...]]:
+    """The shapes of all arrays as darknet stores them."""
+    parts = {"moving_mean": "mean", "moving_variance": "variance"}
+    shapes = {}
+    for name, shape in darknet19.variable_shapes(num_classes or 1, width).items():
+        layer, part = name.split("/")
+        shapes["{}/{}".format(layer, parts.get(part, part))] = (
+            tuple(shape[each] for each in (3, 2, 0, 1)) if part == "kernel" else shape)
+    return shapes

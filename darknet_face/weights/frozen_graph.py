@@ -23,7 +23,7 @@ from darknet_face.engines.tensorflow_classifier import (
 )
 from darknet_face.runtime.atomic_files import temporary_path, write_json
 from darknet_face.runtime.safe_files import read_json, sha256
-from darknet_face.weights.graph_checks import check_graph
+from darknet_face.weights.graph_checks import check_answers, check_graph
 from darknet_face.weights.metadata import check_metadata
 from darknet_face.weights.model_file import ModelFile, read_model
 
@@ -46,11 +46,14 @@ def load(model: ModelFile, threads: int | None = None, fold: bool = True,
     Raises
     ------
     UserError
-        Not this network: see :func:`darknet_face.weights.graph_checks.check_graph`.
+        Not this network: see :func:`darknet_face.weights.graph_checks.check_graph`. Weights that
+        are too large to be used.
     """
-    check_graph(model)
-    return import_classifier(
-        fold_batch_norm(model.graph_def) if fold else model.graph_def, threads, precision)
+    graph_def = check_graph(model)
+    classifier = import_classifier(fold_batch_norm(graph_def) if fold else graph_def, threads,
+                                   precision, model.metadata["image_size"])
+    check_answers(classifier, model.path)
+    return classifier
 
 
 def freeze(classifier: Classifier, path: str, images: np.ndarray,

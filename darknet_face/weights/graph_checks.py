@@ -1,123 +1,207 @@
-"""Checks of a strange graph before it is run: it must be the network that darknet19.py builds.
+"""Checks of an untrusted graph before it is run: it must be a graph that this project writes.
 
 A graph is a program: it could read and write files, ask for any amount of memory, or be another
-network under the same names.
+network under the same names. So it is compared with the project's own graph, node by node: see
+:func:`check_same`. Only the numbers of the weights may differ.
 """
 
 from __future__ import annotations
 
 import math
+import typing
 
 import numpy as np
 
-import darknet19
 from darknet_face.console import UserError
 from darknet_face.engines.tensorflow_classifier import (
     OUTPUTS,
-    classifier_from_weights,
-    with_constants,
+    Classifier,
+    build_classifier,
     without_newer_attributes,
 )
-from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.session import tf
-from darknet_face.weights.arrays import variable_name, weight_shapes
+from darknet_face.weights.arrays import variable_name
+from darknet_face.weights.metadata import is_image_size
 from darknet_face.weights.model_file import ModelFile
 
-# All that the network is made of.
-OPERATIONS = {"BiasAdd", "Const", "Conv2D", "FusedBatchNormV3", "Identity", "LeakyRelu", "MaxPool",
-              "Mean", "Placeholder", "Softmax"}
 MAX_CONSTANT_BYTES = 4096  # of a constant that is no weight, such as the axes of a mean
 
 # TensorFlow raises the epsilon of 1e-5 to cuDNN's lower bound of 1.001e-5, but not in all versions.
 FLOAT_TOLERANCE = 2e-3
 
-_VARIABLES = {variable_name(name) for name in weight_shapes()}
+Nodes = typing.Dict[str, typing.Any]  # tf.NodeDef by name
+Names = typing.Container[str]
 
 
-class _Foreign(Exception):
-    """The graph is not the network; the message says why."""
+class DifferentGraph(ValueError):
+    """The graph is not the expected one; the message says why."""
 
 
-def check_graph(model: ModelFile) -> None:
-    """Make sure that a frozen graph is this network with usable weights.
+def check_graph(model: ModelFile) -> typing.Any:
+    """Make sure that a frozen graph is the classifier's.
 
-    Memory is taken for nothing whose size has not been compared with the network's.
+    Returns
+    -------
+    tf.GraphDef
+        The graph without notes, for images of any size.
 
     Raises
     ------
     UserError
-        For other operations than :data:`OPERATIONS`, a damaged graph, another network, another
-        number of classes, another input, and weights that are not finite or too large to be used.
+        Another network or another input.
     """
-    graph_def = model.graph_def
+    variables = {variable_name(name): array.shape for name, array in model.weights.items()}
+    size = model.metadata.get("image_size")
     try:
-        _check_operations(graph_def)
-        _check_constants(graph_def)
-        _check_input(graph_def)
-        imported = tf.GraphDef()  # a copy: TensorFlow 2 writes defaults into what it imports
-        imported.CopyFrom(graph_def)
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(imported, name="")
-        classifier = classifier_from_weights(model.weights, None, threads=1)
-        with classifier.session:
-            _compare(without_newer_attributes(graph.as_graph_def()), with_constants(classifier))
-            _check_answers(classifier)
-    except (_Foreign, ValueError, KeyError, IndexError, TypeError, AssertionError,
-            tf.errors.OpError) as error:
-        raise UserError("{}: not a frozen graph of this project ({}); run train.py again".format(
-            model.path, getattr(error, "message", str(error)).partition("\n")[0]))
+        if not is_image_size(size):
+            raise DifferentGraph("its input is no square whose side is a multiple of 32")
+        with build_classifier(size, width=model.width) as classifier:
+            own = classifier.session.graph.as_graph_def()
+        return _for_any_size(check_same(model.graph_def, own, OUTPUTS, variables))
+    except _failures() as error:
+        raise refusal(model.path, error)
 
 
-def _check_operations(graph_def):
-    foreign = sorted({node.op for node in graph_def.node} - OPERATIONS)
+def check_answers(classifier: Classifier, path: str) -> None:
+    """Run a classifier on small images: finite weights of 1e38 give answers that are not."""
+    images = np.random.RandomState(0).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    images[0], images[1] = 0, 255
+    if not np.isfinite(classifier(images)).all():
+        raise refusal(path, "its answers are not finite numbers")
+
+
+def refusal(path: str, cause: typing.Any) -> UserError:
+    """The error line for a graph that is not the classifier's."""
+    return UserError("{}: not a frozen graph of this project ({}); run train.py again".format(
+        path, getattr(cause, "message", str(cause)).partition("\n")[0]))
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What TensorFlow raises for a graph that it can't import, and what a comparison raises."""
+    return (ValueError, KeyError, IndexError, TypeError, AssertionError, tf.errors.OpError)
+
+
+def check_same(graph_def: typing.Any, own: typing.Any, outputs: typing.Sequence[str],
+               variables: typing.Mapping[str, typing.Sequence[int]]) -> typing.Any:
+    """Make sure that an untrusted frozen graph is one of this project's, but for its weights.
+
+    Memory is taken for nothing whose size has not been compared.
+
+    Parameters
+    ----------
+    graph_def
+        The untrusted tf.GraphDef; it is not changed.
+    own
+        The tf.GraphDef that the project builds, with variables, or constants of any numbers.
+    outputs
+        The operations that give the results.
+    variables
+        The shapes of the weights, by name. They are float32.
+
+    Returns
+    -------
+    tf.GraphDef
+        The untrusted graph without its notes, which are attributes that begin with an underscore.
+
+    Raises
+    ------
+    DifferentGraph
+        For any other operation, attribute, constant, shape or type.
+    ValueError, KeyError, TypeError, tf.errors.OpError
+        Where TensorFlow refuses to import the graph.
+    """
+    operations = {node.op for node in _reachable(own, outputs).values()}
+    _check_operations(graph_def, operations - {"VariableV2"} | {"Const", "Identity"})
+    _check_constants(graph_def, variables)
+    clean = _without_notes(graph_def)
+    imported = tf.GraphDef()  # a copy: TensorFlow 2 writes defaults into what it imports
+    imported.CopyFrom(clean)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(imported, name="")
+    _compare({node.name: node for node in without_newer_attributes(graph.as_graph_def()).node},
+             {node.name: node for node in without_newer_attributes(_copy(own)).node},
+             outputs, variables)
+    return clean
+
+
+def _copy(graph_def: typing.Any) -> typing.Any:
+    copied = tf.GraphDef()
+    copied.CopyFrom(graph_def)
+    return copied
+
+
+def _without_notes(graph_def: typing.Any) -> typing.Any:
+    clean = without_newer_attributes(_copy(graph_def))
+    for node in clean.node:
+        for key in [key for key in node.attr if key.startswith("_")]:
+            del node.attr[key]
+    return clean
+
+
+def _for_any_size(graph_def: typing.Any) -> typing.Any:
+    """The graph with the height and width of its input left open, which changes no other node."""
+    for node in graph_def.node:
+        if node.op == "Placeholder":
+            for dimension in node.attr["shape"].shape.dim[1:3]:
+                dimension.size = -1
+    return graph_def
+
+
+def _reachable(graph_def: typing.Any, outputs: typing.Iterable[str]) -> Nodes:
+    """The nodes that the outputs need; the rest of a graph with variables only sets these."""
+    nodes = {node.name: node for node in graph_def.node}
+    found: Nodes = {}
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop().partition(":")[0]
+        if name not in found:
+            found[name] = nodes[name]
+            waiting += nodes[name].input
+    return found
+
+
+def _check_operations(graph_def: typing.Any, operations: set[str]) -> None:
+    foreign = sorted({node.op for node in graph_def.node} - operations)
     if foreign:
-        raise _Foreign("it has " + ", ".join(foreign))
+        raise DifferentGraph("it has " + ", ".join(foreign))
     if graph_def.library.function or graph_def.library.gradient:
-        raise _Foreign("it has functions")
+        raise DifferentGraph("it has functions")
     for node in graph_def.node:
         if node.device:
-            raise _Foreign("{} is bound to the device {}".format(node.name, ascii(node.device)))
+            raise DifferentGraph("{} is bound to the device {}".format(
+                node.name, ascii(node.device)))
     if len({node.name for node in graph_def.node}) < len(graph_def.node):
-        raise _Foreign("two nodes have one name")
+        raise DifferentGraph("two nodes have one name")
 
 
-def _check_constants(graph_def):
-    """Check the sizes that constants other than weights claim; weights are checked as such."""
+def _check_constants(graph_def: typing.Any,
+                     variables: typing.Mapping[str, typing.Sequence[int]]) -> None:
+    """Compare what weights claim with what is expected, and bound what other constants claim."""
     for node in graph_def.node:
-        if node.op != "Const" or node.name in _VARIABLES:
+        if node.op != "Const":
             continue
         tensor = node.attr["value"].tensor
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
+        if node.name in variables:
+            if sizes != list(variables[node.name]) or tensor.dtype != tf.float32.as_datatype_enum:
+                raise DifferentGraph("{}: expected float {}, found {}".format(
+                    node.name, list(variables[node.name]), str(sizes)[:60]))
+            continue
         count = 1
         for size in sizes:
             count *= size
         if min(sizes, default=0) < 0 or not 0 <= count <= MAX_CONSTANT_BYTES or (
                 tensor.ByteSize() > MAX_CONSTANT_BYTES):
-            raise _Foreign("{} is a constant of {}".format(node.name, str(sizes)[:60]))
+            raise DifferentGraph("{} is a constant of {}".format(node.name, str(sizes)[:60]))
 
 
-def _check_input(graph_def):
-    """The input is a batch of any length, of squares whose side is a multiple of 32."""
-    inputs = [node for node in graph_def.node if node.op == "Placeholder"]
-    if [node.name for node in inputs] != ["input"]:
-        raise _Foreign("not one placeholder, named input")
-    shape = inputs[0].attr["shape"].shape
-    sizes = [dimension.size for dimension in shape.dim]
-    if shape.unknown_rank or len(sizes) != 4 or sizes[0] != -1 or sizes[3] != 3 or (
-            sizes[1] != sizes[2] or not 0 < sizes[1] <= LARGEST_SIZE
-            or sizes[1] % darknet19.STRIDE):
-        raise _Foreign("an input of {}".format(str(sizes)[:60]))
-
-
-def _compare(found, expected):
+def _compare(nodes: Nodes, own: Nodes, outputs: typing.Iterable[str], variables: Names) -> None:
     """Walk through both graphs from their outputs on; every node must have its like.
 
-    Identities are passed over. Attributes are compared, but for the input's shape and notes that
-    begin with an underscore.
+    Identities are skipped: TensorFlow 1 and 2 leave others in a frozen graph.
     """
-    nodes, own = ({node.name: node for node in each.node} for each in (found, expected))
     seen, reached = set(), set()
-    waiting = [(name, name) for name in OUTPUTS]
+    waiting = [(name, name) for name in outputs]
     while waiting:
         pair = waiting.pop()
         name, index = _without_identities(nodes, pair[0], reached)
@@ -126,51 +210,43 @@ def _compare(found, expected):
             continue
         seen.add((name, own_name))
         node, like = nodes[name], own[own_name]
+        if own_name in variables:
+            if (node.op, name) != ("Const", own_name):
+                raise DifferentGraph("{} in the place of {}".format(name, own_name))
+            continue
         if index != own_index or node.op != like.op or len(node.input) != len(like.input):
-            raise _Foreign("{} is not {}".format(name, own_name))
+            raise DifferentGraph("{} is not {}".format(name, own_name))
         _compare_attributes(node, like)
         waiting += zip(node.input, like.input)
     if len(reached) < len(nodes):
-        raise _Foreign("{} is no part of the network".format(sorted(set(nodes) - reached)[0]))
+        raise DifferentGraph("{} is no part of the network".format(
+            sorted(set(nodes) - reached)[0]))
 
 
-def _without_identities(nodes, edge, reached):
+def _without_identities(nodes: Nodes, edge: str, reached: set[str]) -> tuple[str, int]:
     """The name and the output's number that an edge leads to, identities left out."""
     for _ in range(len(nodes) + 1):
         name, _, index = edge.partition(":")
         if name not in nodes:
-            raise _Foreign("{} is no node".format(ascii(edge)[:60]))
+            raise DifferentGraph("{} is no node".format(ascii(edge)[:60]))
         reached.add(name)
         if nodes[name].op != "Identity":
             return name, int(index or 0)
         edge = nodes[name].input[0]
-    raise _Foreign("its identities go in a circle")
+    raise DifferentGraph("its identities go in a circle")
 
 
-def _compare_attributes(node, like):
+def _compare_attributes(node: typing.Any, like: typing.Any) -> None:
     keys = {key for each in (node, like) for key in each.attr if not key.startswith("_")}
-    if like.op == "Const" and like.name in _VARIABLES:
-        keys.discard("value")  # a weight: its shape and numbers are checked as such
-        if node.name != like.name:
-            raise _Foreign("{} in the place of {}".format(node.name, like.name))
-    if node.op == "Placeholder":
-        keys.discard("shape")
     for key in sorted(keys):
         if not _alike(node.attr[key], like.attr[key]):
-            raise _Foreign("{} has another {}".format(node.name, key))
+            raise DifferentGraph("{} has another {}".format(node.name, key))
 
 
-def _alike(value, own):
+def _alike(value: typing.Any, own: typing.Any) -> bool:
     if value.HasField("tensor") and own.HasField("tensor"):
-        return np.array_equal(tf.make_ndarray(value.tensor), tf.make_ndarray(own.tensor))
+        return (value.tensor.dtype == own.tensor.dtype
+                and np.array_equal(tf.make_ndarray(value.tensor), tf.make_ndarray(own.tensor)))
     if value.WhichOneof("value") == own.WhichOneof("value") == "f":
         return math.isclose(value.f, own.f, rel_tol=FLOAT_TOLERANCE)
     return value == own
-
-
-def _check_answers(classifier):
-    """Run the network on small pictures: finite weights of 1e38 give answers that are not."""
-    pictures = np.random.RandomState(0).randint(0, 256, (3, darknet19.STRIDE, darknet19.STRIDE, 3))
-    pictures[0], pictures[1] = 0, 255
-    if not np.isfinite(classifier(pictures.astype(np.uint8))).all():
-        raise _Foreign("its answers are not finite numbers")

@@ -23,7 +23,7 @@ MAX_PROTO_BYTES = (1 << 31) - 1  # protobuf's own bound
 
 def is_frozen_graph(path: str) -> bool:
     """Whether a path names a frozen graph, by its ending."""
-    return path.endswith(".pb") and os.path.basename(path) != "saved_model.pb"
+    return path.lower().endswith(".pb") and os.path.basename(path) != "saved_model.pb"
 
 
 def read_frozen(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata, typing.Any]:

@@ -19,7 +19,7 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.images.reader import LARGEST_SIZE
 from darknet_face.runtime.safe_files import read_json
-from darknet_face.weights.darknet_cfg import find_cfg, read_image_size
+from darknet_face.weights.darknet_cfg import Description
 
 Metadata = typing.Dict[str, typing.Any]
 
@@ -61,11 +61,10 @@ def metadata_of_checkpoint(prefix: str) -> Metadata:
                        os.path.join(model_dir, "darknet19_frozen.json"))
 
 
-def metadata_of_darknet(path: str, cfg: str | None = None) -> Metadata:
-    """The metadata of darknet's weights: the input size in ``cfg``, or in the one beside them."""
-    found = find_cfg(path, cfg)
-    size = read_image_size(found) if found else None
-    return check_metadata({"image_size": size} if size else {}, path)
+def metadata_of_darknet(description: Description | None) -> Metadata:
+    """The metadata of darknet's weights: the input size in their ``.cfg``."""
+    size = description.image_size if description else None
+    return {"image_size": size} if is_image_size(size) else {}
 
 
 def _first_json(*paths: str) -> Metadata:

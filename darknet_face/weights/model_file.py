@@ -130,7 +130,8 @@ def read_model(path: str, image_size: int | None = None, threshold: float | None
     image_size, threshold
         Use these, whatever the file says.
     cfg
-        darknet's description of its weights; see :func:`darknet_weights.read_weights`.
+        darknet's description of its weights; see
+        :func:`darknet_face.weights.darknet_weights.read_network`.
 
     Raises
     ------
@@ -146,9 +147,9 @@ def _read(path: str, cfg: str | None) -> tuple[
         typing.Mapping[str, np.ndarray], dict[str, typing.Any], typing.Any]:
     """Weights, metadata and the graph, if there is one."""
     if cfg or darknet_weights.is_darknet_file(path):
-        weights = check_weights(darknet_weights.read_weights(path, cfg), path)
-        return weights, metadata_of_darknet(path, cfg), None
-    if path.endswith(".npz"):
+        arrays, description = darknet_weights.read_network(path, cfg)
+        return check_weights(arrays, path), metadata_of_darknet(description), None
+    if path.lower().endswith(".npz"):
         return read_npz(path) + (None,)
     if is_frozen_graph(path):
         return read_frozen(path)
