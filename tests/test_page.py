@@ -3,6 +3,7 @@
 On Debian and Ubuntu ``apt-get install chromium chromium-driver`` brings what this needs.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -19,7 +20,9 @@ from darknet_face.images.samples import sample_images
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -152,7 +155,50 @@ def test_heat_maps_come_when_asked_for(page):
     assert maps() == []
 
 
-def test_dropped_pictures_are_taken_and_cleared(page, files):
+def test_the_table_has_the_answers_of_the_page(page, files, results):
+    rows = list(csv.DictReader(page.execute_script("return table()").splitlines()))
+    assert page.find_element(By.ID, "table").is_enabled()
+    assert [row["file"] for row in rows] == [os.path.basename(path) for path in files]
+    for row, result in zip(rows[:-1], results):
+        assert row["class"] == result.label and not row["error"]
+        assert float(row["face_probability"]) == pytest.approx(result.probability, abs=1e-6)
+        assert [int(row[name]) for name in ("x", "y", "width", "height")] == list(result.box)
+    assert rows[-1]["class"] == "" and rows[-1]["error"]
+    assert page.execute_script("return quoted('=1+1')") == "'=1+1"
+
+
+def test_the_command_is_copied_and_runs(page, server):
+    command = page.find_element(By.ID, "curl").text
+    assert command == "curl --data-binary @photo.jpg '{}/classify'".format(server.url)
+    page.find_element(By.ID, "copy").click()
+    wait(page, lambda: page.find_element(By.ID, "copy").text == "Copied")
+
+
+def test_a_sample_is_classified_by_the_keyboard_alone(page, server):
+    page.get(server.url)
+    wait(page, lambda: page.find_elements(By.CSS_SELECTOR, "#samples button"))
+    ActionChains(page).send_keys(Keys.TAB).perform()
+    assert page.switch_to.active_element.get_attribute("id") == "files"
+    ActionChains(page).send_keys(Keys.TAB, Keys.ENTER).perform()
+    wait(page, lambda: labels(page) and labels(page)[0] in ("Face", "No face"))
+    assert not page.find_element(By.ID, "samples").is_displayed()
+    wait(page, lambda: page.find_element(By.ID, "table").is_enabled())
+
+
+def test_it_says_where_images_go(page):
+    where = page.find_element(By.ID, "where")
+    assert where.text == "They stay on this computer."
+    page.execute_script("tellWhere(false)")
+    assert "without encryption, and not stored there" in where.text
+    page.execute_script("tellWhere(true)")
+
+
+def test_a_video_is_told_where_to_go(page, files):
+    page.execute_script("take([new File(['x'], 'film.mp4', {type: 'video/mp4'})])")
+    assert labels(page)[-1].startswith("a video: python inference.py film.mp4")
+
+
+def test_dropped_images_are_taken_and_cleared(page, files):
     page.execute_script("""
         const canvas = document.createElement("canvas");
         canvas.width = canvas.height = 64;

@@ -3,10 +3,11 @@
 "use strict";
 
 const AT_A_TIME = 3;   // requests; the server classifies them together
-const MOST_TRIES = 60; // when the server says that too many pictures wait
+const MOST_TRIES = 60; // when the server says that too many images wait
+const COLUMNS = ["file", "class", "face_probability", "x", "y", "width", "height", "error"];
 
 const find = (id) => document.getElementById(id);
-const cards = [];      // {item, file, answer} of each picture
+const cards = [];      // {item, file, answer} of each image
 const waiting = [];    // what to do next: functions that return promises
 let running = 0;
 
@@ -43,8 +44,12 @@ function add(file) {
   item.querySelector(".name").title = file.name || "";
   cards.push(card);
   find("results").append(item);
+  if (file.type.startsWith("video/")) {
+    card.answer = {error: "a video: python inference.py film.mp4 answers for its frames"};
+  } else {
+    classify(card);
+  }
   draw(card);
-  classify(card);
 }
 
 function classify(card) {
@@ -53,7 +58,7 @@ function classify(card) {
     try {
       card.answer = await ask(card.file, find("maps").checked);
     } catch (error) {
-      card.answer = {error: "no answer: is serve.py running, and is the picture below its limit?"};
+      card.answer = {error: "no answer: is serve.py running, and is the image below its limit?"};
     }
     draw(card);
     summarise();
@@ -105,12 +110,68 @@ function summarise() {
   const parts = [`${faces} with a face`, `${good.length - faces} without`];
   if (done.length > good.length) { parts.push(`${done.length - good.length} unreadable`); }
   if (cards.length > done.length) { parts.push(`${cards.length - done.length} waiting`); }
+  find("table").disabled = !done.length;
+  find("samples").hidden = Boolean(cards.length) || !find("samples").querySelector("button");
   find("summary").textContent = cards.length ? parts.join(", ") : "";
 }
 
 function take(files) {
   for (const file of files) { add(file); }
   summarise();
+}
+
+function table() {
+  const threshold = Number(find("threshold").value);
+  const rows = cards.filter((card) => card.answer).map(({file, answer}) => {
+    const label = answer.probability >= threshold ? "FACE" : "NON_FACE";
+    const box = answer.place || {};
+    return [file.name || "pasted", answer.error ? "" : label, answer.probability, box.x, box.y,
+            box.width, box.height, answer.error];
+  });
+  return [COLUMNS, ...rows].map((row) => row.map(quoted).join(",") + "\r\n").join("");
+}
+
+function quoted(value) {
+  const text = String(value ?? "");
+  const plain = /^[=+@\t\r]/.test(text) ? "'" + text : text; // no formula of a spreadsheet
+  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+}
+
+function save(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function copy() {
+  getSelection().selectAllChildren(find("curl"));
+  // Browsers offer the clipboard only to pages of this computer and over TLS.
+  await (navigator.clipboard ? navigator.clipboard.writeText(find("curl").textContent)
+                             : document.execCommand("copy"));
+  find("copy").textContent = "Copied";
+}
+
+function addSample(name) {
+  const image = new Image();
+  image.src = "samples/" + name;
+  image.alt = name;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(image);
+  button.addEventListener("click", async () => {
+    const response = await fetch(image.src);
+    take([new File([await response.blob()], name, {type: response.headers.get("Content-Type")})]);
+  });
+  find("samples").append(button);
+}
+
+function tellWhere(isLocal) {
+  const isHere = isLocal && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
+  const how = location.protocol === "https:" ? "" : " without encryption";
+  find("where").textContent = isHere ? "They stay on this computer."
+    : `They are sent to ${location.host}${how}, and not stored there.`;
 }
 
 function redraw() {
@@ -144,9 +205,19 @@ find("clear").addEventListener("click", () => {
   summarise();
 });
 
+find("table").addEventListener("click", () => save("faces.csv", table()));
+find("copy").addEventListener("click", copy);
+find("curl").textContent =
+  `curl --data-binary @photo.jpg '${new URL("classify", location.href).href}'`;
+
+fetch("samples/").then((response) => response.json()).then((answer) => {
+  answer.samples.forEach(addSample);
+  summarise();
+});
 fetch("healthz").then((response) => response.json()).then((health) => {
   find("model").textContent =
     `${health.model}, input ${health.image_size} × ${health.image_size}`;
   find("threshold").value = health.threshold;
+  tellWhere(health.local);
   redraw();
 });
