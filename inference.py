@@ -18,11 +18,7 @@ import os
 from darknet_face.classify import command
 from darknet_face.classify.sliding_window import scales_of
 from darknet_face.engines.engine import open_engine
-from darknet_face.evaluation.evaluate import (
-    add_evaluation_arguments,
-    evaluate_and_report,
-    evaluation_options,
-)
+from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import add_data_arguments, add_source_arguments, load_sources
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
@@ -62,6 +58,8 @@ def main():
     if command.names_images(args):
         command.run(args)
         return
+    from darknet_face.evaluation.evaluate import evaluate_and_report  # imports scikit-learn
+
     model = choose_model(args.model_dir, args.weights, args.image_size, args.threshold)
     command.print_model(str(model))
     evaluate_and_report(

@@ -18,11 +18,7 @@ from darknet_face.classes import FACE, NON_FACE
 from darknet_face.classify.options import add_answer_arguments
 from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of
 from darknet_face.engines.tensorflow_classifier import Classifier, folded_classifier
-from darknet_face.evaluation.evaluate import (
-    add_evaluation_arguments,
-    evaluate_and_report,
-    evaluation_options,
-)
+from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import (
     Split,
     add_data_arguments,
@@ -127,6 +123,8 @@ def main():
         options = options._replace(data_dir=None)
     else:
         splits = load_sources(args.data_dir, args.sources, "test")
+    from darknet_face.evaluation.evaluate import evaluate_and_report  # imports scikit-learn
+
     evaluate_and_report(
         open_model(model, args.precision), splits, model,
         args.json or os.path.join(args.model_dir, "test_metrics.json"), options)

@@ -36,6 +36,7 @@ from darknet_face.runtime.session import (
     check_precision,
     explain_memory_errors,
     is_mkl_build,
+    is_tf2,
     new_session,
     tf,
 )
@@ -459,7 +460,7 @@ def main():
         preview(settings)
         return
     mixtures = read_mixtures(settings.data_dir, settings.sources)
-    if not is_mkl_build():
+    if not is_tf2() and not is_mkl_build():
         print("this TensorFlow is built without MKL; requirements-mkl.txt trains about twice as "
               "fast on a CPU")
     with locked(settings), explain_memory_errors("use a smaller --batch-size or --image-size"):

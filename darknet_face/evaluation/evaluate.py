@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import typing
 
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.sliding_window import SCALES, SlidingWindow
-from darknet_face.console import number_type
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
@@ -17,6 +15,7 @@ from darknet_face.evaluation.by_source import (
     union,
 )
 from darknet_face.evaluation.metrics import format_table, measure_scores, score_split, threshold_at
+from darknet_face.evaluation.options import EvaluationOptions
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.evaluation.report import check_report_folder, write_report
 from darknet_face.evaluation.robustness import format_robustness, measure_corrupted
@@ -24,56 +23,8 @@ from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
 
-EvaluationOptions = collections.namedtuple(
-    "EvaluationOptions",
-    "false_positive_rate robustness report batch_size data_dir log_dir scales precision",
-    defaults=(None, False, None, 16, "data", None, (), "float32"))
-EvaluationOptions.__doc__ = """What to measure.
 
-Parameters
-----------
-false_positive_rate : float, optional
-    Also report which threshold keeps this rate, 0..1, on the pictures measured.
-robustness : bool
-    Also measure on corrupted pictures.
-report : str, optional
-    The folder for the report.
-batch_size : int
-data_dir : str or None
-    Where the report finds the file lists; None if the pictures come from no lists.
-log_dir : str, optional
-    Where the report finds the training history; absent, where train.py wrote it.
-scales : sequence of float
-    Also measure with the answers of a search at these sizes; empty leaves it out.
-precision : str
-    Of that search; see :func:`darknet_face.runtime.session.new_session`.
-"""
-
-
-def add_evaluation_arguments(parser):
-    """Add the options of every script that measures on the test lists."""
-    parser.add_argument("--at-fpr", type=number_type(float, 0, 1), metavar="RATE",
-                        help="also report which threshold keeps this false-positive rate on the "
-                             "test pictures; to choose and store one on the validation lists, use "
-                             "--at-fpr of train.py or extract_weights.py")
-    parser.add_argument("--robustness", action="store_true",
-                        help="also measure with every test picture grey, blurred, noisy, shrunk, "
-                             "moved, .. (takes 12 times as long)")
-    parser.add_argument("--report", metavar="DIR",
-                        help="write report.json and a self-contained index.html there")
-    parser.add_argument("--log-dir",
-                        help="folder with the history.csv of the model's training, for the report "
-                             "(default: where train.py wrote it, otherwise logs)")
-
-
-def evaluation_options(args, scales=()):
-    """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
-    return EvaluationOptions(
-        args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir, args.log_dir,
-        scales, args.precision)
-
-
-def evaluate_and_report(classifier, splits, model, metrics_path, options):
+def evaluate_and_report(classifier, splits, model, metrics_path, options: EvaluationOptions):
     """Measure on test pictures, print the tables and write the files.
 
     All ranks classify. Rank 0 does the rest.

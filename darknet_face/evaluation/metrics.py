@@ -11,9 +11,6 @@ import decimal
 import os
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn import metrics as sklearn_metrics
-from sklearn.calibration import calibration_curve
 
 from darknet_face.classes import CLASS_NAMES, FACE, NON_FACE
 from darknet_face.console import UserError, printable, progress, warn
@@ -180,6 +177,8 @@ def measure(labels, face_probabilities, threshold=0.5):
         ``false_positive_rate``, ``false_negative_rate``, ``confusion_matrix`` (rows: actual FACE,
         NON_FACE; columns: predicted) and ``calibration`` (see :func:`calibration`).
     """
+    from sklearn import metrics as sklearn_metrics  # takes a second
+
     is_face = np.asarray(labels) == FACE
     face_probabilities = np.asarray(face_probabilities, np.float64)
     predicted = face_probabilities >= threshold
@@ -211,6 +210,8 @@ def interval(successes, trials):
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
     """
+    from scipy.stats import binomtest
+
     found = binomtest(int(successes), int(trials)).proportion_ci(method="wilson")
     return [float(found.low), float(found.high)]
 
@@ -235,6 +236,8 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
         ``expected_calibration_error`` and ``bins``. Each bin with pictures has ``images``,
         ``mean_probability``, ``face_share`` and ``face_share_interval``.
     """
+    from sklearn.calibration import calibration_curve
+
     shares, means = calibration_curve(is_face, face_probabilities, n_bins=bins)
     edges = np.linspace(0, 1 + 1e-8, bins + 1)  # as in calibration_curve
     counts = np.bincount(np.digitize(face_probabilities, edges) - 1, minlength=bins)
@@ -293,6 +296,8 @@ def threshold_at(labels, face_probabilities, false_positive_rate):
         ``target``, ``threshold``, and the ``false_positive_rate`` and ``recall`` at the threshold.
         The threshold is None if no score keeps the rate: the highest scores belong to non-faces.
     """
+    from sklearn import metrics as sklearn_metrics
+
     rates, recalls, thresholds = sklearn_metrics.roc_curve(
         np.asarray(labels) == FACE, face_probabilities, drop_intermediate=False)
     index = np.flatnonzero(rates <= false_positive_rate)[-1]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import logit
 
 from darknet_face.classes import FACE
 from darknet_face.classify.sliding_window import SlidingWindow
@@ -131,6 +130,8 @@ def bias_of_search(log_odds, threshold, rate):
     float
         At least 0, with two decimals: searches keep a rate that they keep anyway.
     """
+    from scipy.special import logit
+
     if not len(log_odds):
         return 0.0
     highest = np.sort(log_odds)[::-1][int(rate * len(log_odds))]  # the first one to stay below

@@ -63,7 +63,12 @@ def _quiet():
 def _import_tensorflow() -> typing.Any:
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # numpy's about TensorFlow 1.15's own type table
-        import tensorflow.compat.v1 as module
+        try:
+            import tensorflow.compat.v1 as module
+        except ImportError as error:
+            raise UserError("TensorFlow can't be imported ({}); training, freezing and its formats "
+                            "need it: pip install tensorflow, or name an .npz and "
+                            "--precision float32".format(error))
 
         module.logging.set_verbosity(module.logging.ERROR)
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,145 @@
+"""Engines give the same answers, and answering needs neither TensorFlow nor what training needs."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, read_csv
+
+from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.console import UserError
+from darknet_face.engines import engine as engines
+from darknet_face.engines.engine import ENGINES, Engine, choose_engine, open_engine
+from darknet_face.images.decode import read_image
+from darknet_face.images.reader import read_batches
+from darknet_face.images.samples import sample_images
+from darknet_face.weights.npz import read_npz
+from darknet_face.weights.released import RELEASED
+
+# Refuses the modules that answers must not need, then runs a program.
+WITHOUT = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {!r}:
+            raise ImportError("refused: " + name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, {!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+HEAVY = ("tensorflow", "keras", "tf_keras", "scipy", "sklearn", "matplotlib", "imgaug", "skimage",
+         "onnx", "requests", "imagehash", "pycocotools", "pandas")
+
+
+def run_without(modules, *arguments):
+    return subprocess.run([sys.executable, "-c", WITHOUT.format(set(modules), ROOT), *arguments],
+                          capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def released():
+    """The released model on every engine."""
+    weights = read_npz(RELEASED)
+    return [open_engine(weights, 224, name) for name in ENGINES]
+
+
+def test_the_same_answers_to_photographs(released):
+    _, images, _ = next(read_batches(sample_images()[:8], 8, 224))
+    first, second = (engine(images) for engine in released)
+    assert np.ptp(first[:, 0]) > 0.5, "the images must not all be alike"
+    np.testing.assert_allclose(first, second, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_same_windows(released):
+    images = [read_image(path, least_size=300) for path in sample_images()[:3]]
+    first, second = (SlidingWindow(engine, (1, 0.6)).find(images) for engine in released)
+    for one, other in zip(first, second):
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-4, rtol=0)
+        assert one[1:] == other[1:]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_class_maps_windows_and_answers_belong_together(tiny_model, name):
+    images = np.random.RandomState(0).randint(0, 256, (2, 64, 96, 3)).astype(np.uint8)
+    with open_engine(tiny_model.weights, 32, name) as engine:
+        class_map = engine.class_map(images)
+        assert (engine.name, engine.image_size) == (name, 32)
+        assert class_map.shape == (2, 2, 3, 2) and class_map.dtype == np.float32
+        odds = class_map[..., 0] - class_map[..., 1]
+        np.testing.assert_allclose(engine.window_log_odds(images), odds)
+        np.testing.assert_allclose(engine(images)[:, 0], 1 / (1 + np.exp(-odds.mean((1, 2)))),
+                                   atol=1e-5)
+        engine.image_size = 64
+        np.testing.assert_allclose(engine.window_log_odds(images)[:, 0, 1],
+                                   odds[:, :, 1:].mean((1, 2)), rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_that_an_engine_does_not_take(tiny_model):
+    for name in ENGINES:
+        with open_engine(tiny_model.weights, 32, name) as engine:
+            with pytest.raises(UserError, match="on 1 images of 32 x 32 .*smaller") as caught:
+                engine(np.zeros((1, 32, 32, 4), np.uint8))
+            assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+
+
+def test_the_engine_that_is_taken(monkeypatch):
+    assert choose_engine(None) == ENGINES[0] == "onnxruntime"
+    assert choose_engine("tensorflow") == choose_engine(None, "bfloat16") == "tensorflow"
+    with pytest.raises(UserError, match="onnxruntime computes in float32 only"):
+        choose_engine("onnxruntime", "bfloat16")
+    monkeypatch.setattr(engines.importlib.util, "find_spec",
+                        lambda name: None if name == "onnxruntime" else "found")
+    assert choose_engine(None) == "tensorflow"
+    with pytest.raises(UserError, match="onnxruntime is not installed; pip install onnxruntime"):
+        choose_engine("onnxruntime")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="onnxruntime and tensorflow are not installed"):
+        choose_engine(None)
+
+
+def test_the_interface_is_what_an_engine_fills_in():
+    with pytest.raises(NotImplementedError):
+        Engine(32)(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_images_are_answered_without_tensorflow(tiny_model, pictures, tmp_path):
+    table = str(tmp_path / "out.csv")
+    outcome = run_without(HEAVY, "inference.py", pictures, "--weights", tiny_model.npz,
+                          "--image-size", "32", "--search", "1", "--csv", table, "--heatmap",
+                          str(tmp_path / "maps"), "--contact-sheet", str(tmp_path / "sheet.png"))
+    assert outcome.returncode == 0, outcome.stderr
+    assert len(read_csv(table)) == 20 and (tmp_path / "sheet.png").exists()
+    assert sum(len(names) for _, _, names in os.walk(str(tmp_path / "maps"))) == 20
+
+
+def test_python_and_the_server_need_no_tensorflow(tiny_model, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy, darknet_face.serving.command\n"
+        "from darknet_face import load\n"
+        "with load({!r}, search='off', image_size=32) as model:\n"
+        "    print(model(numpy.zeros((40, 40, 3), numpy.uint8)).label)\n".format(tiny_model.npz))
+    outcome = run_without(HEAVY, str(program))
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.strip() in ("FACE", "NON_FACE")
+
+
+def test_what_needs_tensorflow_says_so(tiny_model, pictures):
+    for options in (["--weights", tiny_model.pb], ["--weights", tiny_model.npz, "--image-size",
+                                                   "32", "--precision", "bfloat16"]):
+        outcome = run_without(HEAVY, "inference.py", pictures, *options)
+        assert outcome.returncode == 2 and "Traceback" not in outcome.stderr
+        assert "TensorFlow" in outcome.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("script", ["inference.py", "serve.py", "test.py", "export.py",
+                                    "extract_weights.py"])
+def test_help_and_wrong_options_load_nothing_heavy(script):
+    outcome = run_without(HEAVY + ("onnxruntime",), script, "--help")
+    assert outcome.returncode == 0, outcome.stderr
+    outcome = run_without(HEAVY + ("onnxruntime",), script, "--no-such-option")
+    assert outcome.returncode == 2 and "Traceback" not in outcome.stderr
