@@ -1,7 +1,8 @@
 # make demo   set up and run the whole job on embedded real data
 # make test   set up and run the tests
 # make lint   set up, check the style and, on TensorFlow 2, the types
-# make bench  measure beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow; BENCH="--help"
+# make bench  measure answers beside other face detectors; BENCH="--help"
+# make bench-engines  measure the network beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow
 # make fuzz   attack every reader with 300 damaged files of each kind; FUZZ="--help"
 # make clean  remove what these made
 #
@@ -43,7 +44,7 @@ STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 DISTRIBUTED := $(VENV)/installed-distributed
 
 
-.PHONY: demo test lint bench fuzz clean setup distributed test-distributed
+.PHONY: demo test lint bench bench-engines fuzz clean setup distributed test-distributed
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -57,6 +58,9 @@ lint: $(STAMP)
 	$(if $(wildcard $(VENV)/bin/mypy),$(VENV)/bin/mypy)
 
 bench: $(STAMP)
+	$(PYTHON) benchmarks/answers.py $(BENCH)
+
+bench-engines: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(BENCH)
 
 fuzz: $(STAMP)
@@ -87,8 +91,7 @@ endif
 # Horovod is compiled against the TensorFlow that is installed, so it is compiled again whenever the
 # environment has changed.
 $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
-	@./install_mpi.sh
-	@./build_horovod.sh $(PYTHON)
+	@./install_horovod.sh $(PYTHON)
 	@touch $@
 
 clean:

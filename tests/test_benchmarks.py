@@ -12,6 +12,7 @@ from PIL import Image
 
 sys.path.insert(1, os.path.join(ROOT, "benchmarks"))
 
+import answers  # noqa: E402
 import environments  # noqa: E402
 import memory  # noqa: E402
 import prepare  # noqa: E402
@@ -147,3 +148,28 @@ def test_an_engine_that_ends_is_one_line(run_script, tmp_path):
                          "--image-size", 32, "--pictures", 16, "--out", tmp_path)
     assert outcome.code == 1
     assert outcome.err.splitlines()[-1].startswith("error: PyTorch ended with exit code 1")
+
+
+def test_recall_at_a_rate_of_false_positives():
+    labels = [True] * 4 + [False] * 100
+    scores = [0.9, 0.8, 0.5, 0.2] + [0.7, 0.5] + [0.1] * 98
+    assert answers.recall_at(scores, labels, 0.01) == 0.5  # above 0.5: the 0.7 may be
+    assert answers.recall_at(scores, labels, 0.0) == 0.5
+    assert answers.recall_at(scores, labels, 0.02) == 1
+
+
+def test_answers_of_this_project_are_measured(run_script, tmp_path, monkeypatch):
+    outcome = run_script(answers, "--engines", "onnxruntime", "--searches", "off", "--images", 2,
+                         "--rounds", 2, "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "YuNet: skipped; name its file by --yunet" in outcome.err
+    with open(str(tmp_path / "answers.json")) as stream:
+        (title, row), = json.load(stream)["results"].items()
+    assert title == "this project, onnxruntime, search off"
+    assert row["scores"][0] > 0.9 and row["cpu"] > 0 and row["first"]["cpu"] > row["cpu"]
+    assert title in outcome.out and "recall" not in row
+
+
+def test_a_peer_that_ends_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="gone: ended at a.jpg"):
+        answers.measure({"gone": ["yunet", str(tmp_path / "none.onnx")]}, ["a.jpg"], 1, 1)

@@ -140,6 +140,4 @@ def choose_engine(name: str | None, precision: str = "float32") -> str:
     for each in [name] if name else has_precision:
         if importlib.util.find_spec(each):
             return each
-    raise UserError("{} not installed; pip install {}".format(
-        " is ".join([name]) if name else " and ".join(has_precision) + " are",
-        name or has_precision[0]))
+    raise UserError("not installed: {0}; pip install {0}".format(name or has_precision[0]))

@@ -49,9 +49,15 @@ CHART_STYLE = {
 
 @functools.lru_cache(maxsize=None)
 def font(size):
-    """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high."""
-    import matplotlib
-
+    """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high; without the package
+    Pillow's own font."""
+    try:
+        import matplotlib
+    except ImportError:
+        try:
+            return ImageFont.load_default(size)
+        except TypeError:  # Pillow before 10.1 has it in one size
+            return ImageFont.load_default()
     folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
     return ImageFont.truetype(os.path.join(folder, "DejaVuSans.ttf"), size)
 

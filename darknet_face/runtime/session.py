@@ -184,7 +184,7 @@ def explain_memory_errors(remedy: str) -> typing.Iterator[None]:
 
 
 def _memory_errors() -> tuple[type[BaseException], ...]:
-    if "tensorflow" not in sys.modules:
+    if not sys.modules.get("tensorflow"):
         return (MemoryError,)
     return (MemoryError, tf.errors.ResourceExhaustedError)
 
