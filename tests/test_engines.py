@@ -16,7 +16,6 @@ from darknet_face.engines.engine import ENGINES, Engine, choose_engine, open_eng
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
-from darknet_face.weights.npz import read_npz
 
 # Runs a program without the modules that it must not need.
 WITHOUT = """
@@ -38,7 +37,7 @@ def run_without(modules, *arguments):
 @pytest.fixture(scope="module")
 def released():
     """The released model on every engine."""
-    weights = read_npz(RELEASED)
+    weights = read_model(RELEASED).weights
     return [open_engine(weights, 224, name) for name in ENGINES]
 
 
