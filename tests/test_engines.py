@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, read_csv
-from darknet_face.weights.released import RELEASED
 
 from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import UserError
@@ -16,6 +15,7 @@ from darknet_face.engines.engine import ENGINES, Engine, choose_engine, open_eng
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
+from darknet_face.weights.model_file import RELEASED, read_model
 
 # Runs a program without the modules that it must not need.
 WITHOUT = """
