@@ -81,7 +81,7 @@ def build_classifier(image_size: int | None, threads: int | None = None,
         images = tf.placeholder(tf.float32, [None, image_size, image_size, 3], name="input")
         logits, _ = darknet19.build(images, training=False, width=width)
         tf.nn.softmax(logits, name="probabilities")
-    return Classifier(new_session(graph, threads, precision))
+    return Classifier(new_session(graph, threads, precision, fuse=False))
 
 
 def classifier_from_weights(weights: Weights, image_size: int | None, threads: int | None = None,
