@@ -13,7 +13,7 @@ import numpy as np
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.engines.engine import Engine
-from darknet_face.runtime.session import explain_memory_errors, new_session, tf
+from darknet_face.runtime.session import check_process, explain_memory_errors, new_session, tf
 from darknet_face.weights.arrays import assign, width_of
 
 OUTPUTS = ["logits", "probabilities"]
@@ -50,6 +50,7 @@ class Classifier(Engine):
         return self._run(self.logits.op.inputs[0], images)
 
     def _run(self, tensor: typing.Any, images: np.ndarray) -> np.ndarray:
+        check_process()
         try:
             with explain_memory_errors("use a smaller --batch-size, --image-size or --search"):
                 return self.session.run(tensor, {self.input: images / np.float32(255)})
