@@ -25,12 +25,14 @@ import numpy as np
 from darknet_face.evaluation.by_source import union
 from darknet_face.evaluation.operating_point import choose_operating_point
 from darknet_face.images.file_lists import (
-    CELEBA,
-    add_data_arguments,
     add_rate_argument,
     load_sources,
 )
-from darknet_face.options import add_weights_argument
+from darknet_face.options import (
+    add_data_argument,
+    add_sources_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime.atomic_files import staged
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import handoff
@@ -43,7 +45,7 @@ def _parser():
         description="Extract the network's weights from a frozen graph, a checkpoint, a SavedModel "
                     "or a darknet file into an .npz and the two pickles of the YOLOv2 hand-off.",
         formatter_class=HelpFormatter)
-    add_data_arguments(parser)
+    add_data_argument(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph, and for the .npz")
     add_weights_argument(parser, "darknet19_frozen.pb in the model directory", "--from")
@@ -53,8 +55,7 @@ def _parser():
     parser.add_argument("--float16", action="store_true",
                         help="store the .npz in half precision, at half the size")
     add_rate_argument(parser)
-    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
-                        help="choose the threshold on the validation lists of these sources")
+    add_sources_argument(parser, "choose the threshold on the validation lists of these sources")
     return parser
 
 

@@ -19,7 +19,11 @@ from darknet_face.classify import command
 from darknet_face.classify.sliding_window import scales_of
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
-from darknet_face.images.file_lists import add_data_arguments, add_source_arguments, load_sources
+from darknet_face.images.file_lists import load_sources
+from darknet_face.options import (
+    add_data_argument,
+    add_sources_argument,
+)
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights.model_file import choose_model
@@ -32,8 +36,9 @@ def _parse_arguments():
                     "weights.", formatter_class=HelpFormatter)
     command.add_arguments(parser, " (default: the test lists)")
     lists = parser.add_argument_group("for the test lists")
-    add_data_arguments(lists)
-    add_source_arguments(lists)
+    add_data_argument(lists)
+    add_sources_argument(
+        lists, "measure on the test lists of these datasets, each in a row of its own")
     add_evaluation_arguments(lists)
     args = parser.parse_args()
     if command.names_images(args):

@@ -20,14 +20,16 @@ from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.images.file_lists import (
-    CELEBA,
     load_source,
     new_source_name,
     save_source_list,
-    source_name,
 )
 from darknet_face.images.wider_face import find_labelled_images
 from darknet_face.negatives.mining import hard_windows
+from darknet_face.options import (
+    add_data_argument,
+    add_sources_argument,
+)
 from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
@@ -112,12 +114,10 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Mine hard negatives: face-free windows that a trained model takes for a face.",
         formatter_class=HelpFormatter)
-    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+    add_data_argument(parser)
     parser.add_argument("--name", default="mined", type=new_source_name,
                         help="name of the dataset to make")
-    parser.add_argument("--sources", nargs="*", default=[CELEBA], metavar="NAME",
-                        type=source_name,
-                        help="mine the non-faces of these datasets")
+    add_sources_argument(parser, "mine the non-faces of these datasets", nargs="*")
     parser.add_argument("--wider-dir", metavar="DIR",
                         help="mine WIDER FACE's training images too")
     parser.add_argument("--val-size", type=number_type(float, 0, 0.9), default=0.12,

@@ -21,19 +21,21 @@ from darknet_face.engines.tensorflow_classifier import Classifier, folded_classi
 from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import (
     Split,
-    add_data_arguments,
-    add_source_arguments,
     load_sources,
 )
 from darknet_face.images.find_images import Skipped
 from darknet_face.images.folders import add_folder_arguments, find_files
-from darknet_face.images.reader import LARGEST_BATCH
-from darknet_face.options import add_weights_argument
+from darknet_face.options import (
+    add_batch_size_argument,
+    add_data_argument,
+    add_sources_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights import frozen_graph
 from darknet_face.weights.model_file import ModelFile, choose_model
-from utils import HelpFormatter, UserError, cli, number_type
+from utils import HelpFormatter, UserError, cli
 
 FOLDERS = "folders"  # the name of the source that --faces and --non-faces make
 
@@ -77,17 +79,17 @@ def _parser():
         description="Measure a model on the test lists or on two folders of pictures: accuracy, "
                     "precision, recall, F1, areas under the curves, calibration, confusion matrix.",
         formatter_class=HelpFormatter)
-    add_data_arguments(parser)
+    add_data_argument(parser)
     parser.add_argument("--model-dir", default="saved_models",
                         help="folder with the frozen graph")
     add_weights_argument(parser, "darknet19_frozen.pb in the model directory", "--model")
     parser.add_argument("--json", metavar="FILE",
                         help="the file for the metrics (default: test_metrics.json in the model "
                              "directory)")
-    parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH), default=16,
-                        help="images per batch")
+    add_batch_size_argument(parser)
     add_folder_arguments(parser.add_argument_group("pictures in folders instead of the test lists"))
-    add_source_arguments(parser)
+    add_sources_argument(
+        parser, "measure on the test lists of these datasets, each in a row of its own")
     add_answer_arguments(parser)
     add_evaluation_arguments(parser)
     parser.add_argument("--search", choices=SEARCH_CHOICES, default="off",

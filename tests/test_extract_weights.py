@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import export
 import extract_weights
+import inference
+import mine_negatives
+import train
 from darknet_face.weights import darknet_cfg, darknet_weights
 from darknet_face.weights.model_file import choose_model, read_model
 
@@ -119,3 +123,16 @@ def test_bad_input_in_one_line(extract, tmp_path):
     assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
     assert outcome.stderr.startswith("error: none: no checkpoint there")
     assert os.listdir(str(tmp_path)) == ["short.weights"]
+
+
+def test_a_name_of_a_dataset_is_no_path(extract):
+    outcome = extract("--sources", "../../etc")
+    assert outcome.code == 2 and "a name has letters, digits" in outcome.err
+
+
+@pytest.mark.parametrize("size", ["100", "0", "8192", "x"])
+@pytest.mark.parametrize("module", [export, inference, mine_negatives, train])
+def test_an_input_size_is_a_multiple_of_32(run_script, module, size):
+    command = ["onnx"] if module is export else []
+    outcome = run_script(module, *command, "--image-size", size)
+    assert outcome.code == 2 and "argument --image-size: " in outcome.err

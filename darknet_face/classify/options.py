@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from darknet19 import STRIDE
 from darknet_face.classify.sliding_window import SEARCH_CHOICES
 from darknet_face.console import number_type
 from darknet_face.engines.engine import add_engine_argument
-from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
-from darknet_face.options import add_weights_argument
+from darknet_face.options import (
+    add_batch_size_argument,
+    add_image_size_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime.session import PRECISIONS
-
-
-def image_size(text: str) -> int:
-    """An argparse ``type``: an input size of the network, a multiple of 32."""
-    size = number_type(int, STRIDE, LARGEST_SIZE)(text)
-    if size % STRIDE:
-        raise argparse.ArgumentTypeError("{} is not a multiple of {}".format(text, STRIDE))
-    return size
 
 
 def add_model_arguments(parser: argparse._ActionsContainer, batch_size: int = 16) -> None:
     """Add the options of a program that answers with the newest model or any other."""
     parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
     add_weights_argument(parser)
-    parser.add_argument("--image-size", type=image_size, metavar="PIXELS",
-                        help="height and width of the network's input, a multiple of 32 "
-                             "(default: as in training)")
-    parser.add_argument("--batch-size", type=number_type(int, 1, LARGEST_BATCH),
-                        default=batch_size, metavar="N", help="images per batch")
+    add_image_size_argument(parser)
+    add_batch_size_argument(parser, batch_size)
     add_engine_argument(parser)
     add_answer_arguments(parser)
 

@@ -18,11 +18,13 @@ import cv2
 import numpy as np
 
 import darknet19
-from darknet_face.console import UserError, number_type
+from darknet_face.console import number_type
 from darknet_face.engines.engine import Engine, add_engine_argument, open_engine
 from darknet_face.images.decode import resize
-from darknet_face.images.reader import LARGEST_SIZE
-from darknet_face.options import add_weights_argument
+from darknet_face.options import (
+    add_image_size_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
 from darknet_face.weights.model_file import choose_model
 
@@ -228,9 +230,7 @@ def _lie_inside(window: Window, left: np.ndarray, top: np.ndarray, width: float,
 def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a script that runs a sliding window with any model."""
     add_weights_argument(parser, "your newest in saved_models, otherwise the released one")
-    parser.add_argument("--image-size", type=number_type(int, darknet19.STRIDE, LARGEST_SIZE),
-                        help="height and width of a window, a multiple of 32 (default: that of "
-                             "the training)")
+    add_image_size_argument(parser)
     scales: dict[str, typing.Any] = {
         "type": number_type(float, 0.5, 16), "nargs": "+", "dest": "scales"}
     parser.add_argument("--scales", default=list(SCALES), **scales,
@@ -248,12 +248,8 @@ def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
     Raises
     ------
     UserError
-        For an input size that is no multiple of 32, and as
-        :func:`darknet_face.weights.model_file.read_model`.
+        As :func:`darknet_face.weights.model_file.read_model`.
     """
-    if options.image_size and options.image_size % darknet19.STRIDE:
-        raise UserError("--image-size {}: not a multiple of {}".format(
-            options.image_size, darknet19.STRIDE))
     model = choose_model("saved_models", options.weights, options.image_size)
     engine = open_engine(
         model.weights, model.image_size, options.engine, precision=options.precision)

@@ -20,8 +20,12 @@ from darknet_face.classify.sliding_window import add_sliding_window_arguments, o
 from darknet_face.console import HelpFormatter, UserError, cli, progress, warn
 from darknet_face.evaluation.metrics import interval
 from darknet_face.images.decode import BadImage, read_image
-from darknet_face.images.file_lists import CELEBA, load_source, source_name
+from darknet_face.images.file_lists import load_source
 from darknet_face.images.wider_face import find_labelled_images
+from darknet_face.options import (
+    add_data_argument,
+    add_sources_argument,
+)
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json
 from darknet_face.runtime.session import explain_memory_errors
@@ -142,12 +146,10 @@ def _parser():
     parser = argparse.ArgumentParser(
         description="Measure how well faces are found in whole photographs, by their size.",
         formatter_class=HelpFormatter)
-    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
+    add_data_argument(parser)
     parser.add_argument("--wider-dir", metavar="DIR", help="WIDER FACE as distributed")
-    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME",
-                        type=source_name,
-                        help="lists whose non-faces set the threshold and whose faces are "
-                             "measured too")
+    add_sources_argument(
+        parser, "lists whose non-faces set the threshold and whose faces are measured too")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--json", metavar="FILE", help="write the metrics here too")
     add_sliding_window_arguments(parser)

@@ -26,7 +26,6 @@ import typing
 
 import numpy as np
 
-from darknet19 import STRIDE
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
 from darknet_face.exporters import savedmodel
 from darknet_face.exporters.compare import (
@@ -41,9 +40,13 @@ from darknet_face.exporters.darknet import export_darknet, run_opencv
 from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
-from darknet_face.images.file_lists import add_data_arguments
-from darknet_face.images.reader import LARGEST_SIZE, read_batches
-from darknet_face.options import NEWEST, add_weights_argument
+from darknet_face.images.reader import read_batches
+from darknet_face.options import (
+    NEWEST,
+    add_data_argument,
+    add_image_size_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
 from darknet_face.runtime.session import explain_memory_errors
@@ -141,7 +144,7 @@ def calibration_images(data_dir: str, count: int, image_size: int) -> np.ndarray
 
 def _parser(prog: str | None = None) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    add_data_arguments(common)
+    add_data_argument(common)
     common.add_argument("--model-dir", default="saved_models",
                         help="folder with your own weights or frozen graph")
     add_weights_argument(common, NEWEST, "--from")
@@ -149,9 +152,7 @@ def _parser(prog: str | None = None) -> argparse.ArgumentParser:
                         help="darknet's description of .weights (default: the .cfg of the same "
                              "name beside them, or Darknet-19's own)")
     common.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
-    common.add_argument("--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
-                        help="height and width of the input, a multiple of 32 (default: what the "
-                             "weights file says, or 224)")
+    add_image_size_argument(common)
     common.add_argument("--images", type=number_type(int, 1), default=100,
                         help="images of the test lists to compare on, half of them faces")
     table = argparse.ArgumentParser(add_help=False)
@@ -183,8 +184,6 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
     """Export; ``arguments`` and ``prog`` are the program's own if absent."""
     parser = _parser(prog)
     args = parser.parse_args(arguments)
-    if args.image_size and args.image_size % STRIDE:
-        parser.error("--image-size is a multiple of {}".format(STRIDE))
     # End by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.command in ("all", "compare"):

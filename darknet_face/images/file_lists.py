@@ -149,11 +149,6 @@ def _overlap(path, here, twin, there):
         "split and one class".format(path, here, twin, there))
 
 
-def add_data_arguments(parser):
-    """The option that every script with file lists has."""
-    parser.add_argument("--data-dir", default="data", help="folder with the file lists")
-
-
 def add_rate_argument(parser):
     """Add the option of every script that chooses a threshold on the validation lists."""
     parser.add_argument("--at-fpr", type=number_type(float, 0, 0.5), metavar="RATE",
@@ -323,12 +318,6 @@ def source_list(name, label, split):
     if name == CELEBA:
         return LISTS[split][label]
     return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
-
-
-def add_source_arguments(parser):
-    """Add the option of every script that measures on the test lists of sources."""
-    parser.add_argument("--sources", nargs="+", default=[CELEBA], metavar="NAME", type=source_name,
-                        help="measure on the test lists of these sources, each in a row of its own")
 
 
 def load_sources(data_dir, names, split):

@@ -20,8 +20,10 @@ from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
 from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.decode import MAX_PIXELS
-from darknet_face.images.reader import LARGEST_SIZE
-from darknet_face.options import add_weights_argument
+from darknet_face.options import (
+    add_image_size_argument,
+    add_weights_argument,
+)
 from darknet_face.runtime.session import PRECISIONS
 from darknet_face.serving.app import Settings, create_app
 from darknet_face.serving.batching import Batcher
@@ -39,9 +41,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         formatter_class=HelpFormatter)
     add_weights_argument(parser)
     parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
-    parser.add_argument("--image-size", type=number_type(int, 32, LARGEST_SIZE),
-                        help="height and width of the network's input, a multiple of 32 "
-                             "(default: as in training)")
+    add_image_size_argument(parser)
     parser.add_argument("--search", choices=SEARCH_CHOICES, default=DEFAULT_SEARCH,
                         help="how far to search an image, as in inference.py")
     parser.add_argument("--threshold", type=number_type(float, 0, 1),

@@ -8,9 +8,13 @@ import typing
 from darknet19 import CONVOLUTIONS, STRIDE
 from darknet_face.console import HelpFormatter, number_type
 from darknet_face.images.contact_sheets import image_name
-from darknet_face.images.file_lists import add_data_arguments, add_rate_argument
-from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
-from darknet_face.options import FORMS
+from darknet_face.images.file_lists import add_rate_argument
+from darknet_face.images.reader import LARGEST_BATCH
+from darknet_face.options import (
+    FORMS,
+    add_data_argument,
+    image_size,
+)
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import PRECISIONS
 from darknet_face.training.augment import KINDS
@@ -112,8 +116,6 @@ def from_command_line(policies, arguments=None):
     settings = settings._replace(
         init_from=settings.init_from and locate(settings.init_from),
         teacher=settings.teacher and locate(settings.teacher))
-    if settings.image_size % STRIDE:
-        parser.error("--image-size must be a multiple of {}".format(STRIDE))
     if settings.width * NARROWEST % 1:
         parser.error("--width must be a multiple of 1/{}: 0.03125, 0.0625, ..".format(NARROWEST))
     if settings.batch_size % 2:
@@ -132,7 +134,7 @@ def _add(parser, name, *others, **options):
 
 
 def _add_tasks(parser):
-    add_data_arguments(parser)
+    add_data_argument(parser)
     _add(parser, "--model-dir", help="folder for checkpoints and the frozen graph")
     _add(parser, "--log-dir", help="folder for TensorBoard and history.csv")
     _add(parser, "--preview", type=image_name, metavar="PNG",
@@ -149,7 +151,7 @@ def _add_picture_options(group):
          help="the lists to train on: celeba stands for the six of the original; NAME=2 counts "
               "twice as much as NAME=1, NAME=2:1 weighs faces and non-faces apart (default: "
               "celeba)")
-    _add(group, "--image-size", type=number_type(int, STRIDE, LARGEST_SIZE),
+    _add(group, "--image-size", type=image_size,
          help="input height and width, a multiple of {}".format(STRIDE))
     _add(group, "--batch-size", type=number_type(int, 2, LARGEST_BATCH),
          help="images per step and rank; even, half of them are faces")

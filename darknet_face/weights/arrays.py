@@ -50,7 +50,7 @@ def weight_shapes(width: float = 1.0) -> OrderedDict[str, tuple[int, ...]]:
 
 def width_of(weights: typing.Mapping[str, typing.Any]) -> float:
     """The share of Darknet-19's filters that weights have, by the first layer; 1.0 at the most."""
-    shape = getattr(weights.get("conv_0/kernel"), "shape", ())
+    shape: typing.Any = getattr(weights.get("conv_0/kernel"), "shape", ())
     whole = darknet19.CONVOLUTIONS[0][0]
     return shape[-1] / whole if len(shape) == 4 and 1 <= shape[-1] <= whole else 1.0
 

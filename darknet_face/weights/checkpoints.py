@@ -29,12 +29,12 @@ _ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # of a checkpoint'
 
 def newest_checkpoint(folder):
     """The prefix of the checkpoint of the highest step in a folder, or None."""
-    steps = {}
+    steps: dict[str, int] = {}
     for path in glob.glob(os.path.join(glob.escape(folder), "*.index")):
         prefix = path[:-len(".index")]
         number = prefix.rpartition("-")[2]
         steps[prefix] = int(number) if number.isdecimal() else -1
-    return max(sorted(steps), key=steps.get, default=None)
+    return max(sorted(steps), key=lambda prefix: steps[prefix], default=None)
 
 
 def save_checkpoint(saver, session, folder, step):

@@ -200,7 +200,8 @@ def _compare(nodes: Nodes, own: Nodes, outputs: typing.Iterable[str], variables:
 
     Identities are skipped: TensorFlow 1 and 2 leave others in a frozen graph.
     """
-    seen, reached = set(), set()
+    seen: set[tuple[str, str]] = set()
+    reached: set[str] = set()
     waiting = [(name, name) for name in outputs]
     while waiting:
         pair = waiting.pop()

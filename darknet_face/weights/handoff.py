@@ -13,6 +13,7 @@ import io
 import os
 import pickle
 import pickletools
+import typing
 from collections import OrderedDict
 
 import numpy as np
@@ -41,7 +42,8 @@ def write_handoff(weights, conv_path, bn_path):
         Named as in the ``.npz``.
     conv_path, bn_path : str
     """
-    kernels, norms = OrderedDict(), OrderedDict()
+    kernels: OrderedDict[str, typing.Any] = OrderedDict()
+    norms: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
     for name, array in weights.items():
         layer, part = name.split("/")
         if part == "kernel":
