@@ -101,7 +101,7 @@ def test_drawings_are_known_by_their_mark(tmp_path, name):
     path = str(tmp_path / name)
     check_drawing(path)
     save_image(path, plain(8, 9, 0))
-    with pytest.raises(UserError, match="not a picture drawn by this program"):
+    with pytest.raises(UserError, match="not an image drawn by this program"):
         check_drawing(path)
     with pytest.raises(argparse.ArgumentTypeError, match="name another file"):
         image_name(path)

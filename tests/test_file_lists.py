@@ -73,7 +73,7 @@ def test_empty_files_are_not_one_picture(tmp_path):
         with open(path, "wb") as stream:
             stream.write(content)
     check_disjoint({"train": Split((paths[0],), ()), "test": Split((paths[1],), ())})
-    with pytest.raises(UserError, match="is the same picture as"):
+    with pytest.raises(UserError, match="is the same image as"):
         check_disjoint({"train": Split((paths[2],), ()), "test": Split((), (paths[3],))})
 
 

@@ -215,7 +215,7 @@ def test_a_contact_sheet_replaces_contact_sheets_alone(infer, pictures, tmp_path
     before = photograph.read_bytes()
     outcome = infer(pictures, "--contact-sheet", photograph)
     assert outcome.code == 2 and outcome.out == "" and photograph.read_bytes() == before
-    assert "photo{}: not a picture drawn by".format(extension) in outcome.err.splitlines()[-1]
+    assert "photo{}: not an image drawn by".format(extension) in outcome.err.splitlines()[-1]
     for _ in range(2):
         assert infer(pictures, "--contact-sheet", tmp_path / ("sheet" + extension)).code == 0
 
@@ -226,7 +226,7 @@ def test_heat_maps_replace_heat_maps_alone(infer, pictures, tmp_path):
     shutil.copy(pictures + "/02.png", str(other))
     before = other.read_bytes()
     outcome = infer(pictures + "/00.png", "--heatmap", tmp_path / "maps")
-    assert outcome.code == 2 and "00.png: not a picture drawn by" in outcome.err.splitlines()[-1]
+    assert outcome.code == 2 and "00.png: not an image drawn by" in outcome.err.splitlines()[-1]
     assert other.read_bytes() == before
     other.unlink()
     for _ in range(2):

@@ -99,7 +99,7 @@ def test_a_detection_replaces_no_photograph(tmp_path, capsys):
     photograph.parent.mkdir()
     Image.new("RGB", (9, 9)).save(str(photograph))
     content = photograph.read_bytes()
-    with pytest.raises(UserError, match="a.jpg: not a picture drawn by this program"):
+    with pytest.raises(UserError, match="a.jpg: not an image drawn by this program"):
         detect_faces(no_faces, images(tmp_path, "a.jpg"), str(tmp_path / "out"))
     (tmp_path / "out" / "b.jpg.json").write_text('{"faces": "labels by hand"}')
     with pytest.raises(UserError, match="b.jpg.json: not a result of this program"):

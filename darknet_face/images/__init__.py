@@ -1,2 +1,2 @@
-"""Pictures on the disk: decoding, the file lists of each split and class, batches for inference,
-and the sheets on which people look at them."""
+"""Images on the disk: decoding, file lists, near duplicates and splits, reading in batches, contact
+sheets."""

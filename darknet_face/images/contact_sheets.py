@@ -10,6 +10,7 @@ import argparse
 import functools
 import io
 import os
+from typing import Any, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -24,11 +25,13 @@ from darknet_face.runtime.safe_files import check_replaceable, open_regular
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
 PAPER, INK = (250, 250, 250), (32, 32, 32)
 
+Colour = Tuple[int, int, int]  # RGB
+
 # Drawings of this project carry this mark: in a PNG the text "Software", in a JPEG the comment.
 SOFTWARE = "Darknet-19 face classifier"
 
 
-def hexadecimal(colour):
+def hexadecimal(colour: Colour) -> str:
     """``(0, 158, 115)`` as ``#009e73``."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
@@ -48,7 +51,7 @@ CHART_STYLE = {
 
 
 @functools.lru_cache(maxsize=None)
-def font(size):
+def font(size: int) -> Any:
     """DejaVu Sans, the font in the matplotlib package, ``size`` pixels high; without the package
     Pillow's own font."""
     try:
@@ -62,22 +65,23 @@ def font(size):
     return ImageFont.truetype(os.path.join(folder, "DejaVuSans.ttf"), size)
 
 
-def contact_sheet(images, captions=None, frames=None, title=None, columns=8, tile=160):
-    """Draw a contact sheet: pictures in rows.
+def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str] | None = None,
+                  frames: Sequence[Colour] | None = None, title: str | None = None,
+                  columns: int = 8, tile: int = 160) -> Image.Image:
+    """Draw a contact sheet: images in rows.
 
     Parameters
     ----------
-    images : sequence of numpy.ndarray
+    images
         uint8, [any height, any width, 3], RGB; each is fitted into a square tile.
-    captions : sequence of str, optional
-        The lines under each picture; all captions have the same number of lines. Long lines lose
+    captions
+        The lines under each image; all captions have the same number of lines. Long lines lose
         their beginnings.
-    frames : sequence of (int, int, int), optional
-        The colour of each picture's frame, RGB.
-    title : str, optional
-        A line above the pictures.
-    columns : int
-    tile : int
+    frames
+        The colour of each image's frame.
+    title
+        A line above the images.
+    tile
         Height and width of a tile in pixels.
 
     Returns
@@ -115,8 +119,8 @@ def contact_sheet(images, captions=None, frames=None, title=None, columns=8, til
     return sheet
 
 
-def fit(image, tile):
-    """Scale a picture into a ``tile`` x ``tile`` square and fill the rest with grey."""
+def fit(image: np.ndarray, tile: int) -> np.ndarray:
+    """Scale an image into a ``tile`` x ``tile`` square and fill the rest with grey."""
     small = scale_to(image, tile)
     height, width = small.shape[:2]
     square = np.full((tile, tile, 3), 225, np.uint8)
@@ -125,15 +129,15 @@ def fit(image, tile):
     return square
 
 
-def scale_to(image, longest):
-    """Scale a picture, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
+def scale_to(image: np.ndarray, longest: int) -> np.ndarray:
+    """Scale an image, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _cut(text, typeface, width):
+def _cut(text: str, typeface: Any, width: int) -> str:
     """Cut the beginning of a text that is too long: file names differ at their ends."""
     if typeface.getlength(text) <= width:
         return text
@@ -142,11 +146,11 @@ def _cut(text, typeface, width):
     return "…" + text
 
 
-def image_name(text):
-    """An argparse ``type``: the name of a picture to write, with the extension of its format."""
+def image_name(text: str) -> str:
+    """An argparse ``type``: the name of an image to write, with the extension of its format."""
     if not text.lower().endswith((".jpg", ".jpeg", ".png")):
         raise argparse.ArgumentTypeError(
-            "{}: not the name of a picture; end it in .png or .jpg".format(text))
+            "{}: not the name of an image; end it in .png or .jpg".format(text))
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError("{}: a folder; name a file".format(text))
     try:
@@ -156,14 +160,14 @@ def image_name(text):
     return text
 
 
-def mark_drawing(image):
+def mark_drawing(image: Image.Image) -> Image.Image:
     """Mark a Pillow image as drawn by this project, so that it may be replaced later."""
     image.info["Software"] = SOFTWARE
     return image
 
 
-def is_drawing(path):
-    """Whether a file is a picture with the mark of :func:`mark_drawing`."""
+def is_drawing(path: str) -> bool:
+    """Whether a file is an image with the mark of :func:`mark_drawing`."""
     try:
         with open_regular(path) as stream, Image.open(stream, formats=("PNG", "JPEG")) as image:
             return (image.info.get("Software") == SOFTWARE
@@ -172,7 +176,7 @@ def is_drawing(path):
         return False
 
 
-def check_drawing(path):
+def check_drawing(path: str) -> None:
     """Check that writing a drawing does not replace a photograph or another file.
 
     Raises
@@ -180,10 +184,10 @@ def check_drawing(path):
     UserError
         If the file exists and is not a drawing of this project.
     """
-    check_replaceable(path, is_drawing, "a picture drawn by this program")
+    check_replaceable(path, is_drawing, "an image drawn by this program")
 
 
-def save_image(path, image):
+def save_image(path: str, image: Image.Image | np.ndarray) -> None:
     """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
 
     The mark of :func:`mark_drawing` is written if the image has it.
@@ -195,7 +199,7 @@ def save_image(path, image):
         image.save(temporary, **_mark_options(image))
 
 
-def _mark_options(image):
+def _mark_options(image: Image.Image) -> dict[str, Any]:
     """Options for saving an image that keep its mark; each format ignores the other's option."""
     if image.info.get("Software") != SOFTWARE:
         return {}
@@ -204,7 +208,7 @@ def _mark_options(image):
     return {"pnginfo": text, "comment": SOFTWARE}
 
 
-def save_chart(path, figure, dpi):
+def save_chart(path: str, figure: Any, dpi: int) -> None:
     """Write a matplotlib figure as a marked drawing, atomically."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
@@ -212,7 +216,7 @@ def save_chart(path, figure, dpi):
         save_image(path, mark_drawing(image.convert("RGB")))
 
 
-def encode_png(image):
+def encode_png(image: Image.Image) -> bytes:
     """Encode a Pillow image as a PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")

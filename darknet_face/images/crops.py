@@ -1,8 +1,15 @@
-"""Where to cut a photograph with known face boxes: squares with a face, and squares without one."""
+"""Where to cut an image with known face boxes: squares with a face, and squares without one."""
 
 from __future__ import annotations
 
 import math
+from typing import Sequence, Tuple
+
+import numpy as np
+
+from darknet_face.images.wider_face import Face
+
+Square = Tuple[int, int, int]  # left, top and side in pixels
 
 # How much of a crop's side the longer side of its face takes: from a face in its surroundings to
 # a face that fills the crop.
@@ -10,30 +17,24 @@ FACE_SHARES = (0.2, 0.95)
 STORED_SIDE = 256  # pixels: larger crops are shrunk to this before they are written
 MARGIN = 0.1  # a face-free window keeps this share of a face's size away from its box
 SMALLEST_WINDOW = 40  # pixels
-ATTEMPTS = 8  # to place a window before one less is cut
+ATTEMPTS = 8  # to find a window's position before one less is cut
 
 
-def face_crops(shape, faces, rng, per_face=2, most=24):
+def face_crops(shape: Sequence[int], faces: Sequence[Face], rng: np.random.RandomState,
+               per_face: int = 2, most: int = 24) -> list[Square]:
     """Squares that hold a whole face, framed at random.
 
     Parameters
     ----------
-    shape : sequence of int
-        The photograph's height and width come first.
-    faces : sequence of darknet_face.images.wider_face.Face
-    rng : numpy.random.RandomState
-    per_face : int
+    shape
+        The image's height and width come first.
+    per_face
         Squares for each face.
-    most : int
+    most
         Squares in all; the largest faces come first.
-
-    Returns
-    -------
-    list of (int, int, int)
-        Left, top and side in pixels, within the photograph.
     """
     largest_first = sorted(faces, key=lambda face: -face.width * face.height)
-    squares: list[tuple[int, int, int]] = []
+    squares: list[Square] = []
     for face in largest_first:
         for _ in range(per_face):
             square = _frame(shape, face, rng)
@@ -42,36 +43,38 @@ def face_crops(shape, faces, rng, per_face=2, most=24):
     return squares
 
 
-def _frame(shape, face, rng):
-    """A square around a face; None where the photograph has no room for one."""
+def _frame(shape: Sequence[int], face: Face, rng: np.random.RandomState) -> Square | None:
+    """A square around a face; None where the image has no room for one."""
     height, width = shape[:2]
     longest = max(face.width, face.height)
-    share = math.exp(rng.uniform(*map(math.log, FACE_SHARES)))
+    share = math.exp(rng.uniform(math.log(FACE_SHARES[0]), math.log(FACE_SHARES[1])))
     side = int(min(longest / share, height, width))
-    if side < longest:  # a face that the photograph cuts off
+    if side < longest:  # the face does not fit into the image
         return None
-    left = _place(rng, face.left, face.right, side, width)
-    top = _place(rng, face.top, face.bottom, side, height)
+    left = _start(rng, face.left, face.right, side, width)
+    top = _start(rng, face.top, face.bottom, side, height)
     return None if left is None or top is None else (left, top, side)
 
 
-def _place(rng, low, high, side, length):
-    """Where a square of one side may begin along an axis so that it holds low .. high."""
+def _start(rng: np.random.RandomState, low: int, high: int, side: int,
+           length: int) -> int | None:
+    """Where a square begins along an axis so that it holds low .. high; None if it can't."""
     first, last = max(0, high - side), min(low, length - side)
     return rng.randint(first, last + 1) if first <= last else None
 
 
-def face_free_windows(shape, faces, rng, most=14):
+def face_free_windows(shape: Sequence[int], faces: Sequence[Face], rng: np.random.RandomState,
+                      most: int = 14) -> list[Square]:
     """Squares that touch no face, not even an unusable one.
 
     Half of them lie beside or under a face, as far as there is room: hair, necks, bodies, hands.
     The others lie anywhere.
 
     Parameters and the result are those of :func:`face_crops`; ``faces`` are all faces of the
-    photograph.
+    image.
     """
     height, width = shape[:2]
-    squares = []
+    squares: list[Square] = []
     for number in range(most):
         for _ in range(ATTEMPTS):
             beside = faces and number % 2 == 0
@@ -85,13 +88,13 @@ def face_free_windows(shape, faces, rng, most=14):
     return squares
 
 
-def _window_anywhere(height, width, rng):
+def _window_anywhere(height: int, width: int, rng: np.random.RandomState) -> Square:
     longest = min(height, width)
     side = int(math.exp(rng.uniform(math.log(min(SMALLEST_WINDOW, longest)), math.log(longest))))
     return rng.randint(width - side + 1), rng.randint(height - side + 1), side
 
 
-def _window_beside(face, rng):
+def _window_beside(face: Face, rng: np.random.RandomState) -> Square:
     """A window under or beside a face, one to four times its size."""
     side = max(SMALLEST_WINDOW, int(max(face.width, face.height) * rng.uniform(1.0, 4.0)))
     gap = int(MARGIN * max(face.width, face.height)) + 2
@@ -102,7 +105,7 @@ def _window_beside(face, rng):
     return (face.right + gap if where == 2 else face.left - gap - side), top, side
 
 
-def touches(face, left, top, side):
+def touches(face: Face, left: int, top: int, side: int) -> bool:
     """Whether a square comes closer to a face than :data:`MARGIN` of its size."""
     margin = MARGIN * max(face.width, face.height)
     return (face.left - margin < left + side and left < face.right + margin

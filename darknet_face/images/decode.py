@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import warnings
-from typing import Any, BinaryIO, Callable, Iterator
+from typing import Any, BinaryIO, Callable, Iterator, cast
 
 import cv2
 import numpy as np
@@ -147,7 +147,7 @@ def _open(source: str | bytes) -> Iterator[BinaryIO]:
         stream: BinaryIO = io.BytesIO(source)
         size = len(source)
     else:
-        stream = open_regular(source)
+        stream = cast(BinaryIO, open_regular(source))
         size = os.fstat(stream.fileno()).st_size
     with stream:
         if size == 0:

@@ -1,7 +1,7 @@
-"""The file lists: which pictures belong to which split and class.
+"""The file lists: which images belong to which split and class.
 
 A list is a pickled list of file names, absolute or relative to the data folder. Each split has two:
-its faces and its non-faces. No picture is in two lists, neither by name nor by content.
+its faces and its non-faces. No image is in two lists, neither by name nor by content.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import os
 import pickle
 import re
+from typing import BinaryIO, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -31,42 +32,41 @@ LISTS = {
 }
 
 SPLITS = tuple(LISTS)
-CELEBA = "celeba"  # the source with the original's lists; every other has lists of its own
+CELEBA = "celeba"  # the dataset with the original's lists; every other has lists of its own
 
 # What to do about a missing or bad list of faces, and of non-faces.
 _MAKERS = (
-    "run preprocess_folders.py on folders of your own pictures, or preprocess_celeba.py for CelebA",
-    "run preprocess_folders.py on folders of your own pictures, or gen_neg_samples.py",
+    "run preprocess_folders.py on folders of your own images, or preprocess_celeba.py for CelebA",
+    "run preprocess_folders.py on folders of your own images, or gen_neg_samples.py",
 )
 
 MAX_LIST_BYTES = 256 * 1000 * 1000
 MAX_LINE_BYTES = 1 << 16  # of a text with a name per line; Linux takes 4,096 for a path
 
 
-class Split(collections.namedtuple("Split", "faces negatives")):
-    """The image paths of one split, by class: ``faces`` and ``negatives``, tuples of str."""
+class Split(NamedTuple):
+    """The image paths of one split, by class."""
+
+    faces: tuple[str, ...]
+    negatives: tuple[str, ...]
 
     @property
-    def paths(self):
+    def paths(self) -> tuple[str, ...]:
         return self.faces + self.negatives
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         return np.array([FACE] * len(self.faces) + [NON_FACE] * len(self.negatives), np.int32)
 
 
-def load_split(data_dir, name):
+def load_split(data_dir: str, name: str) -> Split:
     """Read the two file lists of a split.
 
     Parameters
     ----------
-    data_dir : str
+    data_dir
         The folder with the lists; relative names in them are relative to it.
     name : {"train", "val", "test"}
-
-    Returns
-    -------
-    Split
 
     Raises
     ------
@@ -79,7 +79,7 @@ def load_split(data_dir, name):
     return Split(*columns)
 
 
-def _load_paths(path, data_dir, remedy):
+def _load_paths(path: str, data_dir: str, remedy: str) -> tuple[str, ...]:
     """The paths that a list names, each once."""
     paths = tuple(resolve(each, data_dir) for each in load_list(path, remedy))
     if len(set(map(os.path.normpath, paths))) != len(paths):
@@ -87,47 +87,43 @@ def _load_paths(path, data_dir, remedy):
     return paths
 
 
-def check_disjoint(splits):
-    """Check that no picture is in two splits or in both classes.
+def check_disjoint(splits: Mapping[str, Split]) -> None:
+    """Check that no image is in two splits or in both classes.
 
     First by name, then by content: files of equal size are compared by SHA-256. Files that do not
-    decode are no pictures; the reader reports them.
-
-    Parameters
-    ----------
-    splits : dict of str to Split
+    decode are no images; the reader reports them.
 
     Raises
     ------
     UserError
         Names the two files.
     """
-    places = {}
+    lists: dict[str, str] = {}  # the split and class of each path
     for split_name, split in splits.items():
         for class_name, paths in zip(("faces", "non-faces"), split):
             for path in paths:
                 here = "{} {}".format(split_name, class_name)
-                there = places.setdefault(_real_path(path), here)
+                there = lists.setdefault(_real_path(path), here)
                 if there != here:
                     _overlap(path, here, path, there)
-    by_size = collections.defaultdict(list)
-    for path in places:
+    by_size: dict[int, list[str]] = collections.defaultdict(list)
+    for path in lists:
         with contextlib.suppress(OSError, ValueError):
             if os.path.isfile(path):
                 by_size[os.path.getsize(path)].append(path)
     suspects = [path for size, paths in by_size.items() if size and len(paths) > 1
                 for path in paths]
-    seen = {}
+    seen: dict[str, str] = {}
     for path in progress(suspects, desc="checking for overlap", unit="file", leave=False):
         try:
             twin = seen.setdefault(sha256(path), path)
         except OSError:
             continue
-        if places[twin] != places[path] and _decodes(path):
-            _overlap(path, places[path], twin, places[twin])
+        if lists[twin] != lists[path] and _decodes(path):
+            _overlap(path, lists[path], twin, lists[twin])
 
 
-def _decodes(path):
+def _decodes(path: str) -> bool:
     try:
         read_image(path)
     except BadImage:
@@ -135,7 +131,7 @@ def _decodes(path):
     return True
 
 
-def _real_path(path):
+def _real_path(path: str) -> str:
     """A path without symbolic links; unchanged if it can't be a file's name."""
     try:
         return os.path.realpath(path)
@@ -143,13 +139,13 @@ def _real_path(path):
         return path
 
 
-def _overlap(path, here, twin, there):
+def _overlap(path: str, here: str, twin: str, there: str) -> None:
     raise UserError(
-        "{} ({}) is the same picture as {} ({}); make the lists again: a picture belongs to one "
+        "{} ({}) is the same image as {} ({}); make the lists again: an image belongs to one "
         "split and one class".format(path, here, twin, there))
 
 
-def add_rate_argument(parser):
+def add_rate_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option of every script that chooses a threshold on the validation lists."""
     parser.add_argument("--at-fpr", type=number_type(float, 0, 0.5), metavar="RATE",
                         help="choose the threshold on the validation lists so that at most this "
@@ -157,20 +153,16 @@ def add_rate_argument(parser):
                              "model, for all scripts (default: keep what is stored, or 0.5)")
 
 
-def load_list(path, remedy="make it again"):
+def load_list(path: str, remedy: str = "make it again") -> list[str]:
     """Read a file list: a pickled, non-empty list of strings.
 
     Parameters
     ----------
-    path : str
+    path
         The pickle, of any protocol, written by Python 2 or 3. Nothing in it is executed: see
         :mod:`darknet_face.images.pickles`.
-    remedy : str
+    remedy
         What to do when the file is missing or bad, for the error line.
-
-    Returns
-    -------
-    list of str
 
     Raises
     ------
@@ -195,29 +187,29 @@ def load_list(path, remedy="make it again"):
     return names
 
 
-def save_list(path, strings):
+def save_list(path: str, strings: Iterable[str]) -> None:
     """Write a list of strings as a pickle that Python 2 and 3 both read (protocol 2)."""
     with write_atomically(path) as stream:
         pickle.dump(list(strings), stream, protocol=2)
 
 
-def save_lists(kept, data_dir, class_index=0, remedy="add pictures"):
+def save_lists(kept: Mapping[str, Sequence[str]], data_dir: str, class_index: int = 0,
+               remedy: str = "add images") -> None:
     """Write the file lists of one class; if a split is empty, write none.
 
     Parameters
     ----------
-    kept : dict of str to list of str
+    kept
         Paths by split.
-    data_dir : str
     class_index : {0, 1}
         0 writes the lists of faces, 1 those of non-faces.
-    remedy : str
-        What to do about a split without pictures, for the error line.
+    remedy
+        What to do about a split without images, for the error line.
 
     Raises
     ------
     UserError
-        A split without pictures.
+        A split without images.
     """
     for split in LISTS:
         if not kept[split]:
@@ -228,15 +220,9 @@ def save_lists(kept, data_dir, class_index=0, remedy="add pictures"):
                   [relative_to_data(path, data_dir) for path in kept[split]])
 
 
-def save_source_list(paths, data_dir, name, label, split):
-    """Write a list of a source anew: without paths, one of an earlier run is removed.
-
-    Parameters
-    ----------
-    paths : list of str
-    data_dir, name, label, split
-        See :func:`source_list`.
-    """
+def save_source_list(paths: Sequence[str], data_dir: str, name: str, label: int,
+                     split: str) -> None:
+    """Write a list of a dataset anew: without paths, one of an earlier run is removed."""
     path = os.path.join(data_dir, source_list(name, label, split))
     if paths:
         save_list(path, [relative_to_data(each, data_dir) for each in paths])
@@ -245,12 +231,12 @@ def save_source_list(paths, data_dir, name, label, split):
             os.remove(path)
 
 
-def read_names(stream):
+def read_names(stream: BinaryIO) -> Iterator[str]:
     """Yield the file names in a text, one a line.
 
     Parameters
     ----------
-    stream : binary file
+    stream
         Lines in UTF-8, with or without a byte-order mark, that end in LF or CR LF. Blanks belong
         to the names. Empty lines are skipped.
 
@@ -275,7 +261,7 @@ def read_names(stream):
             yield name
 
 
-def relative_to_data(path, data_dir):
+def relative_to_data(path: str, data_dir: str) -> str:
     """A file's name in a list: relative to ``data_dir`` if it is in there, otherwise absolute."""
     path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
     if os.path.commonpath([path, data_dir]) == data_dir:
@@ -283,35 +269,35 @@ def relative_to_data(path, data_dir):
     return path
 
 
-def resolve(name, data_dir):
+def resolve(name: str, data_dir: str) -> str:
     """The path of a file named in a list; the inverse of :func:`relative_to_data`."""
     return os.path.join(data_dir, name)  # an absolute name wins over data_dir
 
 
-def source_name(text):
-    """An argparse ``type``: the name of a source, which is part of its lists' file names."""
+def source_name(text: str) -> str:
+    """An argparse ``type``: the name of a dataset, which is part of its lists' file names."""
     if not re.match(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", text):
         raise argparse.ArgumentTypeError(
             "{!r}: a name has letters, digits, - and _, and at most 64 of them".format(text))
     return text
 
 
-def new_source_name(text):
-    """An argparse ``type``: the name of a source that is to be made."""
+def new_source_name(text: str) -> str:
+    """An argparse ``type``: the name of a dataset that is to be made."""
     if text == CELEBA:
         raise argparse.ArgumentTypeError(
             "{}: stands for the six lists without a name; choose another".format(text))
     return source_name(text)
 
 
-def source_list(name, label, split):
-    """The file name of a source's list.
+def source_list(name: str, label: int, split: str) -> str:
+    """The file name of a dataset's list.
 
     Parameters
     ----------
-    name : str
+    name
         :data:`CELEBA` stands for the original's lists.
-    label : int
+    label
         FACE or NON_FACE.
     split : {"train", "val", "test"}
     """
@@ -320,27 +306,18 @@ def source_list(name, label, split):
     return "{}_{}_{}.pickle".format(name, ("faces", "others")[label], split)
 
 
-def load_sources(data_dir, names, split):
-    """Read the lists of one split of several sources.
-
-    Returns
-    -------
-    OrderedDict of str to Split
-    """
+def load_sources(data_dir: str, names: Iterable[str], split: str) -> dict[str, Split]:
+    """Read the lists of one split of several datasets, in their order."""
     return collections.OrderedDict((name, load_source(data_dir, name, split)) for name in names)
 
 
-def load_source(data_dir, name, split):
-    """Read the lists of one split of a source; the split, or one of its classes, may be empty.
-
-    Returns
-    -------
-    Split
+def load_source(data_dir: str, name: str, split: str) -> Split:
+    """Read the lists of one split of a dataset; the split, or one of its classes, may be empty.
 
     Raises
     ------
     UserError
-        When the source has no list at all, or one is damaged or names a file twice.
+        When the dataset has no list at all, or one is damaged or names a file twice.
     """
     if name == CELEBA:
         return load_split(data_dir, split)
@@ -348,7 +325,7 @@ def load_source(data_dir, name, split):
     every = [os.path.join(data_dir, source_list(name, label, each))
              for each in SPLITS for label in (FACE, NON_FACE)]
     if not any(map(os.path.exists, every)):
-        raise UserError("{} .. {}: none of these lists is there; make the source {} by "
+        raise UserError("{} .. {}: none of these lists is there; make the dataset {} by "
                         "preprocess_wider.py or preprocess_folders.py --name, or leave it out of "
                         "--sources".format(every[0], every[-1], name))
     return Split(*[_load_paths(path, data_dir, "make it again") if os.path.exists(path) else ()

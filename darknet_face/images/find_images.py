@@ -1,41 +1,42 @@
-"""Find picture files in folders, and count what is passed over."""
+"""Find image files in folders, and count what is skipped."""
 
 from __future__ import annotations
 
 import collections
 import os
+from typing import Callable, Collection, Iterator
 
 from darknet_face.console import printable
 from darknet_face.images.formats import EXTENSIONS, VIDEO_EXTENSIONS
 
 
 class Skipped:
-    """Counts what a search passes over, by reason, with a few names for each."""
+    """Counts what a search skips, by reason, with a few names for each."""
 
     EXAMPLES = 3
 
-    def __init__(self):
-        self.counts = collections.Counter()
-        self._examples = collections.defaultdict(list)
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = collections.Counter()
+        self._examples: dict[str, list[str]] = collections.defaultdict(list)
 
-    def add(self, path, reason):
+    def add(self, path: str, reason: str) -> None:
         """Count a file or folder."""
         self.counts[reason] += 1
         if len(self._examples[reason]) < self.EXAMPLES:
             self._examples[reason].append(printable(path))
 
-    def update(self, other):
+    def update(self, other: Skipped) -> None:
         """Add what another one counted."""
         for reason, count in other.counts.items():
             self.counts[reason] += count
             examples = self._examples[reason]
             examples += other._examples[reason][:self.EXAMPLES - len(examples)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         """How many files and folders were counted."""
         return sum(self.counts.values())
 
-    def __str__(self):
+    def __str__(self) -> str:
         """One line: ``3 video (a.mp4, b.mov, c.avi), 1 hidden (.git)``."""
         return ", ".join(
             "{:,} {} ({}{})".format(
@@ -44,7 +45,8 @@ class Skipped:
             for reason, count in sorted(self.counts.items()))
 
 
-def find_images(folder, exclude=(), report=None):
+def find_images(folder: str, exclude: Collection[str] = (),
+                report: Callable[[str, str], None] | None = None) -> Iterator[str]:
     """Yield the paths under ``folder``, in sorted order, whose names end like image files.
 
     Links to folders are followed, and every folder is entered once, so that links that lead back
@@ -52,15 +54,14 @@ def find_images(folder, exclude=(), report=None):
 
     Parameters
     ----------
-    folder : str
-    exclude : collection of str
-        Real paths of files and folders to leave out without a report.
-    report : callable of (str, str), optional
-        Called with the path of what is passed over and the reason, such as :meth:`Skipped.add`:
+    exclude
+        Real paths of files and folders to skip without a report.
+    report
+        Called with the path of what is skipped and the reason, such as :meth:`Skipped.add`:
         "hidden", "video", "unknown extension" or "unreadable folder: <cause>".
     """
     report = report or (lambda path, reason: None)
-    entered = set()
+    entered: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
@@ -92,9 +93,10 @@ def find_images(folder, exclude=(), report=None):
                 waiting.append(path)
 
 
-def _list_folder(parent):
+def _list_folder(parent: str) -> tuple[list[str], list[str]]:
     """The names of a folder's sub-folders, linked ones among them, and those of its files."""
-    folders, names = [], []
+    folders: list[str] = []
+    names: list[str] = []
     with os.scandir(parent) as entries:
         for entry in entries:
             try:
@@ -105,8 +107,8 @@ def _list_folder(parent):
     return sorted(folders), sorted(names)
 
 
-def _reason_against(name):
-    """Why a file is not taken for a picture by its name; "" if it is."""
+def _reason_against(name: str) -> str:
+    """Why a file is not taken for an image by its name; "" if it is."""
     if name.startswith("."):
         return "hidden"
     if name.lower().endswith(EXTENSIONS):
@@ -114,5 +116,5 @@ def _reason_against(name):
     return "video" if name.lower().endswith(VIDEO_EXTENSIONS) else "unknown extension"
 
 
-def _is_excluded(path, exclude):
+def _is_excluded(path: str, exclude: Collection[str]) -> bool:
     return bool(exclude) and os.path.realpath(path) in exclude

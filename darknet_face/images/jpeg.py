@@ -1,6 +1,6 @@
 """Counts the scans of a JPEG.
 
-A progressive JPEG refines the picture scan by scan. Each scan takes the time of a pass over all
+A progressive JPEG refines the image scan by scan. Each scan takes the time of a pass over all
 pixels but may be 50 bytes long, so that a small file could keep a decoder busy for hours. Source:
 ITU-T T.81, annex B.
 """
@@ -14,18 +14,8 @@ _BARE = (0x01, 0xD8)  # markers without a length
 _END, _SCAN = 0xD9, 0xDA
 
 
-def count_scans(content):
-    """How many scans a JPEG has, up to its end-of-image marker.
-
-    Parameters
-    ----------
-    content : bytes
-        The file. What follows the first picture in it is ignored.
-
-    Returns
-    -------
-    int
-    """
+def count_scans(content: bytes) -> int:
+    """How many scans a JPEG has, up to its end-of-image marker; what follows is ignored."""
     scans = place = 0
     while True:
         found = _MARKER.search(content, place)

@@ -1,4 +1,4 @@
-"""Pictures for inference: decoded in threads, ahead of the session, alone or in batches."""
+"""Images for inference: decoded in threads, ahead of the session, alone or in batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import itertools
 import os
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -16,36 +17,37 @@ LARGEST_SIZE = 4096
 LARGEST_BATCH = 4096
 
 
-def read_for_inference(path, least_size):
-    """Read a picture that will be shrunk to no less than ``least_size``; raises BadImage."""
+def read_for_inference(path: str, least_size: int) -> np.ndarray:
+    """Read an image that will be shrunk to no less than ``least_size``; raises BadImage."""
     return read_image(path, least_size=least_size)
 
 
-def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inference):
-    """Read pictures in threads, a few batches ahead, and yield them in the order given.
+def read_batches(
+        paths: Iterable[Any], batch_size: int, image_size: int, threads: int = 2,
+        read: Callable[[Any, int], np.ndarray] = read_for_inference,
+) -> Iterator[tuple[list[Any], np.ndarray, list[tuple[Any, str | None]]]]:
+    """Read images in threads, a few batches ahead, and yield them in the order given.
 
     Parameters
     ----------
-    paths : iterable of str
-    batch_size : int
-    image_size : int
-        Height and width that every picture is stretched to.
-    threads : int
+    image_size
+        Height and width that every image is stretched to.
+    threads
         Decoding threads (the decoders release Python's lock).
-    read : callable
-        Called with one of ``paths`` (any objects, then) and the size below which the picture must
+    read
+        Called with one of ``paths`` (any objects, then) and the size below which the image must
         not be shrunk. Returns an RGB image or raises BadImage.
 
     Yields
     ------
-    paths : list of str
+    paths
         The batch's files that decoded.
-    images : numpy.ndarray
+    images
         uint8, [len(paths), image_size, image_size, 3], RGB; len(paths) may be 0.
-    bad : list of (str, str)
+    bad
         The batch's files that did not, each with the cause.
     """
-    def read_resized(path):
+    def read_resized(path: Any) -> np.ndarray:
         return resize(read(path, OVERSAMPLING * image_size), image_size, image_size)
 
     results = read_ahead(paths, read_resized, threads, 3 * batch_size)
@@ -56,27 +58,27 @@ def read_batches(paths, batch_size, image_size, threads=2, read=read_for_inferen
                [(path, cause) for path, image, cause in chunk if image is None])
 
 
-def read_ahead(items, read, threads=2, ahead=8):
-    """Read pictures in threads, in the order given.
+def read_ahead(items: Iterable[Any], read: Callable[[Any], Any], threads: int = 2,
+               ahead: int = 8) -> Iterator[tuple[Any, Any, str | None]]:
+    """Read images in threads, in the order given.
 
     Parameters
     ----------
-    items : iterable
-    read : callable
+    read
         Turns an item into an image, or raises BadImage.
-    threads : int
+    threads
         Decoding threads (the decoders release Python's lock).
-    ahead : int
-        The most pictures that are read before they are asked for.
+    ahead
+        The most images that are read before they are asked for.
 
     Yields
     ------
     item, image, cause
-        ``image`` is None for a bad picture, otherwise ``cause`` is.
+        ``image`` is None for a bad image, otherwise ``cause`` is.
     """
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        pending = collections.deque()
+        pending: collections.deque[Any] = collections.deque()
         while True:
             # Not at every turn: what is read is handed on before a slow list is asked for more.
             if len(pending) <= 2 * ahead // 3:
@@ -92,7 +94,8 @@ def read_ahead(items, read, threads=2, ahead=8):
             yield item, image, cause
 
 
-def map_in_threads(function, items, chunk=512):
+def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any],
+                   chunk: int = 512) -> Iterator[Any]:
     """Yield ``function(item)`` for each item, in order, computed by as many threads as processors.
 
     The items are taken ``chunk`` at a time: ``pool.map`` alone would queue all of them at once.
