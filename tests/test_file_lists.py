@@ -57,7 +57,7 @@ def test_a_huge_list_is_refused_unread(tmp_path):
 def test_lists_of_a_class_are_all_written_or_none(tmp_path):
     data = str(tmp_path)
     kept = {"train": [data + "/a"], "val": ["/elsewhere/b"], "test": []}
-    with pytest.raises(UserError, match="test split.*add pictures"):
+    with pytest.raises(UserError, match="test split.*add images"):
         save_lists(kept, data)
     assert os.listdir(data) == []
     save_lists(dict(kept, test=["/c"]), data, class_index=1)

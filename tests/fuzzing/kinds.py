@@ -269,7 +269,7 @@ def _picture(extension, structured=None):
 KINDS = collections.OrderedDict([
     ("jpeg", _picture("jpg")), ("png", _picture("png", mutate_png)), ("bmp", _picture("bmp")),
     ("gif", _picture("gif")), ("webp", _picture("webp")), ("tiff", _picture("tif")),
-    ("ppm", _picture("ppm", mutate_text)),
+    ("ppm", _picture("ppm", mutate_text)), ("heic", _picture("heic")),
     ("npz", Kind("w.npz", mutate_bytes, read_model, mutate_zip)),
     ("weights", Kind("w.weights", mutate_bytes, read_model, None)),
     ("cfg", Kind("w.cfg", mutate_text, read_cfg, None)),

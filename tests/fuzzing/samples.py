@@ -5,6 +5,7 @@ it. It needs the slim network of ``fuzz.py``, so it runs in a child process.
 """
 
 import collections
+import io
 import json
 import os
 import pickle
@@ -134,6 +135,18 @@ def _make_pictures(folder):
             picture.save(_new(folder, kind, "picture." + extension), **options)
     _write(folder, "ppm", "picture.ppm", "P3 3 2 255\n# c\n" + "1 2 3\n" * 6)
     _write(folder, "bmp", "picture.bmp", _run_length_bmp())
+    _write(folder, "heic", "picture.heic", _heic(image))
+
+
+def _heic(image):
+    """A HEIC, or the beginning of one where none is read."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return b"\0\0\0\x1cftypheic" + bytes(200)
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(image).save(stream, quality=80)
+    return stream.getvalue()
 
 
 def _run_length_bmp():
