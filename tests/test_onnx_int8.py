@@ -36,12 +36,12 @@ def test_it_is_small_and_keeps_the_answers(run_script, tiny_model, sample_dir, p
                          tiny_model.folder, "--data-dir", sample_dir, "--out", tmp_path,
                          "--images", 8)
     assert outcome.code == 0, outcome.err
-    assert "20 pictures of the val lists" in outcome.out and "MB instead of" in outcome.out
+    assert "20 images of the val lists" in outcome.out and "MB instead of" in outcome.out
     path = str(tmp_path / "darknet19_face_int8.onnx")
     assert os.path.getsize(path) < 0.27 * os.path.getsize(str(tmp_path / "darknet19_face.onnx"))
     metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert metadata["input_layout"] == "NHWC" and metadata["input_range"] == "0..1"
-    assert metadata["image_size"] == "32" and "20 pictures" in metadata["quantization"]
+    assert metadata["image_size"] == "32" and "20 images" in metadata["quantization"]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     probabilities, = session.run(["probabilities"], {"input": pictures / np.float32(255)})
     expected = classifier(pictures)

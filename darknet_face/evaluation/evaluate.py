@@ -7,7 +7,7 @@ import typing
 
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.sliding_window import SCALES, SlidingWindow
-from darknet_face.engines.engine import open_engine
+from darknet_face.engines.engine import Engine, open_engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
@@ -19,25 +19,28 @@ from darknet_face.evaluation.options import EvaluationOptions
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.evaluation.report import check_report_folder, write_report
 from darknet_face.evaluation.robustness import format_robustness, measure_corrupted
+from darknet_face.images.file_lists import Split
 from darknet_face.runtime import distributed
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
+from darknet_face.weights.model_file import ModelFile
 
 
-def evaluate_and_report(classifier, splits, model, metrics_path, options: EvaluationOptions):
+def evaluate_and_report(classifier: Engine, splits: dict[str, Split], model: ModelFile,
+                        metrics_path: str, options: EvaluationOptions) -> None:
     """Measure on test pictures, print the tables and write the files.
 
     All ranks classify. Rank 0 does the rest.
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    splits : dict of str to darknet_face.images.file_lists.Split
-        The test pictures of each source, by its name.
-    model : darknet_face.weights.model_file.ModelFile
-    metrics_path : str
+    classifier
+    splits
+        The test images of each source, by its name.
+    model
+    metrics_path
         The JSON file for the metrics.
-    options : EvaluationOptions
+    options
 
     Raises
     ------

@@ -174,7 +174,7 @@ def _parser(prog: str | None = None) -> argparse.ArgumentParser:
                                  help="also write a model of 8-bit numbers, a quarter of the size; "
                                       "its ranges are measured on images of the validation lists")
             command.add_argument("--calibration-images", type=number_type(int, 1), default=100,
-                                 help="how many pictures --int8 measures on, half of them faces")
+                                 help="how many images --int8 measures on, half of them faces")
     return parser
 
 
