@@ -41,7 +41,7 @@ class Runner(typing.NamedTuple):
     engine: str
     package: str
     bound: str
-    run: typing.Callable[[str, Reference], np.ndarray] | None
+    run: typing.Any  # a function; None for a row that was computed before
 
 
 class Reference:
