@@ -61,7 +61,8 @@ def export_onnx(reference: Reference, out: str, layout: str = "NHWC") -> float:
 def properties_of(reference: Reference) -> dict[str, str]:
     """What the model's metadata say of the weights: their threshold and licence, where known."""
     metadata = reference.metadata
-    properties: dict[str, str] = {name: str(metadata[name]) for name in ("threshold", "step") if name in metadata}
+    properties: dict[str, str] = {
+        name: str(metadata[name]) for name in ("threshold", "step") if name in metadata}
     if reference.model.is_released:
         properties["license"] = LICENSE
     return properties
