@@ -4,9 +4,9 @@
     python benchmarks/serving.py --clients 8 --requests 50 --search 1 --json serving.json
     python benchmarks/serving.py --url http://127.0.0.1:8000    # a server that runs already
 
-Each client sends one picture after another over one connection. A client that is told to come back
+Each client sends one image after another over one connection. A client that is told to come back
 later (status 503) waits as long as the server says; its latency counts from the first try. The
-pictures are scikit-image's photographs, or those that ``--pictures`` names. Any other failure ends
+images are scikit-image's, or those that ``--images`` names. Any other failure ends
 the run with exit code 1.
 """
 
@@ -41,7 +41,7 @@ def measure(url, contents, clients, per_client):
     url : str
         The server's address.
     contents : list of bytes
-        Encoded pictures; clients take them in turn.
+        Encoded images; clients take them in turn.
     clients : int
     per_client : int
         Requests of each client.
@@ -106,7 +106,7 @@ def running_server(options):
 
 def format_rows(rows):
     """The table for people to read, latencies in milliseconds."""
-    lines = ["clients  requests  retries  pictures/s       p50       p90       p99"]
+    lines = ["clients  requests  retries    images/s       p50       p90       p99"]
     lines += ["{clients:7}  {requests:8}  {retries:7}  {per_second:10.1f}  {:>8}  {:>8}  "
               "{:>8}".format(*["{:.0f} ms".format(1000 * row["p{}".format(each)])
                                for each in PERCENTILES], **row) for row in rows]
@@ -120,13 +120,13 @@ def _parser():
     parser.add_argument("--clients", type=number_type(int, 1, 1000), nargs="+",
                         default=[1, 4, 16], help="how many ask at the same time, run by run")
     parser.add_argument("--requests", type=number_type(int, 1), default=20,
-                        help="pictures that each client sends in a run")
+                        help="images that each client sends in a run")
     parser.add_argument("--search", choices=SEARCH_CHOICES, default=DEFAULT_SEARCH,
-                        help="for the server: how far to search a picture")
+                        help="for the server: how far to search an image")
     parser.add_argument("--weights", metavar="PATH",
                         help="for the server: the model (default: as serve.py)")
-    parser.add_argument("--pictures", nargs="+", metavar="FILE",
-                        help="what the clients send (default: scikit-image's photographs)")
+    parser.add_argument("--images", "--pictures", nargs="+", metavar="FILE",
+                        help="what the clients send (default: scikit-image's)")
     parser.add_argument("--url", help="a server that runs already; --search and --weights are its "
                                       "own then")
     parser.add_argument("--json", metavar="FILE", help="also write the metrics there")
@@ -137,7 +137,7 @@ def _parser():
 def main():
     args = _parser().parse_args()
     contents = []
-    for path in args.pictures or sample_images():
+    for path in args.images or sample_images():
         with open(path, "rb") as stream:
             contents.append(stream.read())
     options = ["--search", args.search] + (["--weights", args.weights] if args.weights else [])

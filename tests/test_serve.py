@@ -71,7 +71,7 @@ def same(row, result):
             and row["place"] == dict(result.box._asdict()))
 
 
-def test_a_picture_in_the_body(server, model):
+def test_an_image_in_the_body(server, model):
     for form, headers in (("PNG", {}), ("JPEG", {"Content-Type": "image/jpeg"}),
                           ("WEBP", {"Content-Type": "application/octet-stream"})):
         content = encoded(1, form)
@@ -81,7 +81,14 @@ def test_a_picture_in_the_body(server, model):
         assert same(row, model(content)) and row["name"] is None and "map" not in row
 
 
-def test_several_pictures_in_a_form(server, model, tmp_path):
+def test_a_large_jpeg_is_decoded_at_reduced_scale(server):
+    """Phones store more pixels than are worth decoding; the bound is on what is decoded."""
+    content = encoded(1, "JPEG", (1600, 1200))
+    row, = requests.post(server.url + "/classify", data=content).json()["results"]
+    assert "error" not in row and row["place"]["width"] > 0
+
+
+def test_several_images_in_a_form(server, model, tmp_path):
     make_odd_files(tmp_path / "odd")
     contents = [("a.png", encoded(1)), ("<b>.jpg", encoded(2, "JPEG")),
                 ("bad", (tmp_path / "odd" / "truncated.jpg").read_bytes()), ("page", b"<html>")]

@@ -1,1 +1,1 @@
-"""The parts of serve.py: what answers a request, what batches pictures, the page."""
+"""What serves the page and the endpoint: server, application, queue and page."""

@@ -1,4 +1,4 @@
-// The page of serve.py: sends pictures to /classify and draws the answers.
+// The page of serve.py: sends images to /classify and draws the answers.
 // File names are shown by textContent only, so that none of them can be markup.
 "use strict";
 
@@ -21,7 +21,7 @@ function next() {
 async function ask(file, withMap) {
   for (let tries = 0; tries < MOST_TRIES; tries += 1) {
     const form = new FormData();
-    form.append("picture", file, file.name || "pasted");
+    form.append("image", file, file.name || "pasted");
     const response = await fetch(withMap ? "classify?map=1" : "classify",
                                  {method: "POST", body: form});
     if (response.status !== 503) {
