@@ -10,13 +10,15 @@ A frozen graph is run as it is. Other files of weights are loaded into a new gra
 and writes ``test_metrics.json`` in the model directory.
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import os
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.classify.options import add_answer_arguments
-from darknet_face.classify.sliding_window import SEARCH_CHOICES, scales_of
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES, scales_of
 from darknet_face.engines.tensorflow_classifier import Classifier, folded_classifier
 from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import (
@@ -50,16 +52,8 @@ def open_model(model: ModelFile, precision: str) -> Classifier:
     return folded_classifier(model.weights, model.image_size, precision=precision)
 
 
-def split_of_folders(faces, non_faces):
+def split_of_folders(faces: list[str], non_faces: list[str]) -> dict[str, Split]:
     """The pictures in folders of either class, as a source of its own.
-
-    Parameters
-    ----------
-    faces, non_faces : list of str
-
-    Returns
-    -------
-    OrderedDict of str to darknet_face.images.file_lists.Split
 
     Raises
     ------
@@ -69,7 +63,7 @@ def split_of_folders(faces, non_faces):
     skipped = Skipped()
     files = find_files({FACE: faces, NON_FACE: non_faces}, skipped)
     if skipped and distributed.rank() == 0:
-        print("passed over in folders: {}".format(skipped))
+        print("skipped in folders: {}".format(skipped))
     return collections.OrderedDict(
         [(FOLDERS, Split(tuple(files[FACE]), tuple(files[NON_FACE])))])
 
@@ -92,9 +86,10 @@ def _parser():
         parser, "measure on the test lists of these datasets, each in a row of its own")
     add_answer_arguments(parser)
     add_evaluation_arguments(parser)
-    parser.add_argument("--search", choices=SEARCH_CHOICES, default="off",
-                        help="also measure with the pictures searched through windows, at sizes up "
-                             "to this, as inference.py does")
+    parser.add_argument("--search", choices=SEARCH_CHOICES,
+                        help="also judge by a sliding window at scales up to this, as inference.py "
+                             "answers (default: {} for folders, off for the aligned images of the "
+                             "lists)".format(DEFAULT_SEARCH))
     return parser
 
 
@@ -106,13 +101,14 @@ def _parse():
             "--non-faces" if args.faces else "--faces"))
     if args.faces and args.sources != parser.get_default("sources"):
         parser.error("--sources names lists, --faces and --non-faces name folders: leave one out")
+    args.search = args.search or (DEFAULT_SEARCH if args.faces else "off")
     return args
 
 
 @cli
 @distributed.job
 @explain_memory_errors("use a smaller --batch-size, or a smaller --search")
-def main():
+def main() -> None:
     args = _parse()
     path = args.weights or os.path.join(args.model_dir, "darknet19_frozen.pb")
     if not args.weights and not os.path.exists(path):

@@ -16,9 +16,12 @@ The training graph and the inference graph are two graphs. Validation and freezi
 into the second one: what is validated is what is frozen.
 """
 
+from __future__ import annotations
+
 import collections
 import functools
 import os
+import typing
 
 from utils import UserError, cli, warn
 
@@ -68,6 +71,14 @@ from darknet_face.training.teacher import (
 from darknet_face.training.validation import Validator, score_batches
 from darknet_face.training.workers import BatchLoader
 
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.engine import Engine
+    from darknet_face.images.file_lists import Split
+    from darknet_face.training.mixture import Mixture
+    from darknet_face.training.resume import Plan
+    from darknet_face.training.schedule import EpochSchedule
+    from darknet_face.training.settings import Settings
+
 # fetches : dict, what each training step returns by name; "train" is the step itself.
 # running : dict, the epoch's mean loss and accuracy so far. They are variables, so that a resumed
 #     epoch reports what an uninterrupted one would; reset sets them to 0.
@@ -77,15 +88,16 @@ TrainingGraph = collections.namedtuple(
                      "histograms finite saver")
 
 
-def build_training_graph(settings, learning_rate, teacher=None):
+def build_training_graph(settings: Settings, learning_rate: typing.Callable[..., typing.Any],
+                         teacher: dict[str, np.ndarray] | None = None) -> TrainingGraph:
     """Build the graph that trains, in the default graph.
 
     Parameters
     ----------
-    settings : Settings
-    learning_rate : callable of tf.Tensor to tf.Tensor
+    settings
+    learning_rate
         The learning rate as a function of the global step.
-    teacher : dict of str to numpy.ndarray, optional
+    teacher
         The weights of a trained network, to learn from beside the labels.
 
     Returns
@@ -159,7 +171,7 @@ def _running_means(values):
     return {name: total / tf.maximum(count, 1) for name, total in sums.items()}, reset, update
 
 
-def cyclical_rate(settings, schedule):
+def cyclical_rate(settings: Settings, schedule: EpochSchedule) -> typing.Callable[..., typing.Any]:
     """The learning rate of a training as a function of the global step."""
 
     def rate(step):
@@ -174,22 +186,25 @@ def cyclical_rate(settings, schedule):
     return rate
 
 
-def build_range_test_graph(teacher, settings, steps):
+def build_range_test_graph(teacher: dict[str, np.ndarray] | None, settings: Settings,
+                           steps: int) -> TrainingGraph:
     """The training graph whose learning rate rises from 0 to ``max_lr`` over so many steps."""
     return build_training_graph(
         settings, lambda step: linear_learning_rate(step, 0, settings.max_lr, steps), teacher)
 
 
-def train_one_epoch(session, net, feeds, after_step):
+def train_one_epoch(session: typing.Any, net: TrainingGraph,
+                    feeds: typing.Iterable[dict[str, typing.Any]],
+                    after_step: typing.Callable[..., typing.Any]) -> None:
     """Train a step on each batch.
 
     Parameters
     ----------
-    session : tf.Session
-    net : TrainingGraph
-    feeds : iterable of dict
+    session
+    net
+    feeds
         What to feed at each step.
-    after_step : callable
+    after_step
         Called after each step with what ``net.fetches`` returned.
 
     Raises
@@ -204,17 +219,18 @@ def train_one_epoch(session, net, feeds, after_step):
         after_step(values)
 
 
-def evaluate(classifier, split, loader, batch_size):
+def evaluate(classifier: Engine, split: Split, loader: BatchLoader, batch_size: int
+            ) -> tuple[dict[str, float], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Measure a classifier on validation images, as they are and augmented.
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    split : Split
-    loader : BatchLoader
+    classifier
+    split
+    loader
         With the same images, augmented like training images, under the name ``val``; they are
         augmented the same way every time.
-    batch_size : int
+    batch_size
 
     Returns
     -------
@@ -240,18 +256,19 @@ class Trainer:
 
     Parameters
     ----------
-    settings : Settings
-    plan : darknet_face.training.resume.Plan
-    split : Split
+    settings
+    plan
+    split
         The validation pictures.
-    loader : BatchLoader
+    loader
         With the training batches under the name ``train``; see also :func:`evaluate`.
-    stop : StopSignal
-    teacher : dict of str to numpy.ndarray, optional
+    stop
+    teacher
         Its weights.
     """
 
-    def __init__(self, settings, plan, split, loader, stop, teacher=None):
+    def __init__(self, settings: Settings, plan: Plan, split: Split, loader: BatchLoader,
+                 stop: StopSignal, teacher: dict[str, np.ndarray] | None = None) -> None:
         self.settings = settings
         self.plan = plan
         self.schedule = plan.schedule
@@ -270,7 +287,7 @@ class Trainer:
         self.checkpoints = CheckpointWriter(checkpoint_folder(settings), self.session, self.net)
         self.validator = Validator(settings)
 
-    def run(self):
+    def run(self) -> None:
         """Train from the newest checkpoint, or from the start, to the last epoch."""
         self.start_or_resume()
         with EventLog(self.settings.log_dir, self.session.graph, self.step) as self.log:
@@ -287,7 +304,7 @@ class Trainer:
             except FloatingPointError as error:
                 raise self.checkpoints.diverged(self.step, error)
 
-    def start_or_resume(self):
+    def start_or_resume(self) -> None:
         """Set the variables; rank 0 reads them for all ranks."""
         rows = None
         if distributed.rank() == 0:
@@ -387,7 +404,8 @@ class Trainer:
             self.stop.exit()
 
 
-def describe_run(settings, validator, splits):
+def describe_run(settings: Settings, validator: Validator, splits: dict[str, Split]
+                ) -> dict[str, typing.Any]:
     """What the frozen graph's ``.json`` says of its training. All ranks choose the threshold.
 
     Returns
@@ -406,7 +424,7 @@ def describe_run(settings, validator, splits):
     return details
 
 
-def read_mixtures(data_dir, sources):
+def read_mixtures(data_dir: str, sources: tuple) -> dict[str, Mixture]:
     """Read the file lists; no picture may be in two of them, and all ranks must have the same."""
     mixtures = {name: load_mixture(data_dir, sources, name) for name in ("train", "val", "test")}
     splits = {name: mixture.split for name, mixture in mixtures.items()}
@@ -417,7 +435,8 @@ def read_mixtures(data_dir, sources):
     return mixtures
 
 
-def batch_sources(settings, mixtures, schedule):
+def batch_sources(settings: Settings, mixtures: dict[str, Mixture],
+                  schedule: EpochSchedule | None) -> dict[str, TrainingBatches]:
     """The training batches of this rank, and the validation images, augmented alike."""
     return {
         "train": TrainingBatches(mixtures["train"], settings.batch_size, settings.image_size,
@@ -426,7 +445,7 @@ def batch_sources(settings, mixtures, schedule):
     }
 
 
-def run(settings, mixtures):
+def run(settings: Settings, mixtures: dict[str, Mixture]) -> None:
     """Train, validate and freeze, or run the learning-rate range test."""
     splits = {name: mixture.split for name, mixture in mixtures.items()}
     teacher = read_teacher(settings.teacher)
@@ -453,7 +472,7 @@ def run(settings, mixtures):
 
 @cli
 @distributed.job
-def main():
+def main() -> None:
     settings = from_command_line(POLICIES)
     check_precision(settings.precision)
     if settings.preview:

@@ -11,7 +11,7 @@ from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
-    score_by_search,
+    score_by_sliding_window,
     union,
 )
 from darknet_face.evaluation.metrics import Scores
@@ -40,7 +40,7 @@ def test_scores_by_search_are_the_searchs_answers(sample_dir, slim_model, tmp_pa
     bad.write_bytes(b"\x89PNG")
     faces, others = load_split(sample_dir, "val")
     search = SlidingWindow(open_engine(slim_model.weights, 32), (1, 2))
-    scores = score_by_search(search, Split(faces + (str(bad),), others))
+    scores = score_by_sliding_window(search, Split(faces + (str(bad),), others))
     assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
     for path, probability in zip(scores.paths, scores.face_probabilities):
         assert search(read_image(path)).probability == pytest.approx(probability, abs=1e-6)
@@ -59,8 +59,11 @@ def test_test_script_prints_sources_and_search(run_script, sample_dir, slim_mode
                          tmp_path / "metrics.json", "--sources", "celeba", "more", "--search", "1",
                          "--report", tmp_path / "report")
     assert outcome.code == 0
-    assert outcome.out.count("\nmore ") == 4, "faces and non-faces, by one look and by search"
-    assert "by search, sizes 1, 0.6:" in outcome.out
+    assert outcome.out.count("\nmore ") == 4, "faces and non-faces, by both judgements"
+    assert (outcome.out.index("sliding window, scales 1, 0.6, as inference.py answers:\n")
+            < outcome.out.index("single pass, each image stretched to 32 x 32:\n"))
     page = (tmp_path / "report" / "index.html").read_text()
-    for title in ("Mistakes by source", "Mistakes by source, by search", "By search"):
+    assert "judged by sliding window, scales 1, 0.6" in page
+    for title in ("Mistakes by dataset: sliding window", "Mistakes by dataset: single pass",
+                  "Judged by single pass"):
         assert "<h2>" + title in page

@@ -26,18 +26,21 @@ def folders(sample_dir, tmp_path, monkeypatch):
 
 def test_the_metrics_are_those_of_lists_of_the_same_pictures(
         run_script, folders, sample_dir, slim_model):
-    options = ("--weights", slim_model.npz, "--json")
+    options = ("--weights", slim_model.npz, "--search", "1", "--json")
     outcome = run_script(test_script, *folders + options + ("mine.json", "--report", "report"))
     assert outcome.code == 0, outcome.err
     assert "20 faces and 21 non-faces, threshold 0.5" in outcome.out
-    assert outcome.err.count("bad.png") == 1
+    assert outcome.err.count("bad.png") == 2, "in each judgement"
+    assert outcome.out.index("sliding window, scales 1") < outcome.out.index("single pass")
     assert run_script(test_script, "--data-dir", sample_dir, *options + ("lists.json",)).code == 0
     mine, lists = (read_json(name) for name in ("mine.json", "lists.json"))
     assert mine["skipped"] == 1
     assert mine["confusion_matrix"] == lists["confusion_matrix"]
     for name in ("images", "accuracy", "roc_auc"):
         assert mine[name] == pytest.approx(lists[name], abs=1e-5), name
+        assert mine["search"][name] == pytest.approx(lists["search"][name], abs=1e-5), name
     report = read_json("report/report.json")
+    assert report["judged_by"].startswith("sliding window")
     assert report["pictures"] == {"test": {"faces": 20, "non_faces": 21}}
     assert report["mistakes"] and report["data_dir"] is None
     for row in report["mistakes"]:

@@ -66,6 +66,10 @@ class Page(HTMLParser):
             self.references += re.findall(r"url\(([^)]*)\)|@import", data)
 
 
+def judged(scores, measured=None):
+    return [report.Judgement("single pass", scores, measured or metrics.measure_scores(scores))]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, sample_dir, tiny_model):
     """test.py with all its options: the report's folder, what was printed, and the metrics."""
@@ -169,7 +173,7 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
         shutil.copy(source, name)
     scores = Scores(names, np.array([0, 1, 1]), np.array([0.2, 0.9, 0.8]), 0)
     folder = str(tmp_path / "report")
-    report.write_report(folder, "model", scores, metrics.measure_scores(scores))
+    report.write_report(folder, "model", judged(scores))
     with open(os.path.join(folder, "index.html"), encoding="utf-8") as stream:
         text = stream.read()
     page = Page(text)
@@ -186,13 +190,21 @@ def test_a_classifier_without_mistakes_has_a_report_too(tmp_path, sample_dir):
     measured = metrics.measure_scores(scores)
     measured["at_false_positive_rate"] = metrics.threshold_at(
         scores.labels, scores.face_probabilities, 0.0)
-    report.write_report(str(tmp_path), "model", scores, measured)
+    report.write_report(str(tmp_path), "model", judged(scores, measured))
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "categories" not in page.ids
-    assert "Non-faces taken for faces: 0" in " ".join(page.text)
-    assert "false-positives" not in page.ids and "missed-faces" not in page.ids
+    assert "False positives: 0" in " ".join(page.text)
+    assert not {"false-positives", "missed-faces", "close-calls"} & set(page.ids)
     headings = [tag for tag, _ in page.elements].count("h2")
-    assert headings == 2, "the charts and the close calls; nothing is headed that is not there"
+    assert headings == 1, "the charts; nothing is headed that is not there"
+
+
+def test_close_calls_are_close():
+    """In log-odds: with a threshold of 0.001 a probability of 0.4 is far from it."""
+    probabilities = np.array([0.6, 0.9999, 0.85, 0.4, 0.0001, 0.7])
+    scores = Scores([""] * 6, np.array([0, 0, 0, 1, 1, 1]), probabilities, 0)
+    assert report.find_mistakes(scores, 0.5) == (([5], []), [0, 3, 2])
+    assert report.find_mistakes(scores, 0.001)[1] == []
 
 
 def test_numbers_of_pictures_and_names_relative_to_the_data(made, sample_dir):
@@ -223,7 +235,7 @@ def test_training_curve_of_the_model(tmp_path, sample_dir):
     model = train_record(str(tmp_path))
     found = find_provenance(model, sample_dir, str(tmp_path))
     assert found.epoch == 3 and len(found.history) == 4
-    report.write_report(str(tmp_path), model, scores, metrics.measure_scores(scores), None, found)
+    report.write_report(str(tmp_path), model, judged(scores), None, found)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and "training" in page.ids
     model = train_record(str(tmp_path), val_loss=0.2)
@@ -283,8 +295,8 @@ def test_metrics_replace_no_other_file(run_script, sample_dir, tiny_model, tmp_p
 
 def test_pictures_that_vanish_before_the_report(tmp_path, capsys):
     names = ["gone/{}.png".format(number) for number in range(4)]
-    scores = Scores(names, np.array([0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.1]), 0)
-    report.write_report(str(tmp_path), "model", scores, metrics.measure_scores(scores))
+    scores = Scores(names, np.array([0, 0, 1, 1]), np.array([0.8, 0.2, 0.8, 0.3]), 0)
+    report.write_report(str(tmp_path), "model", judged(scores))
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and " ".join(page.text).count("no longer readable") == 4
     assert capsys.readouterr().err.count("no such file") == 4

@@ -1,46 +1,43 @@
-"""Metrics for each source of test pictures, and for answers found by searching the pictures.
+"""Mistakes by dataset, and the scores of a sliding window.
 
-One number over all pictures hides a source on which the classifier fails. So each source (see
-:mod:`darknet_face.training.mixture`) gets a row of its own. A source may have faces or non-faces
-alone.
+One number over all images hides a dataset on which the classifier fails. So each one gets rows of
+its own. A dataset may have faces or non-faces alone.
 """
 
 from __future__ import annotations
 
 import itertools
+import typing
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import printable, progress, warn
-from darknet_face.evaluation.metrics import interval, scores_of
+from darknet_face.evaluation.metrics import Scores, interval, scores_of
 from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import Split
 from darknet_face.images.reader import read_ahead
 from darknet_face.runtime import distributed
 
+if typing.TYPE_CHECKING:
+    from darknet_face.classify.sliding_window import SlidingWindow
 
-def union(splits):
-    """All pictures of several sources as one :class:`darknet_face.images.file_lists.Split`."""
+
+def union(splits: typing.Mapping[str, Split]) -> Split:
+    """All images of several datasets as one :class:`darknet_face.images.file_lists.Split`."""
     return Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits.values())])
 
 
-def mistakes_by_source(scores, splits, threshold=0.5):
-    """Count the mistakes in each source.
-
-    Parameters
-    ----------
-    scores : darknet_face.evaluation.metrics.Scores
-    splits : dict of str to darknet_face.images.file_lists.Split
-        The sources by name.
-    threshold : float
+def mistakes_by_source(scores: Scores, splits: typing.Mapping[str, Split], threshold: float = 0.5
+                       ) -> list[dict[str, typing.Any]]:
+    """Count the mistakes in each dataset of ``splits``.
 
     Returns
     -------
     list of dict
-        For each source and class that it has: ``source``, ``class``, ``pictures`` (those that
+        For each dataset and class that it has: ``source``, ``class``, ``pictures`` (those that
         decoded), ``mistakes``, ``rate`` and its 95 % ``interval``.
     """
     called_face = dict(zip(scores.paths, scores.face_probabilities >= threshold))
-    rows = []
+    rows: list[dict[str, typing.Any]] = []
     for name, split in splits.items():
         for label, class_name in ((FACE, "faces"), (NON_FACE, "non-faces")):
             answers = [called_face[path] for path in split[label] if path in called_face]
@@ -53,26 +50,17 @@ def mistakes_by_source(scores, splits, threshold=0.5):
     return rows
 
 
-def format_by_source(rows):
+def format_by_source(rows: typing.Iterable[typing.Mapping[str, typing.Any]]) -> str:
     """The rows as text, one line each."""
     lines = ["{:<16} {:<10} {:>8} {:>9} {:>8}   {}".format(
-        "source", "class", "pictures", "mistakes", "rate", "95 % interval")]
+        "dataset", "class", "images", "mistakes", "rate", "95 % interval")]
     lines += ["{source:<16} {class:<10} {pictures:>8,} {mistakes:>9,} {rate:>8.4f}   "
               "{0:.4f} to {1:.4f}".format(*row["interval"], **row) for row in rows]
     return "\n".join(lines)
 
 
-def score_by_search(search, split):
-    """Classify a split's pictures by their most probable window. Ranks share the pictures.
-
-    Parameters
-    ----------
-    search : darknet_face.classify.sliding_window.SlidingWindow
-    split : darknet_face.images.file_lists.Split
-
-    Returns
-    -------
-    Scores
+def score_by_sliding_window(window: SlidingWindow, split: Split) -> Scores:
+    """Classify a split's images by their most probable window. Ranks share the images.
 
     Raises
     ------
@@ -81,12 +69,12 @@ def score_by_search(search, split):
     """
     mine = split.paths[distributed.rank()::distributed.size()]
     found = {}
-    with progress(total=len(mine), desc="searching", unit="image", leave=False) as bar:
+    with progress(total=len(mine), desc="sliding window", unit="image", leave=False) as bar:
         for path, image, cause in read_ahead(mine, read_image):
             if image is None:
                 warn("{}: {}; skipped".format(printable(path), cause))
             else:
-                found[path] = search(image).probability
+                found[path] = window(image).probability
             bar.update()
     for others in distributed.gather(found):
         found.update(others)

@@ -6,6 +6,7 @@ import contextlib
 import html
 import io
 import re
+import typing
 import unicodedata
 import warnings
 
@@ -20,6 +21,9 @@ from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import printable
 from darknet_face.evaluation.metrics import format_metric, format_threshold
 from darknet_face.images.contact_sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal
+
+if typing.TYPE_CHECKING:
+    from darknet_face.evaluation.metrics import Scores
 
 # Colours of the SVG charts -> the page's colours, which follow its theme.
 THEME = {"#000000": "currentColor", hexadecimal(INK): "currentColor",
@@ -46,18 +50,20 @@ CAPTIONS = {
 }
 
 
-def draw_charts(scores, metrics, history=(), epoch=None):
+def draw_charts(scores: Scores, metrics: dict[str, typing.Any],
+                history: typing.Sequence[dict[str, typing.Any]] = (), epoch: int | None = None
+               ) -> list[tuple[str, str, Figure]]:
     """Draw the report's charts.
 
     Parameters
     ----------
-    scores : darknet_face.evaluation.metrics.Scores
-    metrics : dict
+    scores
+    metrics
         From :func:`darknet_face.evaluation.metrics.measure_scores`; ``robustness`` is drawn if it
         is there.
-    history : sequence of dict
+    history
         The rows of the training history, drawn if there are any.
-    epoch : int, optional
+    epoch
         The epoch to mark in the training curve.
 
     Returns
@@ -76,7 +82,7 @@ def draw_charts(scores, metrics, history=(), epoch=None):
         wrong = [row for row in metrics["false_positives_by_category"] if row["false_positives"]]
         if wrong:
             charts.append(("categories", _chart_categories(wrong[:MOST_CATEGORIES])))
-        if "robustness" in metrics:
+        if metrics.get("robustness"):
             charts.append(("robustness", _chart(
                 _draw_robustness, metrics["robustness"], height=6.5)))
         if history:
@@ -205,13 +211,13 @@ def _chart_categories(rows):
     return figure
 
 
-def display_width(text):
+def display_width(text: str) -> int:
     """The width of a text in columns of a terminal; CJK letters take two."""
     return sum(0 if unicodedata.combining(each) else
                2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
-def shorten(text, columns):
+def shorten(text: str, columns: int) -> str:
     """A text of at most so many columns, its middle replaced by an ellipsis if it is longer."""
     if display_width(text) <= columns:
         return text
@@ -265,7 +271,7 @@ def _draw_training(axis, rows, epoch):
                 columnspacing=1.2)
 
 
-def to_svg(figure, name, description):
+def to_svg(figure: Figure, name: str, description: str) -> str:
     """Convert a chart into an ``svg`` element for a page.
 
     Its colours follow the page's theme and its text stays text. Its identifiers begin with
@@ -273,15 +279,11 @@ def to_svg(figure, name, description):
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
-    name : str
+    figure
+    name
         Unique within the page.
-    description : str
+    description
         For screen readers.
-
-    Returns
-    -------
-    str
     """
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), \

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import decimal
 import os
+import typing
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from darknet_face.classes import CLASS_NAMES, FACE, NON_FACE
 from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime import distributed
+
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.engine import Engine
+    from darknet_face.images.file_lists import Split
 
 CALIBRATION_BINS = 10
 
@@ -25,23 +30,24 @@ class Scores(collections.namedtuple("Scores", "paths labels face_probabilities s
 
     Parameters
     ----------
-    paths : list of str
+    paths
         The files that decoded.
-    labels : numpy.ndarray
+    labels
         int, [len(paths)]: 0 FACE, 1 NON_FACE.
-    face_probabilities : numpy.ndarray
+    face_probabilities
         float64, [len(paths)], 0..1.
-    skipped : int
+    skipped
         How many files did not decode.
     """
 
     @property
-    def categories(self):
+    def categories(self) -> list[str]:
         """The name of each picture's parent folder."""
         return [os.path.basename(os.path.dirname(path)) for path in self.paths]
 
 
-def predict(classifier, paths, batch_size=16, description="classifying"):
+def predict(classifier: Engine, paths: typing.Sequence[str], batch_size: int = 16,
+            description: str = "classifying") -> dict[str, float]:
     """Classify files. Those that do not decode are reported and skipped.
 
     Ranks share the files by whole batches, so that each batch is the same as with one process.
@@ -49,10 +55,10 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    paths : sequence of str
-    batch_size : int
-    description : str
+    classifier
+    paths
+    batch_size
+    description
         The label of the progress bar.
 
     Returns
@@ -60,7 +66,7 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
     dict of str to float
         Path -> probability of FACE, 0..1, without the bad files.
     """
-    scores = {}
+    scores: dict[str, float] = {}
     mine = [path for start in range(distributed.rank() * batch_size, len(paths),
                                     distributed.size() * batch_size)
             for path in paths[start:start + batch_size]]
@@ -76,20 +82,17 @@ def predict(classifier, paths, batch_size=16, description="classifying"):
     return scores
 
 
-def score_split(classifier, split, batch_size=16, description="testing"):
+def score_split(classifier: Engine, split: Split, batch_size: int = 16,
+                description: str = "testing") -> Scores:
     """Classify the two lists of a split.
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    split : darknet_face.images.file_lists.Split
-    batch_size : int
-    description : str
+    classifier
+    split
+    batch_size
+    description
         The label of the progress bar.
-
-    Returns
-    -------
-    Scores
 
     Raises
     ------
@@ -99,14 +102,14 @@ def score_split(classifier, split, batch_size=16, description="testing"):
     return scores_of(predict(classifier, split.paths, batch_size, description), split)
 
 
-def scores_of(probabilities, split):
+def scores_of(probabilities: dict[str, float], split: Split) -> Scores:
     """The :class:`Scores` of a split's pictures whose probabilities are known.
 
     Parameters
     ----------
-    probabilities : dict of str to float
+    probabilities
         Path -> probability of FACE, without the files that did not decode.
-    split : darknet_face.images.file_lists.Split
+    split
 
     Raises
     ------
@@ -122,7 +125,7 @@ def scores_of(probabilities, split):
                   len(split.paths) - len(paths))
 
 
-def check_classes(labels):
+def check_classes(labels: typing.Any) -> None:
     """Check that both classes occur among the labels of the pictures that decoded.
 
     Raises
@@ -136,13 +139,13 @@ def check_classes(labels):
                             .format(name))
 
 
-def measure_scores(scores, threshold=0.5):
+def measure_scores(scores: Scores, threshold: float = 0.5) -> dict[str, typing.Any]:
     """Compute all metrics of an evaluation.
 
     Parameters
     ----------
-    scores : Scores
-    threshold : float
+    scores
+    threshold
         A picture is called a face if its probability of FACE is at least this.
 
     Returns
@@ -157,16 +160,17 @@ def measure_scores(scores, threshold=0.5):
     return metrics
 
 
-def measure(labels, face_probabilities, threshold=0.5):
+def measure(labels: typing.Any, face_probabilities: typing.Any, threshold: float = 0.5
+           ) -> dict[str, typing.Any]:
     """Compute the metrics of a binary classifier.
 
     Parameters
     ----------
-    labels : array of int, [n]
+    labels
         0 FACE, 1 NON_FACE; both must occur.
-    face_probabilities : array of float, [n]
+    face_probabilities
         0..1.
-    threshold : float
+    threshold
         A picture is called a face if its probability of FACE is at least this.
 
     Returns
@@ -205,7 +209,7 @@ def measure(labels, face_probabilities, threshold=0.5):
     }
 
 
-def interval(successes, trials):
+def interval(successes: float, trials: float) -> list[float]:
     """The 95 % confidence interval of a proportion, [low, high].
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
@@ -216,7 +220,8 @@ def interval(successes, trials):
     return [float(found.low), float(found.high)]
 
 
-def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
+def calibration(is_face: np.ndarray, face_probabilities: np.ndarray, bins: int = CALIBRATION_BINS
+               ) -> dict[str, typing.Any]:
     """Measure whether a probability of 0.8 is right in 8 cases of 10.
 
     The expected calibration error is the mean, over the pictures, of the distance between the mean
@@ -225,9 +230,9 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
 
     Parameters
     ----------
-    is_face : array of bool, [n]
-    face_probabilities : array of float, [n]
-    bins : int
+    is_face
+    face_probabilities
+    bins
         The number of bins of equal width.
 
     Returns
@@ -251,21 +256,23 @@ def calibration(is_face, face_probabilities, bins=CALIBRATION_BINS):
     }
 
 
-def false_positives_by_category(scores, threshold=0.5):
+def false_positives_by_category(scores: Scores, threshold: float = 0.5
+                               ) -> list[dict[str, typing.Any]]:
     """Count the false positives per category of non-face.
 
     Parameters
     ----------
-    scores : Scores
+    scores
         The category of a non-face is the name of its folder.
-    threshold : float
+    threshold
 
     Returns
     -------
     list of dict
         ``category``, ``images``, ``false_positives``, ``rate``; the highest rate first.
     """
-    totals, wrong = collections.Counter(), collections.Counter()
+    totals: collections.Counter = collections.Counter()
+    wrong: collections.Counter = collections.Counter()
     for category, label, probability in zip(
             scores.categories, scores.labels, scores.face_probabilities):
         if label == NON_FACE:
@@ -277,7 +284,8 @@ def false_positives_by_category(scores, threshold=0.5):
     return sorted(rows, key=lambda row: (-row["rate"], -row["images"], row["category"]))
 
 
-def threshold_at(labels, face_probabilities, false_positive_rate):
+def threshold_at(labels: typing.Any, face_probabilities: typing.Any, false_positive_rate: float
+                ) -> dict[str, typing.Any]:
     """The lowest threshold whose false-positive rate does not exceed a given one.
 
     Every threshold between two neighbouring scores gives the same answers; the one with the
@@ -285,9 +293,9 @@ def threshold_at(labels, face_probabilities, false_positive_rate):
 
     Parameters
     ----------
-    labels : array of int, [n]
-    face_probabilities : array of float, [n]
-    false_positive_rate : float
+    labels
+    face_probabilities
+    false_positive_rate
         The target, 0..1.
 
     Returns
@@ -327,32 +335,28 @@ TABLE = (
 )  # fmt: skip
 
 
-def format_metric(value):
+def format_metric(value: float) -> str:
     """A figure as text, with four decimals, as everywhere in tables, charts and the report."""
     return "{:.4f}".format(value)
 
 
-def format_threshold(value):
+def format_threshold(value: float) -> str:
     """A threshold as text: four decimals at most, or as many as tell it from 0 and 1."""
     places = next((places for places in range(4, 16)
                    if value in (0, 1) or 0 < float("{:.{}f}".format(value, places)) < 1), 16)
     return "{:.{}f}".format(value, places).rstrip("0").rstrip(".")
 
 
-def format_table(metrics, worst=5):
+def format_table(metrics: dict[str, typing.Any], worst: int = 5) -> str:
     """Format the metrics as a table for the terminal.
 
     Parameters
     ----------
-    metrics : dict
+    metrics
         From :func:`measure_scores`. ``at_false_positive_rate``, from :func:`threshold_at`, is shown
         if it is there.
-    worst : int
+    worst
         How many categories of false positives to show.
-
-    Returns
-    -------
-    str
     """
     lines = ["{:<27} {}".format(title, format_metric(metrics[name]))
              for name, title in TABLE]

@@ -11,6 +11,7 @@ which, by search too, no more than the given rate of the non-faces reach the thr
 from __future__ import annotations
 
 import math
+import typing
 
 import numpy as np
 
@@ -24,23 +25,28 @@ from darknet_face.images.reader import read_ahead
 from darknet_face.runtime import distributed
 from darknet_face.weights.metadata import LARGEST_BIAS
 
+if typing.TYPE_CHECKING:
+    from darknet_face.images.file_lists import Split
+
 MOST_SEARCHED = 1000  # non-faces: searching takes 20 times as long as one look
 LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
 
 
-def choose_operating_point(weights, image_size, split, rate, batch_size=16, precision="float32"):
+def choose_operating_point(weights: typing.Any, image_size: int, split: Split, rate: float,
+                           batch_size: int = 16, precision: str = "float32"
+                          ) -> dict[str, typing.Any]:
     """Choose the threshold and the bias of searches. Ranks share the pictures.
 
     Parameters
     ----------
-    weights : mapping of str to numpy.ndarray
-    image_size : int
-    split : darknet_face.images.file_lists.Split
+    weights
+    image_size
+    split
         Validation pictures.
-    rate : float
+    rate
         The largest share of the non-faces, 0..0.5, that may be called a face.
-    batch_size : int
-    precision : str
+    batch_size
+    precision
         See :func:`darknet_face.runtime.session.new_session`.
 
     Returns
@@ -78,17 +84,12 @@ def _choose(engine, split, rate, batch_size):
     return {"threshold": point["threshold"], "search_bias": bias}
 
 
-def best_threshold(labels, face_probabilities, rate):
+def best_threshold(labels: np.ndarray, face_probabilities: np.ndarray, rate: float
+                  ) -> dict[str, typing.Any]:
     """The threshold that finds most faces at a given rate of false positives.
 
     Of those that find equally many, the one with the fewest false positives is taken: a model that
     makes no mistakes gets a threshold between its classes, however large the rate.
-
-    Parameters
-    ----------
-    labels : array of int, [n]
-    face_probabilities : array of float, [n]
-    rate : float
 
     Returns
     -------
@@ -113,16 +114,16 @@ def _warn_of_few(non_faces, rate):
              "is one that none of them reaches".format(rate, non_faces, needed))
 
 
-def bias_of_search(log_odds, threshold, rate):
+def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: float) -> float:
     """The smallest bias with which at most a share of searched non-faces reaches the threshold.
 
     Parameters
     ----------
-    log_odds : sequence of float
+    log_odds
         Of each non-face's best window, without a bias.
-    threshold : float
+    threshold
         0..1.
-    rate : float
+    rate
         0..0.5.
 
     Returns

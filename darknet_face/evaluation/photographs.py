@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import os
+import typing
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json
 from darknet_face.runtime.session import explain_memory_errors
 
+if typing.TYPE_CHECKING:
+    from darknet_face.classify.sliding_window import SlidingWindow
+
 # The ends of the groups: the width of the widest face as a share of the photograph's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)
 RATES = (0.01, 0.001)  # of false positives
@@ -37,7 +41,8 @@ RATES = (0.01, 0.001)  # of false positives
 Picture = collections.namedtuple("Picture", "path group is_face")
 
 
-def photographs_by_width(wider_dir, split, val_size=0.12):
+def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
+                        ) -> list[tuple[str, int]]:
     """WIDER FACE's photographs as pictures, each in the group of its widest face.
 
     Photographs without a usable face, or with none as wide as the first of :data:`WIDTHS`, are
@@ -51,7 +56,7 @@ def photographs_by_width(wider_dir, split, val_size=0.12):
     return pictures
 
 
-def group_of(share):
+def group_of(share: float) -> str | None:
     """The name of a width's group, or None for faces that are too small."""
     for low, high in zip(WIDTHS, WIDTHS[1:]):
         if low < share <= high:
@@ -63,14 +68,15 @@ def group_of(share):
 GROUPS = [group_of(high) for high in WIDTHS[1:]]
 
 
-def score(search, pictures, wide_photographs):
+def score(search: SlidingWindow, pictures: list[Picture], wide_photographs: list[tuple[str, int]]
+         ) -> list[tuple[Picture, list[float]]]:
     """The log-odds of the best window of every picture at every scale.
 
     Parameters
     ----------
-    search : darknet_face.classify.sliding_window.SlidingWindow
-    pictures : list of Picture
-    wide_photographs : list of (str, int)
+    search
+    pictures
+    wide_photographs
         As :func:`photographs_by_width` gives them.
 
     Returns
@@ -98,7 +104,8 @@ def score(search, pictures, wide_photographs):
     return scores
 
 
-def summarise(scores, scales):
+def summarise(scores: list[tuple[Picture, list[float]]], scales: typing.Sequence[float]
+              ) -> list[dict[str, typing.Any]]:
     """What is found at each rate of false positives, for each group and number of scales.
 
     Returns
@@ -115,7 +122,7 @@ def summarise(scores, scales):
         face_free = np.array([best[count - 1] for picture, best in scores if not picture.is_face])
         for rate in RATES:
             threshold = np.sort(face_free)[::-1][int(rate * len(face_free))]
-            row = {"zooms": list(scales[:count]), "rate": rate,
+            row: dict[str, typing.Any] = {"zooms": list(scales[:count]), "rate": rate,
                    "threshold": float(1 / (1 + np.exp(-threshold))), "groups": []}
             for group in groups:
                 values = np.array([best[count - 1] for picture, best in scores
@@ -128,7 +135,7 @@ def summarise(scores, scales):
     return rows
 
 
-def format_rows(rows):
+def format_rows(rows: typing.Any) -> str:
     """The rows of :func:`summarise` as text."""
     lines = []
     for row in rows:
@@ -158,7 +165,7 @@ def _parser():
 
 @cli
 @explain_memory_errors("use smaller --scales or a smaller --image-size")
-def main():
+def main() -> None:
     options = _parser().parse_args()
     if options.json:
         check_json(options.json, ["split", "rows"], "a file of metrics")

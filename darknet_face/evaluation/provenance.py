@@ -30,23 +30,20 @@ epoch : int, optional
 """
 
 
-def find_provenance(model, data_dir=None, log_dir=None, tested=None):
+def find_provenance(model: str, data_dir: str | None = None, log_dir: str | None = None,
+                    tested: tuple[int, int] | None = None) -> Provenance:
     """Collect what is known of a model. What is missing or damaged is left out.
 
     Parameters
     ----------
-    model : str
+    model
         The file of the frozen graph or of the weights.
-    data_dir : str, optional
+    data_dir
         The folder with the file lists.
-    log_dir : str, optional
+    log_dir
         The folder with ``history.csv``; absent, the one that train.py noted, or ``logs``.
-    tested : (int, int), optional
+    tested
         How many faces and non-faces the model is measured on.
-
-    Returns
-    -------
-    Provenance
     """
     records = [(path, _training_record(path)) for path in (
         os.path.splitext(model)[0] + ".json",

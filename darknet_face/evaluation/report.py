@@ -11,17 +11,19 @@ import base64
 import io
 import math
 import os
+import typing
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
+from scipy.special import logit
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.classify.heatmaps import overlay
+from darknet_face.classify.heatmaps import FaceMapper, overlay
 from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.evaluation.charts import draw_charts, to_svg
-from darknet_face.evaluation.metrics import TABLE, format_metric, format_threshold
+from darknet_face.evaluation.metrics import TABLE, Scores, format_metric, format_threshold
 from darknet_face.evaluation.provenance import Provenance
 from darknet_face.images.contact_sheets import scale_to
 from darknet_face.images.decode import BadImage, read_image
@@ -36,6 +38,7 @@ from darknet_face.runtime.safe_files import (
 
 MOST_MISTAKES = 24  # pictures shown per kind of mistake
 CLOSE_CALLS = 12
+CLOSE = 2.0  # in log-odds: from 0.12 to 0.88 with a threshold of 0.5
 TILE = 176  # height and width of a picture in the report, in pixels
 
 # How the page starts, so that a later report knows that it may replace it.
@@ -54,7 +57,7 @@ TEMPLATES.filters["printable"] = printable
 TEMPLATES.filters["threshold"] = format_threshold
 
 
-def check_report_folder(folder):
+def check_report_folder(folder: str) -> None:
     """Check that the report replaces nothing but an earlier report.
 
     Raises
@@ -70,56 +73,71 @@ def check_report_folder(folder):
                "a report of this program")
 
 
-def write_report(folder, model, scores, metrics, mapper=None, provenance=None):
+class Judgement(typing.NamedTuple):
+    """The answers of one way of judging the test images.
+
+    Attributes
+    ----------
+    title
+        Which way.
+    scores
+    metrics
+        From :func:`darknet_face.evaluation.metrics.measure_scores`, with ``at_false_positive_rate``
+        and ``robustness`` where they were measured.
+    """
+
+    title: str
+    scores: Scores
+    metrics: dict[str, typing.Any]
+
+
+def write_report(folder: str, model: str, judgements: typing.Sequence[Judgement],
+                 mapper: FaceMapper | None = None, provenance: Provenance | None = None) -> None:
     """Write ``report.json`` and ``index.html``.
 
     Parameters
     ----------
-    folder : str
+    folder
         Made if it does not exist.
-    model : str
+    model
         The model's name.
-    scores : darknet_face.evaluation.metrics.Scores
-    metrics : dict
-        From :func:`darknet_face.evaluation.metrics.measure_scores`, with ``at_false_positive_rate``
-        and ``robustness`` where they were measured.
-    mapper : darknet_face.classify.heatmaps.FaceMapper, optional
-        Makes the heat map beside each picture.
-    provenance : darknet_face.evaluation.provenance.Provenance, optional
-        Adds the numbers of pictures and the training curve, and makes file names relative to the
+    judgements
+        The first is shown in full: charts and mistakes. The last has the metrics of
+        ``report.json``.
+    mapper
+        Makes the heat map beside each image.
+    provenance
+        Adds the numbers of images and the training curve, and makes file names relative to the
         folder of the lists.
     """
     check_report_folder(folder)
     provenance = provenance or Provenance()
+    judged_by, scores, metrics = judgements[0]
     mistakes, close_calls = find_mistakes(scores, metrics["threshold"])
     data_dir = provenance.data_dir
     write_json(os.path.join(folder, "report.json"), {
         "model": model, "data_dir": None if data_dir is None else relative_to_here(data_dir),
-        "figures": metrics, "pictures": {
+        "figures": judgements[-1].metrics, "judged_by": judged_by, "pictures": {
             split: {"faces": faces, "non_faces": non_faces}
             for split, faces, non_faces in provenance.pictures},
         "history": [_without_gaps(row) for row in provenance.history],
         "mistakes": [_describe(scores, index, data_dir) for rows in mistakes for index in rows]})
-    page = _page(model, scores, metrics, (mistakes, close_calls), mapper, provenance)
+    page = _page(model, judgements, (mistakes, close_calls), mapper, provenance)
     with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
 
 
-def find_mistakes(scores, threshold):
-    """The misclassified pictures, and those that nearly were.
-
-    Parameters
-    ----------
-    scores : darknet_face.evaluation.metrics.Scores
-    threshold : float
+def find_mistakes(scores: Scores, threshold: float
+                  ) -> tuple[tuple[list[int], list[int]], list[int]]:
+    """The misclassified images, and those that nearly were.
 
     Returns
     -------
-    mistakes : (list of int, list of int)
-        Positions in ``scores`` of the false positives and of the missed faces, the most confident
-        first.
-    close_calls : list of int
-        The right answers whose probability is nearest to the threshold.
+    mistakes
+        Positions in ``scores`` of the false positives and of the false negatives, the most
+        confident first.
+    close_calls
+        The right answers within :data:`CLOSE` of the threshold, the closest first.
     """
     probabilities = scores.face_probabilities
     called_face = probabilities >= threshold
@@ -127,9 +145,14 @@ def find_mistakes(scores, threshold):
     order = np.argsort(probabilities, kind="stable")
     false_positives = [int(i) for i in order[::-1] if called_face[i] and not is_face[i]]
     missed = [int(i) for i in order if is_face[i] and not called_face[i]]
-    nearest = np.argsort(np.abs(probabilities - threshold), kind="stable")
-    right = [int(i) for i in nearest if called_face[i] == is_face[i]]
-    return (false_positives, missed), right[:CLOSE_CALLS]
+    distances = np.abs(_log_odds(probabilities) - _log_odds(threshold))
+    close = [int(i) for i in np.argsort(distances, kind="stable")
+             if called_face[i] == is_face[i] and distances[i] <= CLOSE]
+    return (false_positives, missed), close[:CLOSE_CALLS]
+
+
+def _log_odds(probabilities: typing.Any) -> np.ndarray:
+    return logit(np.clip(probabilities, 1e-9, 1 - 1e-9))
 
 
 def _without_gaps(row):
@@ -152,17 +175,22 @@ def _describe(scores, index, data_dir):
             "face_probability": float(scores.face_probabilities[index])}
 
 
-def _page(model, scores, metrics, found, mapper, provenance):
+def _page(model: str, judgements: typing.Sequence[Judgement], found: typing.Any,
+          mapper: FaceMapper | None, provenance: Provenance) -> str:
     """The page as text; ``found`` is what :func:`find_mistakes` returned."""
     (false_positives, missed), close_calls = found
-    charts = draw_charts(scores, metrics, provenance.history, provenance.epoch)
+    judged_by, scores, metrics = judgements[0]
+    robustness = judgements[-1].metrics.get("robustness", ())
+    charts = draw_charts(scores, dict(metrics, robustness=robustness), provenance.history,
+                         provenance.epoch)
     sections = [(title, name, indices) for title, name, indices in (
-        ("Non-faces taken for faces", "false-positives", false_positives),
-        ("Faces missed", "missed-faces", missed),
+        ("False positives: non-faces called a face", "false-positives", false_positives),
+        ("False negatives: missed faces", "missed-faces", missed),
         ("Correct, but close to the threshold", "close-calls", close_calls)) if indices]
     faces = int((scores.labels == FACE).sum())
     page = TEMPLATES.get_template("report.html.j2").render(
-        model=model, metrics=metrics, faces=faces, non_faces=metrics["images"] - faces,
+        model=model, judged_by=judged_by, metrics=metrics, faces=faces,
+        non_faces=metrics["images"] - faces,
         rows=_metric_rows(metrics), pictures=provenance.pictures, mistakes=(
             len(false_positives), len(missed)), has_maps=bool(mapper),
         charts=[{"name": name, "caption": caption,
@@ -170,9 +198,10 @@ def _page(model, scores, metrics, found, mapper, provenance):
                 for name, caption, chart in charts],
         sections=[_section(*section, scores, mapper, provenance.data_dir)
                   for section in sections],
-        by_source=_by_source(metrics), searched=(
-            _metric_rows(metrics["search"]) if "search" in metrics else ()),
-        corrupted=_robustness_rows(metrics.get("robustness", ())),
+        by_source=[(each.title, each.metrics["by_source"]) for each in judgements
+                   if "by_source" in each.metrics],
+        others=[(each.title, _metric_rows(each.metrics)) for each in judgements[1:]],
+        corrupted=_robustness_rows(robustness), corrupted_by=judgements[-1].title,
         columns=[title for _, title in TABLE])
     return PAGE_START + page
 
@@ -191,15 +220,6 @@ def _metric_rows(metrics):
                  ("false-positive rate there", format_metric(point["false_positive_rate"])),
                  ("recall there", format_metric(point["recall"]))]
     return rows
-
-
-def _by_source(metrics):
-    """The tables of mistakes by source: pairs of title and rows."""
-    search = metrics.get("search", {})
-    tables = (("Mistakes by source", metrics.get("by_source")),
-              ("Mistakes by source, by search",
-               search.get("by_source") if metrics.get("by_source") else None))
-    return [(title, rows) for title, rows in tables if rows]
 
 
 def _robustness_rows(rows):

@@ -10,6 +10,7 @@ If a figure falls steeply, the classifier relied on that cue.
 
 from __future__ import annotations
 
+import typing
 import zlib
 from collections import OrderedDict
 
@@ -22,33 +23,40 @@ from darknet_face.evaluation.metrics import check_classes, format_metric, measur
 from darknet_face.images.decode import resize
 from darknet_face.images.reader import read_batches
 
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.engine import Engine
+    from darknet_face.evaluation.metrics import Scores
+
+Corruption = typing.Callable[[np.ndarray], np.ndarray]
+
 SURROUND = (128, 128, 128)  # fills the area that a moved picture uncovers
 
 
-def grey(image):
+def grey(image: np.ndarray) -> np.ndarray:
     """Remove colour: ITU-R BT.601 luma in all three channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def blur(image):
+def blur(image: np.ndarray) -> np.ndarray:
     """Blur by a Gaussian whose standard deviation is 1/50 of the picture's width."""
     return cv2.GaussianBlur(image, (0, 0), image.shape[1] / 50)
 
 
-def noise(image):
+def noise(image: np.ndarray) -> np.ndarray:
     """Add Gaussian noise, standard deviation 20, to each channel. Repeatable per picture."""
     rng = np.random.RandomState(zlib.crc32(image.tobytes()))
     noisy = image + rng.normal(0, 20, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def jpeg(image):
+def jpeg(image: np.ndarray) -> np.ndarray:
     """Encode as a JPEG of quality 20 and decode again."""
     _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 20])
-    return cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]
+    decoded: typing.Any = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    return decoded[..., ::-1]
 
 
-def downsample(size):
+def downsample(size: int) -> Corruption:
     """Make a corruption that scales down to ``size`` x ``size`` pixels and up again."""
     def corrupt(image):
         small = resize(image, min(size, image.shape[0]), min(size, image.shape[1]))
@@ -57,16 +65,16 @@ def downsample(size):
     return corrupt
 
 
-def move(zoom=1.0, right=0.0, down=0.0):
+def move(zoom: float = 1.0, right: float = 0.0, down: float = 0.0) -> Corruption:
     """Make a corruption that zooms about the centre, then shifts.
 
     ``right`` and ``down`` are fractions of the width and height.
     """
     def corrupt(image):
         height, width = image.shape[:2]
-        matrix = np.float64([
+        matrix: typing.Any = np.array([
             [zoom, 0, width * ((1 - zoom) / 2 + right) - 0.5 + zoom / 2],
-            [0, zoom, height * ((1 - zoom) / 2 + down) - 0.5 + zoom / 2]])
+            [0, zoom, height * ((1 - zoom) / 2 + down) - 0.5 + zoom / 2]], np.float64)
         source = image
         if zoom < 1:  # warpAffine samples points: smooth first to avoid aliasing
             source = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
@@ -93,7 +101,8 @@ CORRUPTIONS = OrderedDict([
 ])
 
 
-def measure_corrupted(classifier, scores, batch_size=16, threshold=0.5):
+def measure_corrupted(classifier: Engine, scores: Scores, batch_size: int = 16,
+                      threshold: float = 0.5) -> list[dict[str, typing.Any]]:
     """Measure a classifier on every corruption of its test pictures.
 
     Pictures are resized to the network's input first, so that a corruption has the same effect on
@@ -101,10 +110,10 @@ def measure_corrupted(classifier, scores, batch_size=16, threshold=0.5):
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    scores : darknet_face.evaluation.metrics.Scores
-    batch_size : int
-    threshold : float
+    classifier
+    scores
+    batch_size
+    threshold
         A picture is called a face if its probability of FACE is at least this.
 
     Returns
@@ -119,7 +128,8 @@ def measure_corrupted(classifier, scores, batch_size=16, threshold=0.5):
         If no picture of a class can be read again.
     """
     labels = dict(zip(scores.paths, scores.labels))
-    truth, probabilities = [], {name: [] for name in CORRUPTIONS}
+    truth: list[int] = []
+    probabilities: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
     with progress(total=len(labels), desc="corrupting", unit="image", leave=False) as bar:
         for good, images, bad in read_batches(scores.paths, batch_size, classifier.image_size):
             truth.extend(labels[path] for path in good)
@@ -135,7 +145,7 @@ def measure_corrupted(classifier, scores, batch_size=16, threshold=0.5):
             for name in CORRUPTIONS]
 
 
-def format_robustness(rows):
+def format_robustness(rows: typing.Any) -> str:
     """Format the metrics as a table for the terminal, one line per corruption."""
     names = ("accuracy", "precision", "recall", "f1", "roc_auc")
     lines = ["{:<22} {:>9} {:>9} {:>9} {:>9} {:>9}".format(

@@ -8,15 +8,18 @@ shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompre
 
 from __future__ import annotations
 
+import typing
+
 import cv2
 import numpy as np
 
 if not hasattr(np, "sctypes"):  # NumPy 2 has dropped it; imgaug 0.4.0 reads it when it is imported
-    np.sctypes = {"float": [np.float16, np.float32, np.float64, np.longdouble],
-                  "int": [np.int8, np.int16, np.int32, np.int64],
-                  "uint": [np.uint8, np.uint16, np.uint32, np.uint64]}
+    setattr(np, "sctypes", {  # noqa: B010 (mypy)
+        "float": [np.float16, np.float32, np.float64, np.longdouble],
+        "int": [np.int8, np.int16, np.int32, np.int64],
+        "uint": [np.uint8, np.uint16, np.uint32, np.uint64]})
 if not hasattr(np, "bool"):  # gone from NumPy 1.24 to 1.26
-    np.bool = np.bool_
+    setattr(np, "bool", np.bool_)  # noqa: B010 (mypy)
 import imgaug.augmenters as iaa  # noqa: E402
 
 from darknet_face.classes import FACE, NON_FACE
@@ -36,17 +39,17 @@ class Augmenter:
 
     Parameters
     ----------
-    image_size : int
+    image_size
         Height and width of the result.
-    kind : str
+    kind
         One of KINDS: ``framing`` moves, zooms and sets into backgrounds, ``distortion`` does the
         rest but for the light, ``none`` only resizes.
-    hidden_face_share : float
+    hidden_face_share
         Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
         shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
     """
 
-    def __init__(self, image_size, kind="all", hidden_face_share=0.08):
+    def __init__(self, image_size: int, kind: str = "all", hidden_face_share: float = 0.08) -> None:
         self.image_size = image_size
         self.kind = kind
         self.hidden_face_share = hidden_face_share
@@ -54,22 +57,23 @@ class Augmenter:
         self._nudge = _mild_framing()
         self._distort = _distortion(image_size)
 
-    def __reduce__(self):
+    def __reduce__(self) -> typing.Any:
         # Built again in a worker process: imgaug keeps its hue tables on the class, unpickled.
         return type(self), (self.image_size, self.kind, self.hidden_face_share)
 
-    def __call__(self, images, labels, seed, aligned=None):
+    def __call__(self, images: list[np.ndarray], labels: typing.Any, seed: int,
+                 aligned: typing.Sequence[bool] | None = None) -> np.ndarray:
         """Augment a batch.
 
         Parameters
         ----------
-        images : list of numpy.ndarray
+        images
             uint8, [any height, any width, 3], RGB.
-        labels : sequence of int
+        labels
             0 for FACE, 1 for NON_FACE. Backgrounds are taken from the batch's non-faces.
-        seed : int
+        seed
             0 .. 2^31 - 1.
-        aligned : sequence of bool, optional
+        aligned
             Whether a face sits where :data:`ALIGNED_FACE_BOX` says; all do if absent. The others
             are framed at random already, and only nudged.
 
@@ -113,12 +117,12 @@ class Augmenter:
     def _move(self, squares, labels, aligned, rng):
         """Pictures with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
         size = self.image_size
-        strong = [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)]
+        strong = np.array(
+            [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)])
         opaque = np.full((size, size, 1), 255, np.uint8)
         # An oval or a box would cut into a face that is not where an aligned one is.
         cutouts = np.stack([np.dstack([square, _mask(size, rng) if moves else opaque])
                             for square, moves in zip(squares, strong)])
-        strong = np.array(strong)
         framed = np.empty_like(cutouts)
         for chosen, frame in ((strong, self._frame), (~strong, self._nudge)):
             if chosen.any():
@@ -186,7 +190,7 @@ def _light(image, rng, share=0.2):
 
     Parameters
     ----------
-    image : numpy.ndarray
+    image
         uint8, [size, size, 3].
     """
     kind = rng.rand()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import typing
 
 import numpy as np
 
@@ -13,17 +14,23 @@ from darknet_face.training.initial_weights import inherited_point
 from darknet_face.training.validation import first_images
 from darknet_face.weights.frozen_graph import freeze, stored_point
 
+if typing.TYPE_CHECKING:
+    from darknet_face.images.file_lists import Split
+    from darknet_face.training.settings import Settings
+    from darknet_face.training.validation import Validator
 
-def freeze_best(settings, validator, split, details=None):
+
+def freeze_best(settings: Settings, validator: Validator, split: Split,
+                details: dict[str, typing.Any] | None = None) -> None:
     """Freeze the best checkpoint; the file is compared with it before it is renamed into place.
 
     Parameters
     ----------
-    settings : Settings
-    validator : darknet_face.training.validation.Validator
-    split : Split
+    settings
+    validator
+    split
         The validation pictures.
-    details : dict, optional
+    details
         More for the ``.json`` beside the graph: see :func:`train.describe_run`.
     """
     record, weights = validator.read_best()

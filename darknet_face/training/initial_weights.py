@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import typing
+
+import numpy as np
 
 from darknet19 import CLASSIFIER, NUM_CONVOLUTIONS
 from darknet_face.console import UserError, warn
@@ -14,21 +17,25 @@ from darknet_face.weights.darknet_weights import is_darknet_file, read_network
 from darknet_face.weights.metadata import metadata_of_darknet
 from darknet_face.weights.model_file import read_model
 
+if typing.TYPE_CHECKING:
+    from darknet_face.training.settings import Settings
+
 FEW = 2000  # pictures: fewer seldom teach a network that starts at random
 
 
-def assign_initial_weights(session, init_from, freeze_until=0, width=1.0):
+def assign_initial_weights(session: typing.Any, init_from: str | None, freeze_until: int = 0,
+                           width: float = 1.0) -> None:
     """Set the variables of the training graph to the weights of a file, as far as they fit.
 
     Parameters
     ----------
-    session : tf.Session
+    session
         With the training graph, its variables initialised.
-    init_from : str or None
+    init_from
         See :func:`read_initial_weights`; with None nothing is set.
-    freeze_until : int
+    freeze_until
         How many convolutions will not be trained; the file must have them.
-    width : float
+    width
         The share of the filters; the file must have the same.
 
     Raises
@@ -52,17 +59,18 @@ def assign_initial_weights(session, init_from, freeze_until=0, width=1.0):
     print(message)
 
 
-def read_initial_weights(path, freeze_until=0, width=1.0):
+def read_initial_weights(path: str, freeze_until: int = 0, width: float = 1.0
+                        ) -> tuple[dict[str, np.ndarray], str]:
     """Read initial weights.
 
     Parameters
     ----------
-    path : str
+    path
         See :func:`darknet_face.weights.model_file.read_model`. A file of darknet's may also be for
         other classes, or end after a layer, as those trained on ImageNet do.
-    freeze_until : int
+    freeze_until
         How many convolutions will not be trained; the file must have them.
-    width : float
+    width
         The share of the filters; the file must have the same.
 
     Returns
@@ -109,13 +117,13 @@ def _read(path):
     return model.weights, model.metadata
 
 
-def hint(settings, pictures):
+def hint(settings: Settings, pictures: int) -> str | None:
     """Advice for a training that starts now, in one line, or None.
 
     Parameters
     ----------
-    settings : Settings
-    pictures : int
+    settings
+    pictures
         How many the training has.
     """
     if not settings.init_from:
@@ -131,14 +139,14 @@ def hint(settings, pictures):
                 relative_to_here(settings.init_from), trained, settings.image_size))
 
 
-def inherited_point(init_from, epoch):
+def inherited_point(init_from: str | None, epoch: int) -> dict[str, typing.Any]:
     """What a model keeps of the operating point of its initial weights.
 
     Parameters
     ----------
-    init_from : str or None
+    init_from
         The initial weights.
-    epoch : int
+    epoch
         The epoch that is kept; 0 are the initial weights themselves.
 
     Returns

@@ -8,6 +8,7 @@ resumed training goes on with the very batch that an uninterrupted one would hav
 from __future__ import annotations
 
 import hashlib
+import typing
 
 import numpy as np
 
@@ -28,22 +29,23 @@ class TrainingBatches:
 
     Parameters
     ----------
-    mixture : darknet_face.training.mixture.Mixture or darknet_face.images.file_lists.Split
+    mixture
         The pictures; a Split is one source.
-    batch_size : int
+    batch_size
         Even.
-    image_size : int
-    seed : int
-    augment : str
+    image_size
+    seed
+    augment
         Which part of the augmentation; one of :data:`darknet_face.training.augment.KINDS`.
-    schedule : EpochSchedule, optional
+    schedule
         Which pictures a step takes; by one process if absent.
-    rank : int
+    rank
         Whose part of each step the batches are.
     """
 
-    def __init__(self, mixture, batch_size, image_size, seed=0, augment="all", schedule=None,
-                 rank=0):
+    def __init__(self, mixture: typing.Any, batch_size: int, image_size: int, seed: int = 0,
+                 augment: str = "all", schedule: EpochSchedule | None = None, rank: int = 0
+                ) -> None:
         if batch_size < 2 or batch_size % 2:
             raise ValueError("the batch size must be even and at least 2")
         self.mixture = Mixture([mixture]) if isinstance(mixture, Split) else mixture
@@ -55,9 +57,9 @@ class TrainingBatches:
         self.rank = rank
         self.steps_per_epoch = self.schedule.steps_per_epoch
         self._augmenter = Augmenter(image_size, augment)
-        self._orders = {}
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
 
-    def batch(self, step):
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
         """Batch number ``step`` of the whole training, from 0.
 
         Returns
@@ -74,7 +76,8 @@ class TrainingBatches:
         UserError
             When 50 files in a row do not decode.
         """
-        bad, pictures, aligned = [], [], []
+        bad: list[tuple[str, str]] = []
+        pictures, aligned = [], []
         share = self.schedule.share(step, self.rank)
         for label in (FACE, NON_FACE):
             order = self._order(share.epoch, label)

@@ -6,20 +6,20 @@ import contextlib
 import fcntl
 import os
 import socket
+import typing
 
 from darknet_face.console import UserError, warn
 from darknet_face.runtime import distributed
+
+if typing.TYPE_CHECKING:
+    from darknet_face.training.settings import Settings
 
 NAME = ".train.lock"
 
 
 @contextlib.contextmanager
-def locked(settings):
+def locked(settings: Settings) -> typing.Iterator[typing.Any]:
     """Hold the folders of train.py for the block: see :func:`locked_folders`. Rank 0 holds them.
-
-    Parameters
-    ----------
-    settings : Settings
     """
     options = {"--log-dir": settings.log_dir}
     if not settings.lr_range_test:
@@ -29,7 +29,7 @@ def locked(settings):
 
 
 @contextlib.contextmanager
-def locked_folders(options):
+def locked_folders(options: dict[str, str]) -> typing.Iterator[typing.Any]:
     """Hold the folders of a training for the block, if no other process does.
 
     The operating system ends a lock with the process that holds it, however that ends. Folders
@@ -37,7 +37,7 @@ def locked_folders(options):
 
     Parameters
     ----------
-    options : dict of str to str
+    options
         The folders, by the options that name them.
 
     Raises

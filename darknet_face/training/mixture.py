@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import itertools
+import typing
 
 import numpy as np
 
@@ -25,7 +26,7 @@ the source's pictures.
 ONE_SOURCE = (Source(CELEBA, None, None),)  # the original's lists
 
 
-def parse_source(text):
+def parse_source(text: str) -> Source:
     """An argparse ``type``: ``NAME``, ``NAME=WEIGHT`` or ``NAME=FACE_WEIGHT:OTHER_WEIGHT``."""
     name, equals, weights = text.partition("=")
     source_name(name)
@@ -47,20 +48,21 @@ class Mixture:
 
     Parameters
     ----------
-    splits : sequence of darknet_face.images.file_lists.Split
+    splits
         One for each source.
-    sources : sequence of Source, optional
+    sources
         Their names and weights; by default one aligned source that weighs as much as it has.
 
     Attributes
     ----------
-    split : darknet_face.images.file_lists.Split
+    split
         All pictures together.
-    aligned : (numpy.ndarray, numpy.ndarray)
+    aligned
         For each class whether a picture is of CelebA's aligned ones, bool.
     """
 
-    def __init__(self, splits, sources=ONE_SOURCE):
+    def __init__(self, splits: typing.Sequence[Split],
+                 sources: typing.Sequence[Source] = ONE_SOURCE) -> None:
         self.split = Split(*[tuple(itertools.chain(*columns)) for columns in zip(*splits)])
         self.aligned = tuple(
             np.concatenate([np.full(len(split[label]), source.name == CELEBA)
@@ -72,17 +74,17 @@ class Mixture:
              for source, size in zip(sources, self._sizes[label])]
             for label in (0, 1)]
 
-    def order(self, label, count, seed):
+    def order(self, label: int, count: int, seed: int) -> np.ndarray:
         """Which pictures of a class an epoch takes, in which order.
 
         Each source gives its share of them: all of its pictures once before one comes again.
 
         Parameters
         ----------
-        label : int
-        count : int
+        label
+        count
             How many pictures the epoch takes, repetitions included.
-        seed : int
+        seed
 
         Returns
         -------
@@ -108,7 +110,7 @@ def _repeat(size, count, rng):
     return np.concatenate([rng.permutation(size) for _ in range(-(-count // size))])[:count]
 
 
-def load_mixture(data_dir, sources, split_name):
+def load_mixture(data_dir: str, sources: typing.Sequence[Source], split_name: str) -> Mixture:
     """Read the lists of several sources.
 
     Raises
@@ -119,7 +121,7 @@ def load_mixture(data_dir, sources, split_name):
     return Mixture([load_source(data_dir, source.name, split_name) for source in sources], sources)
 
 
-def describe(sources):
+def describe(sources: typing.Iterable[Source]) -> str:
     """Sources and weights as one line, as the command line takes them."""
     return " ".join(source.name if source.face_weight is None
                     else "{}={:g}:{:g}".format(*source) for source in sources)

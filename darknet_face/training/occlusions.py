@@ -5,6 +5,8 @@ Faces of which only the eyes show are rare in the aligned collections and common
 
 from __future__ import annotations
 
+import typing
+
 import cv2
 import numpy as np
 
@@ -20,16 +22,16 @@ SHARES = {MASK: (0.2, 0.12), CAP: (0.15, 0.09)}
 STRAPS = (0, 2, 3, 7)  # the corners of a mask that are tied to the ears
 
 
-def wear_cloth(square, is_face, rng):
+def wear_cloth(square: np.ndarray, is_face: bool, rng: typing.Any) -> np.ndarray:
     """Draw a cloth mask, a cap or both on a share of the pictures.
 
     Parameters
     ----------
-    square : numpy.ndarray
+    square
         uint8, [size, size, 3].
-    is_face : bool
+    is_face
         True for an aligned face, which wears it; on another picture it lies anywhere.
-    rng : numpy.random.RandomState
+    rng
 
     Returns
     -------
@@ -38,7 +40,7 @@ def wear_cloth(square, is_face, rng):
     """
     for outline, (share_of_faces, share_of_others) in SHARES.items():
         if rng.rand() < (share_of_faces if is_face else share_of_others):
-            points = np.float32(outline) + rng.uniform(-0.02, 0.02, (len(outline), 2))
+            points = np.array(outline, np.float32) + rng.uniform(-0.02, 0.02, (len(outline), 2))
             middle = points.mean(0)
             points = (points - middle) * rng.uniform(*((0.9, 1.08) if is_face else (0.4, 1.6)))
             points += middle if is_face else rng.uniform(0.2, 0.8, 2)
@@ -47,7 +49,7 @@ def wear_cloth(square, is_face, rng):
     return square
 
 
-def lay_over(cutout, background):
+def lay_over(cutout: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Blend an RGB-and-opacity picture [size, size, 4] over a background [size, size, 3]."""
     opacity = cutout[..., 3:].astype(np.uint16)
     if opacity.min() == 255:
@@ -72,7 +74,9 @@ def _draw_cloth(square, outline, straps, rng):
     for inner in outline[list(straps)]:
         outer = inner + (np.sign(inner[0] - outline[1, 0]) * rng.uniform(0.03, 0.1),
                          rng.uniform(-0.08, 0.0))
-        cv2.line(worn, *(tuple(int(each) for each in point * size) for point in (inner, outer)),
+        ends: typing.Any = [
+            tuple(int(each) for each in point * size) for point in (inner, outer)]
+        cv2.line(worn, *ends,
                  color=tuple(int(each) for each in cloth[size // 2, size // 2]),
                  thickness=max(1, size // 80), lineType=cv2.LINE_AA)
     return lay_over(np.dstack([cloth, cv2.GaussianBlur(shape, (0, 0), size / 200.0)]), worn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import typing
 
 import numpy as np
 
@@ -17,8 +18,13 @@ from darknet_face.runtime.session import new_session, tf
 from darknet_face.training.curves import plot_range_test
 from darknet_face.training.initial_weights import assign_initial_weights
 
+if typing.TYPE_CHECKING:
+    from darknet_face.training.settings import Settings
+    from darknet_face.training.workers import BatchLoader
 
-def range_test(settings, loader, build_graph):
+
+def range_test(settings: Settings, loader: BatchLoader,
+               build_graph: typing.Callable[..., typing.Any]) -> None:
     """Train from the start while the learning rate rises from 0 to ``max_lr``; write what happens.
 
     Writes ``lr_range_test.csv`` and ``lr_range_test.png`` in the log folder. Stops early where the
@@ -26,10 +32,10 @@ def range_test(settings, loader, build_graph):
 
     Parameters
     ----------
-    settings : Settings
-    loader : BatchLoader
+    settings
+    loader
         With the training batches under the name ``train``.
-    build_graph : callable of (Settings, int) to TrainingGraph
+    build_graph
         train.py's build_range_test_graph; the number is that of the steps.
     """
     steps = settings.epochs * loader.sources["train"].steps_per_epoch

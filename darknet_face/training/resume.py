@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import os
+import typing
 
 from darknet_face.console import UserError
 from darknet_face.images.file_lists import relative_to_data
@@ -19,6 +20,9 @@ from darknet_face.training.schedule import START, EpochSchedule, Segment
 from darknet_face.training.settings import RUN_SETTINGS, Settings
 from darknet_face.weights.checkpoints import newest_checkpoint, other_files, restore_checkpoint
 
+if typing.TYPE_CHECKING:
+    from darknet_face.images.file_lists import Split
+
 RECORD = "settings.json"
 # What records of before a setting was there stand for.
 LATER = {"width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
@@ -31,24 +35,20 @@ AGAIN = "begin again with --restart"
 Plan = collections.namedtuple("Plan", "checkpoint schedule record")
 
 
-def checkpoint_folder(settings):
+def checkpoint_folder(settings: Settings) -> typing.Any:
     return os.path.join(settings.model_dir, "checkpoints")
 
 
-def plan_run(settings, splits, teacher=None):
+def plan_run(settings: Settings, splits: dict[str, Split], teacher: str | None = None) -> Plan:
     """Look for a checkpoint to resume from and check that this run fits it. Rank 0 looks.
 
     Parameters
     ----------
-    settings : Settings
-    splits : dict of str to Split
+    settings
+    splits
         With ``train`` and ``val``.
-    teacher : str, optional
+    teacher
         The digest of the teacher's weights.
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------
@@ -126,16 +126,17 @@ def _digest_of_lists(splits, data_dir):
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def start_or_resume(session, saver, settings, plan):
+def start_or_resume(session: typing.Any, saver: typing.Any, settings: Settings, plan: Plan
+                   ) -> list[dict[str, typing.Any]]:
     """Set the variables by the checkpoint, or start a training in its folder.
 
     Parameters
     ----------
-    session : tf.Session
+    session
         With the training graph, its variables initialised.
-    saver : tf.train.Saver
-    settings : Settings
-    plan : Plan
+    saver
+    settings
+    plan
 
     Returns
     -------
@@ -191,7 +192,7 @@ def _describe(settings, plan, step, rows):
     return message
 
 
-def remove_old_run(settings):
+def remove_old_run(settings: Settings) -> None:
     """Remove the files of an earlier run, by the names that train.py gives, and nothing else."""
     paths = [os.path.join(settings.log_dir, name)
              for name in ("history.csv", "history.png", "training_summary.png")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import typing
 
 from darknet_face.console import UserError
 from darknet_face.runtime import distributed
@@ -16,21 +17,15 @@ from darknet_face.weights.checkpoints import (
 
 class CheckpointWriter:
     """Saves checkpoints, by rank 0, and keeps the newest two.
-
-    Parameters
-    ----------
-    folder : str
-    session : tf.Session
-    net : TrainingGraph
     """
 
-    def __init__(self, folder, session, net):
+    def __init__(self, folder: str, session: typing.Any, net: typing.Any) -> None:
         self.folder = folder
         self._session = session
         self._net = net
-        self._saved_step = None
+        self._saved_step: int | None = None
 
-    def save(self, step):
+    def save(self, step: int) -> str:
         """Save a checkpoint, unless this step's was the last one saved.
 
         Returns
@@ -53,11 +48,11 @@ class CheckpointWriter:
             self._saved_step = step
         return os.path.join(self.folder, "model-{}".format(step))
 
-    def has(self, step):
+    def has(self, step: int) -> None:
         """Note that there is a checkpoint of this step."""
         self._saved_step = step
 
-    def diverged(self, step, cause):
+    def diverged(self, step: int, cause: typing.Any) -> typing.Any:
         """The error of a training that cannot go on."""
         checkpoint = newest_checkpoint(self.folder)
         return UserError("step {}: {}; {}: begin again with a lower --max-lr and --restart".format(

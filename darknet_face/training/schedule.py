@@ -10,6 +10,7 @@ another number of ranks it begins that epoch again; the count of steps goes on.
 from __future__ import annotations
 
 import collections
+import typing
 
 # A part of the training by one number of ranks: the step that it begins with, the epoch that begins
 # at this step (from 0), and the number of ranks.
@@ -27,15 +28,16 @@ class EpochSchedule:
 
     Parameters
     ----------
-    length : int
+    length
         Pictures of the larger class: once through them is an epoch.
-    half : int
+    half
         Pictures of each class that a rank takes in a step.
-    segments : sequence of Segment
+    segments
         The segments so far, the current one last. Only its steps can be asked for.
     """
 
-    def __init__(self, length, half, segments=(START,)):
+    def __init__(self, length: int, half: int, segments: typing.Sequence[Segment] = (START,)
+                ) -> None:
         self.length = length
         self.half = half
         self.segments = tuple(Segment(*each) for each in segments)
@@ -44,29 +46,25 @@ class EpochSchedule:
         self.steps_per_epoch = -(-length // (half * self.ranks))
 
     @property
-    def equivalent_steps_per_epoch(self):
+    def equivalent_steps_per_epoch(self) -> typing.Any:
         """Steps of an epoch by one process."""
         return -(-self.length // self.half)
 
-    def first_step(self, epoch):
+    def first_step(self, epoch: int) -> typing.Any:
         """The first step of an epoch, from 0."""
         return self.segment.step + (epoch - self.segment.epoch) * self.steps_per_epoch
 
-    def place(self, step):
+    def place(self, step: int) -> typing.Any:
         """The epoch that a step belongs to, from 0, and the steps of this epoch before it."""
         epochs, steps = divmod(step - self.segment.step, self.steps_per_epoch)
         return self.segment.epoch + epochs, steps
 
-    def share(self, step, rank=0):
+    def share(self, step: int, rank: int = 0) -> Share:
         """What one rank takes at a step.
 
         At the last step of an epoch one process fills its batch from the next shuffle. Several
         ranks share out the pictures that are left. A rank for which none is left takes one with a
         weight of zero, since every rank has to take part in the step.
-
-        Returns
-        -------
-        Share
         """
         epoch, steps = self.place(step)
         position, stride = steps * self.half * self.ranks, self.half * self.ranks
@@ -77,12 +75,8 @@ class EpochSchedule:
         return Share(epoch, position + start, max(end - start, 1),
                      (end - start) * self.ranks / left)
 
-    def equivalent_step(self, step):
+    def equivalent_step(self, step: typing.Any) -> typing.Any:
         """The step at which one process would be: learning rates are a function of it.
-
-        Parameters
-        ----------
-        step : tf.Tensor or int
 
         Returns
         -------
@@ -94,19 +88,15 @@ class EpochSchedule:
         return (epoch * self.equivalent_steps_per_epoch
                 + done % self.steps_per_epoch * self.ranks)
 
-    def resumed(self, step, ranks):
+    def resumed(self, step: int, ranks: int) -> EpochSchedule:
         """The schedule that goes on from a checkpoint.
 
         Parameters
         ----------
-        step : int
+        step
             The checkpoint's. Segments that begin there or later are forgotten: a kill has lost
             what they trained.
-        ranks : int
-
-        Returns
-        -------
-        EpochSchedule
+        ranks
         """
         segments = [each for each in self.segments if each.step < step]
         if not segments:

@@ -24,7 +24,7 @@ from darknet_face.weights.model_file import locate
 BEST_BY = ("disturbed_loss", "val_loss")
 # Widths are multiples of one by this, the filters of the first layer: so the number of filters in a
 # file tells its width exactly.
-NARROWEST = CONVOLUTIONS[0][0]
+NARROWEST = int(CONVOLUTIONS[0][0])
 LR_SCALINGS = ("linear", "none")
 
 # The options that a resumed run must share with its checkpoints.
@@ -41,7 +41,7 @@ class Settings(typing.NamedTuple):
     data_dir: str = "data"
     model_dir: str = "saved_models"
     log_dir: str = "logs"
-    preview: str = None
+    preview: str | None = None
     lr_range_test: bool = False
     restart: bool = False
     # pictures
@@ -60,19 +60,19 @@ class Settings(typing.NamedTuple):
     gamma: float = 0.99994
     # network and loss
     width: float = 1.0
-    init_from: str = None
+    init_from: str | None = None
     freeze_until: int = 0
     momentum: float = 0.9
     average_decay: float = 0.998
     label_smoothing: float = 0.0
-    teacher: str = None
+    teacher: str | None = None
     teacher_weight: float = 0.5
     temperature: float = 2.0
     best_by: str = "disturbed_loss"
     patience: int = 0
-    at_fpr: float = None
+    at_fpr: float | None = None
     # computation, saving
-    threads: int = None
+    threads: int | None = None
     precision: str = "float32"
     save_every: int = 200
     validate_every: int = 1
@@ -83,19 +83,16 @@ class Settings(typing.NamedTuple):
     fp16_compression: bool = False
 
 
-def from_command_line(policies, arguments=None):
+def from_command_line(policies: typing.Sequence[str], arguments: typing.Sequence[str] | None = None
+                     ) -> Settings:
     """Read the command line.
 
     Parameters
     ----------
-    policies : sequence of str
+    policies
         The learning-rate policies that train.py knows.
-    arguments : sequence of str, optional
+    arguments
         Those of this process if absent.
-
-    Returns
-    -------
-    Settings
 
     Raises
     ------

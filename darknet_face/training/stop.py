@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import typing
 
 from darknet_face.runtime import distributed
 
@@ -13,12 +14,12 @@ class StopSignal:
 
     Attributes
     ----------
-    number : int or None
+    number
         The signal that came; None before.
     """
 
-    def __init__(self):
-        self.number = None
+    def __init__(self) -> None:
+        self.number: int | None = None
         self._agreed = False
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, self._note)
@@ -27,17 +28,17 @@ class StopSignal:
         self.number = number
         signal.signal(number, signal.SIG_DFL)
 
-    def agree(self, stopping):
+    def agree(self, stopping: typing.Any) -> None:
         """Note whether any of several ranks was asked to stop before the step just made."""
         if stopping and distributed.size() > 1:
             self._agreed = True
             self.number = self.number or signal.SIGTERM
 
     @property
-    def is_due(self):
+    def is_due(self) -> bool:
         """Whether to stop after this step; several ranks stop after the same one."""
         return self._agreed if distributed.size() > 1 else bool(self.number)
 
-    def exit(self):
+    def exit(self) -> None:
         """Leave with the exit code that a shell gives for this signal."""
-        sys.exit(128 + self.number)
+        sys.exit(128 + (self.number or 0))

@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
     from darknet_face.training.settings import Settings
 
 
-def batch_sheet(images: np.ndarray, labels: typing.Sequence[int], title: str | None = None,
+def batch_sheet(images: np.ndarray, labels: typing.Any, title: str | None = None,
                 **options: typing.Any) -> Image.Image:
     """Draw a batch as the network sees it.
 
@@ -43,7 +43,7 @@ def batch_sheet(images: np.ndarray, labels: typing.Sequence[int], title: str | N
                          [BLUE if label == FACE else RED for label in labels], title, **options)
 
 
-def batch_summary(images: np.ndarray, labels: typing.Sequence[int]) -> typing.Any:
+def batch_summary(images: np.ndarray, labels: typing.Any) -> typing.Any:
     """A training batch as a labelled contact sheet for TensorBoard, a ``tf.Summary``."""
     sheet = batch_sheet(images, labels)
     image = tf.Summary.Image(width=sheet.width, height=sheet.height, colorspace=3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import typing
 
 import numpy as np
 
@@ -19,23 +20,24 @@ from darknet_face.training.history import HISTORY
 from darknet_face.weights.arrays import assign
 from darknet_face.weights.checkpoints import keep_only, read_checkpoint, save_checkpoint
 
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.engine import Engine
+    from darknet_face.training.settings import Settings
+    from darknet_face.training.workers import BatchLoader
+
 BEST_LOST = "remove the folder and train on with more --epochs, or begin again with --restart"
 
 
 class Validator:
     """The inference graph beside the training graph; the best of its weights are saved.
 
-    Parameters
-    ----------
-    settings : Settings
-
     Attributes
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
+    classifier
         With the weights of the checkpoint that :meth:`restore` was given last.
     """
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self.classifier = build_classifier(
             settings.image_size, settings.threads, settings.precision, settings.width)
         self.criterion = settings.best_by
@@ -43,12 +45,12 @@ class Validator:
         with self.classifier.session.graph.as_default():
             self._saver = tf.train.Saver(max_to_keep=None, save_relative_paths=True)
 
-    def restore(self, checkpoint):
+    def restore(self, checkpoint: typing.Any) -> None:
         """Load a checkpoint into the inference graph; rank 0 reads it for all ranks."""
         assign(self.classifier.session, distributed.from_first(
             read_checkpoint(checkpoint) if distributed.rank() == 0 else None))
 
-    def keep_if_best(self, row):
+    def keep_if_best(self, row: dict[str, float]) -> bool:
         """Save the weights just validated if they are the best so far.
 
         The record beside them is written before older weights are removed. A kill in between
@@ -56,7 +58,7 @@ class Validator:
 
         Parameters
         ----------
-        row : dict of str to float
+        row
             Their row of the history.
 
         Returns
@@ -76,11 +78,11 @@ class Validator:
         keep_only(self.folder, [row["step"]])
         return True
 
-    def best(self):
+    def best(self) -> typing.Any:
         """The row of the best checkpoint so far, or None."""
         return read_best(self.folder, self.criterion)
 
-    def read_best(self):
+    def read_best(self) -> typing.Any:
         """The row and the weights of the best checkpoint."""
         record = self.best()
         if not record:
@@ -88,7 +90,7 @@ class Validator:
         return record, read_checkpoint(os.path.join(self.folder, record["checkpoint"]))
 
 
-def read_best(folder, criterion):
+def read_best(folder: str, criterion: str) -> dict[str, typing.Any] | None:
     """The record of the best checkpoint in a folder, or None.
 
     Returns
@@ -113,7 +115,7 @@ def read_best(folder, criterion):
     return record
 
 
-def first_images(paths, count, image_size):
+def first_images(paths: typing.Any, count: int, image_size: typing.Any) -> np.ndarray:
     """The first images that decode.
 
     Returns
@@ -137,14 +139,15 @@ def first_images(paths, count, image_size):
     return images
 
 
-def score_batches(classifier, loader, name):
+def score_batches(classifier: Engine, loader: BatchLoader, name: str
+                 ) -> tuple[np.ndarray, np.ndarray]:
     """Classify all batches of a source; several ranks share them out.
 
     Parameters
     ----------
-    classifier : darknet_face.engines.tensorflow_classifier.Classifier
-    loader : BatchLoader
-    name : str
+    classifier
+    loader
+    name
         Of the source.
 
     Returns

@@ -13,15 +13,20 @@ import signal
 import sys
 import tempfile
 import threading
+import typing
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
 from darknet_face.console import UserError, warn
 
+if typing.TYPE_CHECKING:
+    from darknet_face.training.loader import TrainingBatches
+
 SOCKET_NAME_LENGTH = 103 if sys.platform == "darwin" else 107
 
-_worker_sources = None  # set in each worker process: a task then is a name and a step number
+# Set in each worker process: a task then is a name and a step number.
+_worker_sources: typing.Any = None
 
 
 def _start_worker(sources, program):
@@ -65,17 +70,17 @@ class BatchLoader:
 
     Parameters
     ----------
-    sources : dict of str to TrainingBatches
-    workers : int
+    sources
+    workers
         Processes; 0 prepares each batch when it is asked for.
     """
 
-    def __init__(self, sources, workers=1):
+    def __init__(self, sources: dict[str, TrainingBatches], workers: int = 1) -> None:
         self.sources = sources
         self._ahead = 2 * workers + 2
         self._pool = None
-        self._pending = collections.deque()
-        self._reported = set()
+        self._pending: collections.deque = collections.deque()
+        self._reported: set[str] = set()
         if workers:
             _check_temporary_folder()
             context = multiprocessing.get_context("forkserver")
@@ -84,10 +89,10 @@ class BatchLoader:
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 workers, context, initializer=_start_worker, initargs=(sources, program))
 
-    def __enter__(self):
+    def __enter__(self) -> BatchLoader:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._pool:
             self._cancel()
             self._pool.shutdown()
@@ -96,7 +101,8 @@ class BatchLoader:
         while self._pending:
             self._pending.popleft().cancel()
 
-    def stream(self, name, first_step, last_step, stride=1):
+    def stream(self, name: str, first_step: typing.Any, last_step: typing.Any,
+               stride: typing.Any = 1) -> typing.Iterator[typing.Any]:
         """Yield ``(images, labels)`` of the source ``name``, steps ``first_step .. last_step - 1``.
 
         Only one stream runs at a time. With a stride of n it takes every n-th step. Each file that
@@ -132,6 +138,6 @@ class BatchLoader:
         return images, labels
 
     @property
-    def bad_files(self):
+    def bad_files(self) -> typing.Any:
         """How many files have failed to decode so far."""
         return len(self._reported)
