@@ -13,6 +13,7 @@ Source: ``tensorflow/core/lib/io/table_format.txt`` and ``protobuf/tensor_bundle
 from __future__ import annotations
 
 import struct
+import typing
 from collections import OrderedDict
 
 from darknet_face.console import UserError
@@ -21,6 +22,7 @@ from darknet_face.runtime.session import protobuf, tf
 
 MAX_BYTES = 1 << 24  # Darknet-19's with an optimiser has some 20,000
 MAX_DIMENSIONS = 8
+Table = typing.List[typing.Tuple[bytes, bytes]]  # keys and values, in order
 MAX_SHARDS = 1000
 _FOOTER = 48
 _MAGIC = 0xDB4775248B80FB57
@@ -31,20 +33,21 @@ class _Damaged(Exception):
     """The index is not what TensorFlow writes; the message says where."""
 
 
-def check_index(prefix, remedy="use another or train again"):
+def check_index(prefix: str, remedy: str = "use another or train again"
+                ) -> OrderedDict[str, typing.Any]:
     """Make sure that TensorFlow can read a checkpoint without ending the process.
 
     Parameters
     ----------
-    prefix : str
+    prefix
         The path without ``.index``.
-    remedy : str
+    remedy
         What to do about a bad one, for the error line.
 
     Returns
     -------
-    OrderedDict of str to tensor_bundle_pb2.BundleEntryProto
-        By the variables' names.
+    OrderedDict
+        ``tensor_bundle_pb2.BundleEntryProto`` by the variables' names.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def check_index(prefix, remedy="use another or train again"):
         raise UserError("{}: not a whole checkpoint ({}); {}".format(prefix, cause, remedy))
 
 
-def _check_entries(prefix, table):
+def _check_entries(prefix: str, table: Table) -> OrderedDict[str, typing.Any]:
     """Compare what the entries claim with the sizes of the files."""
     if not table or table[0][0] != b"":
         raise _Damaged("no header")
@@ -71,7 +74,7 @@ def _check_entries(prefix, table):
     header = _parse(tensor_bundle_pb2.BundleHeaderProto, table[0][1])
     if not 1 <= header.num_shards <= MAX_SHARDS or header.endianness != header.LITTLE:
         raise _Damaged("an unknown kind of checkpoint")
-    sizes = {}
+    sizes: dict[int, int] = {}
     entries = OrderedDict()
     for key, value in table[1:]:
         name, entry = key.decode("utf-8"), _parse(tensor_bundle_pb2.BundleEntryProto, value)
@@ -87,7 +90,7 @@ def _check_entries(prefix, table):
     return entries
 
 
-def _check_claims(name, entry, file_size):
+def _check_claims(name: str, entry: typing.Any, file_size: int) -> None:
     """Check one variable's type, shape, length and place in its file."""
     if not 0 < entry.dtype < _REFERENCE:
         raise _Damaged("{}: of type {}".format(name, entry.dtype))
@@ -105,7 +108,7 @@ def _check_claims(name, entry, file_size):
         raise _Damaged("{}: {} in {:,} bytes".format(name, dimensions, entry.size))
 
 
-def _parse(message, content):
+def _parse(message: typing.Any, content: bytes) -> typing.Any:
     """Parse a protobuf that holds nothing but what TensorFlow writes."""
     parsed = message.FromString(content)
     if parsed.SerializeToString(deterministic=True) != content:
@@ -113,7 +116,7 @@ def _parse(message, content):
     return parsed
 
 
-def _read_table(content):
+def _read_table(content: bytes) -> Table:
     """All entries of a table, in order: a list of (key, value)."""
     if len(content) < _FOOTER or struct.unpack("<Q", content[-8:])[0] != _MAGIC:
         raise _Damaged("the index is cut off")
@@ -129,14 +132,14 @@ def _read_table(content):
     return entries
 
 
-def _read_handle(content, place):
+def _read_handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
     """An offset and a length, and the place after them."""
     offset, place = _read_number(content, place)
     length, place = _read_number(content, place)
     return (offset, length), place
 
 
-def _read_number(content, place):
+def _read_number(content: bytes, place: int) -> tuple[int, int]:
     """A number of variable length, and the place after it."""
     number = shift = 0
     while shift < 64:
@@ -149,7 +152,7 @@ def _read_number(content, place):
     raise _Damaged("a number of more than 64 bits")
 
 
-def _read_block(content, offset, length):
+def _read_block(content: bytes, offset: int, length: int) -> Table:
     """The entries of an uncompressed block: a list of (key, value).
 
     At its end are the places where readers may begin: each must be the begin of an entry whose key
@@ -162,7 +165,9 @@ def _read_block(content, offset, length):
     end = length - 4 - 4 * count
     if count < 1 or end < 0:
         raise _Damaged("a damaged block")
-    entries, whole, key, place = [], set(), b"", 0
+    entries: Table = []
+    whole: set[int] = set()
+    key, place = b"", 0
     while place < end:
         begin = place
         shared, place = _read_number(block, place)

@@ -6,9 +6,11 @@ damaged, or name a checkpoint whose files were removed while others are there.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
+import typing
 from collections import OrderedDict
 
 import numpy as np
@@ -27,7 +29,7 @@ _FILE = re.compile(
 _ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # of a checkpoint's files
 
 
-def newest_checkpoint(folder):
+def newest_checkpoint(folder: str) -> str | None:
     """The prefix of the checkpoint of the highest step in a folder, or None."""
     steps: dict[str, int] = {}
     for path in glob.glob(os.path.join(glob.escape(folder), "*.index")):
@@ -37,16 +39,14 @@ def newest_checkpoint(folder):
     return max(sorted(steps), key=lambda prefix: steps[prefix], default=None)
 
 
-def save_checkpoint(saver, session, folder, step):
+def save_checkpoint(saver: typing.Any, session: typing.Any, folder: str, step: int) -> str:
     """Write a checkpoint ``model-<step>``, whole or not at all.
 
     Parameters
     ----------
-    saver : tf.train.Saver
-        One that removes nothing, since it does not know the checkpoints of earlier runs.
-    session : tf.Session
-    folder : str
-    step : int
+    saver
+        A ``tf.train.Saver`` that removes nothing, since it does not know the checkpoints of earlier
+        runs.
 
     Returns
     -------
@@ -68,16 +68,15 @@ def save_checkpoint(saver, session, folder, step):
                             folder, int(step), cause(error)), exit_code=1)
 
 
-def restore_checkpoint(saver, session, checkpoint, remedy):
+def restore_checkpoint(saver: typing.Any, session: typing.Any, checkpoint: str,
+                       remedy: str) -> None:
     """Restore a checkpoint; a damaged one is refused before it can end the process.
 
     Parameters
     ----------
-    saver : tf.train.Saver
-    session : tf.Session
-    checkpoint : str
+    checkpoint
         Its prefix; any characters may be in it.
-    remedy : str
+    remedy
         What to do about one that does not restore, for the error line.
 
     Raises
@@ -93,17 +92,17 @@ def restore_checkpoint(saver, session, checkpoint, remedy):
         raise UserError("{}: does not restore ({}); {}".format(checkpoint, cause(error), remedy))
 
 
-def newest_steps(folder, count):
+def newest_steps(folder: str, count: int) -> list[int]:
     """The steps of the ``count`` newest whole checkpoints that :func:`save_checkpoint` wrote."""
     return _steps(folder)[-count:]
 
 
-def _steps(folder):
+def _steps(folder: str) -> list[int]:
     return sorted(int(match.group("step")) for match, _ in _files(folder)
                   if match.group("kind") == "index" and not match.group("half"))
 
 
-def other_files(folder, steps):
+def other_files(folder: str, steps: typing.Container[int]) -> list[str]:
     """The files of all checkpoints but those of ``steps``, and files that a kill left half written.
 
     Returns
@@ -114,19 +113,19 @@ def other_files(folder, steps):
             if match.group("half") or int(match.group("step")) not in steps]
 
 
-def _files(folder):
+def _files(folder: str) -> list[tuple[typing.Any, str]]:
     names = os.listdir(folder) if os.path.isdir(folder) else ()
     found = ((_FILE.match(name), os.path.join(folder, name)) for name in names)
     return [(match, path) for match, path in found if match]
 
 
-def keep_only(folder, steps):
+def keep_only(folder: str, steps: typing.Container[int]) -> None:
     """Remove :func:`other_files`."""
     for path in other_files(folder, steps):
         os.remove(path)
 
 
-def cause(error):
+def cause(error: BaseException) -> str:
     """TensorFlow's message for an error, without the node's name.
 
     TensorFlow 2 tells first where the node was made, in many lines, and the cause in the last one.
@@ -137,12 +136,12 @@ def cause(error):
     return message.partition("\n")[0].partition("[[")[0].strip()
 
 
-def find_checkpoint(path):
+def find_checkpoint(path: str) -> str:
     """The checkpoint prefix that a path stands for.
 
     Parameters
     ----------
-    path : str
+    path
         A prefix, one of the checkpoint's files, the folder that holds it, or TensorFlow's note
         ``checkpoint`` in that folder.
 
@@ -151,7 +150,7 @@ def find_checkpoint(path):
     UserError
         When there is no checkpoint.
     """
-    prefix = path
+    prefix: str | None = path
     if os.path.isdir(path):
         prefix = newest_checkpoint(path)
     elif os.path.basename(path) == "checkpoint" and not os.path.exists(path + ".index"):
@@ -184,7 +183,7 @@ def read_checkpoint(prefix: str) -> OrderedDict[str, np.ndarray]:
                     stored[weight] = StoredArray(
                         tuple(dimension.size for dimension in entry.shape.dim),
                         np.dtype(tf.as_dtype(entry.dtype).as_numpy_dtype),
-                        lambda chosen=chosen: reader.get_tensor(chosen))
+                        functools.partial(reader.get_tensor, chosen))
             return check_weights(stored, prefix)
     except checkpoint_errors() as error:  # a wrong checksum, for one
         raise UserError("{}: not a whole checkpoint ({}); use another or train again".format(

@@ -28,7 +28,7 @@ _KINDS = {
     "softmax": "softmax", "soft": "softmax", "cost": "cost", "dropout": "dropout", "crop": "crop",
 }  # fmt: skip
 # The options that change what a layer computes, with darknet's defaults.
-_DEFAULTS = {
+_DEFAULTS: dict[str, dict[str, str | None]] = {
     "convolutional": {"batch_normalize": "0", "filters": "1", "size": "1", "stride": "1",
                       "pad": "0", "padding": "0", "activation": "logistic"},
     "maxpool": {"size": None, "stride": "1", "padding": None},
@@ -38,7 +38,7 @@ _DEFAULTS = {
 }  # fmt: skip
 # What matters in training alone: layers, and options of layers.
 _TRAINING_LAYERS = {"cost", "dropout"}
-_TRAINING_OPTIONS = {
+_TRAINING_OPTIONS: dict[str, set[str]] = {
     "convolutional": {"stopbackward"},
     "crop": {"crop_height", "crop_width", "flip", "angle", "saturation", "exposure", "shift"},
 }  # fmt: skip
@@ -174,7 +174,7 @@ def _width(sections: list[Section]) -> float:
     filters = first.options.get("filters", "") if first else ""
     if not re.match(r"[0-9]{1,3}$", filters):
         return 1.0
-    width = int(filters) / darknet19.CONVOLUTIONS[0][0]
+    width = int(filters) / int(darknet19.CONVOLUTIONS[0][0])
     return width if 0 < width <= 1 else 1.0
 
 

@@ -191,7 +191,7 @@ def _ends_with_a_layer(length: int, num_classes: int | None, width: float) -> bo
 
 def _class_bytes() -> int:
     """The bytes of one class in the last layer of a file without a description."""
-    return 4 * (darknet19.CONVOLUTIONS[-1][0] + 1)
+    return 4 * (int(darknet19.CONVOLUTIONS[-1][0]) + 1)
 
 
 def _classes_by_length(path: str, offset: int, size: int) -> int:

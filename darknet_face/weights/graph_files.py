@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import typing
@@ -148,7 +149,7 @@ def read_constants(graph_def: typing.Any, path: str) -> OrderedDict[str, np.ndar
                 dtype = "unknown type"
             stored[wanted[node.name]] = StoredArray(
                 tuple(dim.size for dim in tensor.tensor_shape.dim), dtype,
-                lambda tensor=tensor: tf.make_ndarray(tensor))
+                functools.partial(tf.make_ndarray, tensor))
     try:
         return check_weights(stored, path)
     except (ValueError, TypeError) as error:  # fewer numbers than the shape has places for

@@ -33,15 +33,8 @@ INSTRUCTIONS = {"PROTO", "EMPTY_DICT", "MARK", "BINUNICODE", "GLOBAL", "BININT",
                 "STOP"}
 
 
-def write_handoff(weights, conv_path, bn_path):
-    """Write the two pickles.
-
-    Parameters
-    ----------
-    weights : mapping of str to numpy.ndarray
-        Named as in the ``.npz``.
-    conv_path, bn_path : str
-    """
+def write_handoff(weights: typing.Mapping[str, np.ndarray], conv_path: str, bn_path: str) -> None:
+    """Write the two pickles of weights that are named as in the ``.npz``."""
     kernels: OrderedDict[str, typing.Any] = OrderedDict()
     norms: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
     for name, array in weights.items():
@@ -58,12 +51,12 @@ def write_handoff(weights, conv_path, bn_path):
             pickler.dump(dict(content))
 
 
-def _call_for_array(array):
+def _call_for_array(array: np.ndarray) -> tuple[typing.Any, ...]:
     """The call that makes an array again."""
     return np.ndarray, (array.shape, "<f4", memoryview(array.astype("<f4").tobytes()))
 
 
-def _call_for_buffer(content):
+def _call_for_buffer(content: memoryview) -> tuple[typing.Any, ...]:
     """The same of its buffer, as text, since Python 2 has no other bytes."""
     return bytearray, (str(content, "latin-1"), "latin-1")
 
@@ -76,11 +69,11 @@ _CLASSES = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> typing.Any:
         return _CLASSES["{}.{}".format(module, name)]
 
 
-def read_handoff(conv_path, bn_path):
+def read_handoff(conv_path: str, bn_path: str) -> dict[str, np.ndarray]:
     """Read what :func:`write_handoff` wrote, as weights without the last layer's bias.
 
     Returns
@@ -108,14 +101,14 @@ def read_handoff(conv_path, bn_path):
     return weights
 
 
-def _load(path):
+def _load(path: str) -> typing.Any:
     if os.path.getsize(path) > MAX_BYTES:
         raise ValueError("{:,} bytes".format(os.path.getsize(path)))
     with open(path, "rb") as stream:
         content = stream.read(MAX_BYTES)
     for instruction, argument, _ in pickletools.genops(content):
         is_class = instruction.name == "GLOBAL"
-        name = argument.replace(" ", ".") if is_class else instruction.name
+        name = str(argument).replace(" ", ".") if is_class else instruction.name
         if name not in (_CLASSES if is_class else INSTRUCTIONS):
             raise pickle.UnpicklingError("it asks for " + name)
     return _ArrayUnpickler(io.BytesIO(content)).load()

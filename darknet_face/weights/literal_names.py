@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import tempfile
+import typing
 
 from darknet_face.console import UserError
 
@@ -17,19 +18,11 @@ _SPECIAL = set("[]\\*?")
 
 
 @contextlib.contextmanager
-def literal(path):
+def literal(path: str) -> typing.Iterator[str]:
     """Yield a name for the same file, folder or checkpoint prefix without special characters.
 
-    Parameters
-    ----------
-    path : str
-        To be read, not written.
-
-    Yields
-    ------
-    str
-        ``path`` itself if it has none; otherwise the name of links in a temporary folder, for as
-        long as the block lasts.
+    That is ``path`` itself if it has none; otherwise the name of links in a temporary folder, for
+    as long as the block lasts. It is to be read, not written.
 
     Raises
     ------

@@ -49,7 +49,7 @@ def write_npz(path: str, weights: Arrays, dtype: typing.Any = np.float32,
         text = json.dumps(metadata, allow_nan=False).encode("utf-8")
         arrays[METADATA] = np.frombuffer(text, np.uint8)
     content = io.BytesIO()  # on a full disk numpy's writer would also complain when it is collected
-    np.savez(content, **arrays)
+    np.savez(content, **typing.cast(typing.Any, arrays))
     with write_atomically(path) as stream:
         stream.write(content.getbuffer())
 
