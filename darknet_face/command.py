@@ -19,7 +19,7 @@ from darknet_face.console import UserError, cli
 COMMANDS = {"serve": "darknet_face.serving.command", "export": "darknet_face.exporters.command"}
 # Of modules that not everybody needs: the extra of this package that brings them.
 EXTRAS = {"tensorflow": "tensorflow", "tf_keras": "tensorflow", "flask": "serve",
-          "waitress": "serve", "onnx": "export", "skimage": "export", "matplotlib": "contact-sheet"}
+          "waitress": "serve", "onnx": "export", "skimage": "export"}
 
 
 @cli

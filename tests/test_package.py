@@ -113,17 +113,10 @@ def test_the_command_starts_the_program_that_is_named(name):
     assert ended.returncode == 0 and "usage: darknet-face {} ".format(name) in ended.stdout
 
 
-@pytest.mark.parametrize("module, extra, arguments", [
-    ("waitress", "serve", ["serve"]),
-    ("matplotlib", "contact-sheet", ["image.png", "--contact-sheet", "sheet.png"]),
-])
-def test_a_missing_extra_is_one_line_before_any_work(tmp_path, module, extra, arguments):
-    (tmp_path / (module + ".py")).write_text(
-        "raise ModuleNotFoundError(name={!r})\n".format(module))
-    (tmp_path / "image.png").write_bytes(b"")
-    ended = subprocess.run([sys.executable, "-m", "darknet_face.command"] + arguments,
-                           cwd=str(tmp_path), capture_output=True, text=True,
-                           env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT])))
+def test_a_missing_extra_is_one_line(tmp_path):
+    (tmp_path / "waitress.py").write_text("raise ModuleNotFoundError(name='waitress')\n")
+    ended = subprocess.run([sys.executable, "-m", "darknet_face.command", "serve"], cwd=ROOT,
+                           capture_output=True, text=True,
+                           env=dict(os.environ, PYTHONPATH=str(tmp_path)))
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1] == (
-        "error: {} is not installed: pip install 'darknet-face[{}]'".format(module, extra))
+    assert ended.stderr == "error: waitress is not installed: pip install 'darknet-face[serve]'\n"

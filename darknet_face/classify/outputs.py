@@ -32,7 +32,6 @@ from darknet_face.images.contact_sheets import (
     check_drawing,
     contact_sheet,
     fit,
-    font,
     mark_drawing,
     save_image,
 )
@@ -128,7 +127,6 @@ class ContactSheet(Output):
     """
 
     def __init__(self, path: str, most: int) -> None:
-        font(TILE)  # whose package may not be installed: before the work, not after it
         self.path, self.most = path, most
         self.tiles: list[np.ndarray] = []
         self.rows: list[Row] = []
