@@ -383,7 +383,6 @@ def test_the_released_model_tells_faces_from_others(sample_dir, tmp_path):
             os.path.join(sample_dir, LISTS["test"][shown]))[:6]]
         for label in (FACE, NON_FACE):
             doubts[shown, label] = preprocess_folders.find_doubts(classifier, paths, label)
-    classifier.session.close()
     assert doubts[FACE, FACE] == doubts[NON_FACE, NON_FACE] == []
     assert len(doubts[FACE, NON_FACE]) >= 3 and len(doubts[NON_FACE, FACE]) >= 3
     assert all(doubt.face_probability >= 0.99 for doubt in doubts[FACE, NON_FACE])
