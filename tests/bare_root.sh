@@ -76,7 +76,7 @@ make_base
 root=$(mktemp -d "$base/run.XXXXXX")
 child=
 # The end of unshare is the end of everything in its namespaces.
-trap '[ -z "$child" ] || kill -KILL $child 2> /dev/null; rm -rf --one-file-system "$root"' EXIT
+trap '[ -z "$child" ] || kill -KILL $child 2> /dev/null || true; rm -rf --one-file-system "$root"' EXIT
 trap 'exit 130' INT TERM
 cp -a "$base/root/." "$root"
 copy_network_settings
