@@ -186,7 +186,7 @@ def variable_shapes(num_classes=NUM_CLASSES, width=1.0):
     OrderedDict of str to tuple of int
         In the order of the layers; kernels are [height, width, channels in, filters] (HWIO).
     """
-    shapes = OrderedDict()
+    shapes: OrderedDict[str, tuple] = OrderedDict()
     channels = 3
     convolutions = [layer for layer in layers_of(width) if layer != MAX_POOL]
     for index, (filters, size) in enumerate(convolutions):

@@ -81,10 +81,10 @@ def test_face_check_on_pictures_lists_and_folders(run_script, tmp_path):
     code, out, err = run_script(checks, tmp_path)
     assert code == 0 and "spoiled.jpg: " in err
     assert out.splitlines() == [
-        str(tmp_path / "astronaut.png"), "faces found in 1 of 3 pictures (33.33 %)"]
+        str(tmp_path / "astronaut.png"), "faces found in 1 of 3 images (33.33 %)"]
     code, out, err = run_script(checks, tmp_path / "list.pickle", tmp_path / "coffee.png",
                                 "--data-dir", tmp_path)
-    assert (code, err) == (0, "") and "faces found in 1 of 3 pictures" in out
+    assert (code, err) == (0, "") and "faces found in 1 of 3 images" in out
     for missing in ("missing.jpg", "missing.pickle", "spoiled.jpg"):
         code, _, err = run_script(checks, tmp_path / missing)
         assert code == 2 and missing in err.splitlines()[-1]

@@ -81,7 +81,7 @@ def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterab
         yield ([(image, _row(image, window.probability, threshold,
                              [int(round(each)) for each in window[1:5]]))
                 for (image, _), window in zip(good, windows)],
-               [(image, cause) for image, pixels, cause in chunk if pixels is None])
+               [(image, cause or "") for image, pixels, cause in chunk if pixels is None])
 
 
 def predict_on_all_ranks(predict: typing.Callable[[typing.Iterable[InputImage]], Batches],

@@ -25,7 +25,7 @@ def read_for_inference(path: str, least_size: int) -> np.ndarray:
 def read_batches(
         paths: Iterable[Any], batch_size: int, image_size: int, threads: int = 2,
         read: Callable[[Any, int], np.ndarray] = read_for_inference,
-) -> Iterator[tuple[list[Any], np.ndarray, list[tuple[Any, str | None]]]]:
+) -> Iterator[tuple[list[Any], np.ndarray, list[tuple[Any, str]]]]:
     """Read images in threads, a few batches ahead, and yield them in the order given.
 
     Parameters
@@ -55,7 +55,7 @@ def read_batches(
         images = [image for _, image, _ in chunk if image is not None]
         yield ([path for path, image, _ in chunk if image is not None],
                np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8),
-               [(path, cause) for path, image, cause in chunk if image is None])
+               [(path, cause or "") for path, image, cause in chunk if image is None])
 
 
 def read_ahead(items: Iterable[Any], read: Callable[[Any], Any], threads: int = 2,

@@ -1,9 +1,9 @@
-"""Whether a picture is fit to be a negative sample, and whether it is there already.
+"""Whether an image is fit to be a negative, and whether it is there already.
 
 Checks of a downloaded file (a whole image of a sane size, without a human face), the form that it
 is stored in, and the comparison with those that are there.
 
-To print the pictures in which the face check finds a face, run it on folders, pictures or lists::
+To print the images in which the face check finds a face, run it on folders, images or lists::
 
     python -m darknet_face.negatives.checks data/celeba_test_file.pickle data/neg_samples
 """
@@ -26,40 +26,41 @@ from darknet_face.images.file_lists import load_list, resolve
 from darknet_face.images.find_images import find_images
 from darknet_face.images.near_duplicates import HASH_SIDE, NEAR_BITS
 
-STORED_SIDE = 512  # pixels: the longest side of a stored picture
+STORED_SIDE = 512  # pixels: the longest side of a stored image
 JPEG_QUALITY = 90
+CASCADE_FOLDER = os.path.join(os.path.dirname(cv2.__file__), "data")
 
-# Pixels from which on one picture is decoded at a time: each takes up to 26 bytes in between.
+# From so many pixels on one image is decoded at a time: each takes up to 26 bytes in between.
 _LARGE = 4 * 1000 * 1000
 _decoding_large = threading.Lock()
 
 
 class Unfit(Exception):
-    """A picture that is no negative sample.
+    """An image that is no negative.
 
     Parameters
     ----------
-    cause : str
+    cause
         A few words to count it under.
-    detail : str
+    detail
     """
 
-    def __init__(self, cause, detail=""):
+    def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(": ".join(filter(None, [cause, detail])))
         self.cause = cause
         self.detail = detail
 
 
-def decode_download(body, max_pixels, min_side):
+def decode_download(body: bytes, max_pixels: int, min_side: int) -> np.ndarray:
     """Decode a downloaded file, whatever it claims to be.
 
     Parameters
     ----------
-    body : bytes
-    max_pixels : int
-        Larger pictures are refused before their pixels are decoded (decompression bombs).
-    min_side : int
-        The least height and width in pixels, as the picture is stored.
+    body
+    max_pixels
+        Larger images are refused before their pixels are decoded (decompression bombs).
+    min_side
+        The least height and width in pixels, as the image is stored.
 
     Returns
     -------
@@ -88,12 +89,12 @@ def decode_download(body, max_pixels, min_side):
         raise Unfit("truncated or damaged", str(error)) from None
 
 
-def stored_form(image):
-    """Shrink and re-encode a picture, which removes metadata and files hidden in it.
+def stored_form(image: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """Shrink and re-encode an image, which removes metadata and files hidden in it.
 
     Parameters
     ----------
-    image : numpy.ndarray
+    image
         uint8, [height, width, 3], RGB.
 
     Returns
@@ -115,30 +116,30 @@ def _stored_size(*size):
     return tuple(max(1, round(scale * side)) for side in size)
 
 
-class SeenPictures:
-    """The pictures kept so far, which new ones are compared with."""
+class SeenImages:
+    """The images kept so far, which new ones are compared with."""
 
-    def __init__(self):
-        self._digests = []
-        self._known = set()
+    def __init__(self) -> None:
+        self._digests: list[str] = []
+        self._known: set[str] = set()
         self._hashes = np.empty((256, HASH_SIDE ** 2), bool)
 
-    def add(self, digest, bits):
-        """Add a picture by its pixel digest and perceptual hash (bool, [256])."""
+    def add(self, digest: str, bits: np.ndarray) -> None:
+        """Add an image by its pixel digest and perceptual hash (bool, [256])."""
         if len(self._digests) == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
         self._hashes[len(self._digests)] = bits
         self._digests.append(digest)
         self._known.add(digest)
 
-    def find(self, digest, bits):
-        """Look for a picture among those added.
+    def find(self, digest: str, bits: np.ndarray) -> tuple[str, str] | None:
+        """Look for an image among those added.
 
         Returns
         -------
         (str, str) or None
-            "duplicate" or "near duplicate", and the digest of the picture that it is like; None
-            if there is no such picture.
+            "duplicate" or "near duplicate", and the digest of the image that it is like; None
+            if there is no such image.
         """
         if digest in self._known:
             return "duplicate", digest
@@ -151,24 +152,24 @@ class SeenPictures:
 class FaceDetector:
     """Finds human faces with two of OpenCV's Haar cascades: frontal, and profile to both sides.
 
-    A picture is resized to 256 pixels along its longest side. It counts as a picture of a face if
+    An image is resized to 256 pixels along its longest side. It counts as an image of a face if
     a cascade finds a face of at least a tenth of that, in at least eight neighbouring windows. At
     this threshold the two cascades found as many faces as OpenCV's four frontal cascades and the
-    profile together, and flagged no more pictures without a face.
+    profile together, and flagged no more images without a face.
     """
 
     SIDE = 256
     NEIGHBOURS = 8
     CASCADES = ("haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._local = threading.local()  # a cascade has a state, so each thread needs its own
 
-    def has_face(self, image):
-        """Whether there is a human face in a picture (uint8, [height, width, 3], RGB)."""
+    def has_face(self, image: np.ndarray) -> bool:
+        """Whether there is a human face in an image (uint8, [height, width, 3], RGB)."""
         if not hasattr(self._local, "cascades"):
             self._local.cascades = [
-                cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, name))
+                cv2.CascadeClassifier(os.path.join(CASCADE_FOLDER, name))
                 for name in self.CASCADES]
         frontal, profile = self._local.cascades
         scale = self.SIDE / max(image.shape[:2])
@@ -183,19 +184,15 @@ class FaceDetector:
             grey, scaleFactor=1.1, minNeighbors=self.NEIGHBOURS, minSize=(least, least))) > 0
 
 
-def expand_name(name, data_dir):
-    """The paths of the pictures that a name on the command line stands for.
+def expand_name(name: str, data_dir: str) -> list[str]:
+    """The paths of the images that a name on the command line stands for.
 
     Parameters
     ----------
-    name : str
-        A folder, a ``.pickle`` with a list of names, or a picture.
-    data_dir : str
+    name
+        A folder, a ``.pickle`` with a list of names, or an image.
+    data_dir
         What relative names in a list are relative to.
-
-    Returns
-    -------
-    list of str
 
     Raises
     ------
@@ -207,35 +204,35 @@ def expand_name(name, data_dir):
     if name.endswith(".pickle"):
         return [resolve(item, data_dir) for item in load_list(name)]
     if not os.path.exists(name):
-        raise UserError("{}: no such file; give folders, pictures or lists (.pickle)".format(name))
+        raise UserError("{}: no such file; give folders, images or lists (.pickle)".format(name))
     return [name]
 
 
 @cli
 def main():
     parser = argparse.ArgumentParser(
-        description="Print the pictures in which the face check finds a human face, and their "
+        description="Print the images in which the face check finds a human face, and their "
                     "share.", formatter_class=HelpFormatter)
-    parser.add_argument("pictures", nargs="+", help="folders, lists (.pickle) or picture files")
+    parser.add_argument("images", nargs="+", help="folders, lists (.pickle) or image files")
     parser.add_argument("--data-dir", default="data", help="what names in lists are relative to")
     args = parser.parse_args()
-    paths = [path for name in args.pictures for path in expand_name(name, args.data_dir)]
+    paths = [path for name in args.images for path in expand_name(name, args.data_dir)]
     detector = FaceDetector()
     looked_at = found = 0
-    for path in progress(paths, desc="looking for faces", unit="picture"):
+    for path in progress(paths, desc="looking for faces", unit="image"):
         try:
             image = decode.read_image(path)
         except decode.BadImage as error:
-            warn("{}: {}; left out".format(path, error))
+            warn("{}: {}; skipped".format(path, error))
             continue
         looked_at += 1
         if detector.has_face(image):
             found += 1
             print(printable(path))
     if not looked_at:
-        raise UserError("{}: no usable picture; give folders, pictures or lists (.pickle)".format(
-            ", ".join(args.pictures)))
-    print("faces found in {} of {} pictures ({:.2f} %)".format(
+        raise UserError("{}: no usable image; give folders, images or lists (.pickle)".format(
+            ", ".join(args.images)))
+    print("faces found in {} of {} images ({:.2f} %)".format(
         found, looked_at, 100.0 * found / looked_at))
 
 

@@ -25,7 +25,7 @@ import typing
 import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.negatives.checks import SeenPictures
+from darknet_face.negatives.checks import SeenImages
 from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verdict
 from darknet_face.negatives.reports import Rejection
 from darknet_face.negatives.services import Candidate, ResultPage
@@ -96,8 +96,8 @@ class NegativeStore:
                                 "in another --data-dir".format(
                                     self.folder, name, earlier.get(name), value))
 
-    def _kept_images(self) -> SeenPictures:
-        seen, fetched = SeenPictures(), self._records.all_fetched()
+    def _kept_images(self) -> SeenImages:
+        seen, fetched = SeenImages(), self._records.all_fetched()
         for verdict in self._records.verdicts():
             if verdict.cause == KEPT and verdict.url in fetched:
                 seen.add(fetched[verdict.url].digest, fetched[verdict.url].hash)

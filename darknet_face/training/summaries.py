@@ -39,7 +39,7 @@ def batch_sheet(images: np.ndarray, labels: typing.Any, title: str | None = None
     options
         See :func:`darknet_face.images.contact_sheets.contact_sheet`.
     """
-    return contact_sheet(images, [CLASS_NAMES[label] for label in labels],
+    return contact_sheet(list(images), [CLASS_NAMES[label] for label in labels],
                          [BLUE if label == FACE else RED for label in labels], title, **options)
 
 
@@ -53,6 +53,7 @@ def batch_summary(images: np.ndarray, labels: typing.Any) -> typing.Any:
 
 def preview(settings: Settings) -> None:
     """Draw the first training batch as a contact sheet, into the file ``settings.preview``."""
+    assert settings.preview
     images, labels, bad = TrainingBatches(
         load_mixture(settings.data_dir, settings.sources, "train"), settings.batch_size,
         settings.image_size, settings.seed, settings.augment).batch(0)

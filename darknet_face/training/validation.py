@@ -71,11 +71,12 @@ class Validator:
                 self.criterion]:
             return False
         os.makedirs(self.folder, exist_ok=True)
-        prefix = save_checkpoint(self._saver, self.classifier.session, self.folder, row["step"])
+        step = int(row["step"])
+        prefix = save_checkpoint(self._saver, self.classifier.session, self.folder, step)
         known = {name: value for name, value in row.items() if not math.isnan(value)}
         write_json(os.path.join(self.folder, "best.json"),
                    dict(known, checkpoint=os.path.basename(prefix)))
-        keep_only(self.folder, [row["step"]])
+        keep_only(self.folder, [step])
         return True
 
     def best(self) -> typing.Any:
