@@ -29,11 +29,11 @@ def make_slim(share=16, set_attribute=setattr):
     set_attribute(darknet19, "CONVOLUTIONS",
                   tuple(layer for layer in layers if layer != darknet19.MAX_POOL))
 
-    from darknet_face.detection import network
+    from darknet_face.detection.yolov2 import network
 
     whole = network._layer
-    set_attribute(network, "_layer",
-                  lambda net, filters, *options: whole(net, filters // share, *options))
+    set_attribute(network, "_layer",  # the head is narrow already
+                  lambda net, filters, *options: whole(net, 4 * filters // share, *options))
 
 
 if __name__ == "__main__":

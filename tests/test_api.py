@@ -1,14 +1,11 @@
 """The Python API: every kind of picture, lists, threads, thresholds, errors."""
 
-import importlib.util
 import io
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import threading
-import warnings
 
 import cv2
 import numpy as np
@@ -132,56 +129,6 @@ def test_orientation_is_respected(model, tmp_path, photograph, kind):
         assert result.box == model(upright).box
 
 
-def in_fork(function):
-    """What a function returns, or the error that it raises, in a forked process."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of forks of processes with threads
-        child = os.fork()
-    if not child:
-        signal.alarm(120)
-        try:
-            answer = repr(function())
-        except BaseException as error:
-            answer = "{}: {}".format(type(error).__name__, error)
-        os.write(writer, answer.encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader) as stream:
-        answer = stream.read()
-    assert os.waitpid(child, 0) == (child, 0), "it waited for ever"
-    return answer
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="no ONNX Runtime")
-def test_a_forked_process_has_an_engine_of_its_own(tiny_model):
-    image = cut_out(1, 50, 60)
-    with load(tiny_model.npz, search=1, engine="onnxruntime") as model:
-        expected = model(image)
-        assert in_fork(lambda: model(image)) == repr(expected)
-        assert in_fork(lambda: model.heat_map(image).shape) == "(60, 50)"
-        assert in_fork(lambda: model._engine is model._engines[os.getppid()]) == "False"
-        assert model(image) == expected
-
-
-def test_a_forked_process_is_told_that_tensorflow_waits_for_ever(tiny_model):
-    image = cut_out(1, 50, 60)
-    with load(tiny_model.npz, search=1, engine="tensorflow") as model:
-        expected = model(image)
-        for function in (lambda: model(image), lambda: model._engines[os.getppid()](image[None]),
-                         lambda: load(tiny_model.npz, engine="tensorflow")):
-            assert in_fork(function).startswith("UserError: this process was forked")
-        assert model(image) == expected
-
-
-def test_the_former_names_still_answer(tiny_model, photograph):
-    with pytest.warns(DeprecationWarning, match="tight_boxes"):
-        model = load(tiny_model.npz, search=1, fine_places=True)
-    with model, pytest.warns(DeprecationWarning, match="box"):
-        result = model(photograph[0])
-        assert result.place == result.box
-
-
 def test_thresholds(tiny_model, model, tmp_path):
     pictures = [cut_out(number, 50, 60) for number in range(6)]
     probabilities = [result.probability for result in model(pictures)]
@@ -254,7 +201,7 @@ def test_truncated_images_and_bytes(model, photograph):
 
 @pytest.mark.parametrize("value", [None, 3, [None], [[1, 2]], {"a": 1}.values()])
 def test_what_is_no_picture(model, value):
-    with pytest.raises(TypeError, match="is no image"):
+    with pytest.raises(TypeError, match="is no picture"):
         model(value)
 
 

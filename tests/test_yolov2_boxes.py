@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from darknet_face.console import UserError
-from darknet_face.detection.anchors import find_anchors, mean_best_iou, size_iou
-from darknet_face.detection.boxes import decode, detections, encode, iou
+from darknet_face.detection.yolov2.anchors import find_anchors, mean_best_iou, size_iou
+from darknet_face.detection.yolov2.boxes import decode, detections, encode, iou
 from darknet_face.runtime.session import tf
 
 ANCHORS = np.float32([[0.4, 0.5], [0.8, 1.2], [2.0, 1.6]])  # in cells

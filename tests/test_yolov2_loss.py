@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from darknet_face.detection.boxes import encode
-from darknet_face.detection.loss import yolo_loss
+from darknet_face.detection.yolov2.boxes import encode
+from darknet_face.detection.yolov2.loss import yolo_loss
 from darknet_face.runtime.session import tf
 
 ANCHORS = np.float32([[0.4, 0.6], [1.0, 0.8]])  # in cells

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from darknet19 import build
-from darknet_face.detection import network
+from darknet_face.detection.yolov2 import network
 from darknet_face.runtime.session import tf
 from darknet_face.weights import handoff
 from darknet_face.weights.arrays import assign

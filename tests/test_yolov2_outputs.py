@@ -10,14 +10,12 @@ from PIL import Image
 
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError
-from darknet_face.detection import history
-from darknet_face.detection.anchors import draw_anchors
-from darknet_face.detection.compare import JSON_START
+from darknet_face.detection.datasets import Photograph
 from darknet_face.detection.detect import detect_faces
-from darknet_face.detection.photographs import Photograph
-from darknet_face.detection.train import Options, check_outputs, train
+from darknet_face.detection.yolov2 import history
+from darknet_face.detection.yolov2.anchors import draw_anchors
+from darknet_face.detection.yolov2.train import Options, check_outputs, train
 from darknet_face.runtime.atomic_files import write_json
-from darknet_face.runtime.safe_files import starts_with
 from darknet_face.training.lock import NAME
 
 
@@ -43,7 +41,7 @@ def test_other_files_are_kept(options, tmp_path, name, content):
     path.write_bytes(content)
     for restart in (False, True):
         with pytest.raises(UserError) as caught:
-            train(options._replace(restart=restart), {})
+            train(options._replace(restart=restart), {}, None)
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
     assert path.read_bytes() == content
 
@@ -82,7 +80,7 @@ def test_one_training_in_a_folder(options):
     with open(os.path.join(options.run_dir, NAME), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another training.*choose another --run-dir"):
-            train(options, {})
+            train(options, {}, None)
 
 
 def no_faces(_):
@@ -135,9 +133,3 @@ def test_photographs_to_draw_that_do_not_decode(tmp_path, capsys):
     assert "bad.jpg: not an image in a known format; skipped" in capsys.readouterr().err
     with pytest.raises(UserError, match="none of the 1 photographs"):
         draw_anchors([bad], anchors, 64)
-
-
-def test_the_start_of_a_comparison_is_known(tmp_path):
-    path = str(tmp_path / "compare.json")
-    write_json(path, [dict(weights="these", seed=0, history=[])])
-    assert starts_with(path, JSON_START)

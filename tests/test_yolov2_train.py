@@ -11,14 +11,15 @@ from PIL import Image, ImageDraw
 
 from darknet_face.console import UserError
 from darknet_face.detection import detect
-from darknet_face.detection.data import DetectionBatches
-from darknet_face.detection.detector import Detector
+from darknet_face.detection.datasets import read_photographs
 from darknet_face.detection.evaluate import average_precision, detect_all
-from darknet_face.detection.photographs import read_photographs
-from darknet_face.detection.train import Options, Trainer, train
+from darknet_face.detection.yolov2.data import DetectionBatches
+from darknet_face.detection.yolov2.detector import Detector
+from darknet_face.detection.yolov2.train import Options, Trainer, train
 from darknet_face.engines.tensorflow_classifier import NEWER_ATTRIBUTES
 from darknet_face.runtime.session import tf
 from darknet_face.weights.graph_files import read_graph_def
+from train_detector import WARM_UP, learning_rate
 
 STEPS = 60
 
@@ -39,6 +40,10 @@ def made(tmp_path_factory):
     return str(folder), {"train": photographs, "val": photographs}
 
 
+def rate(settings):
+    return learning_rate(WARM_UP * settings.max_lr, settings.max_lr, settings.steps)
+
+
 def options(folder, weights, **changes):
     return Options(
         weights=weights, workers=0, sizes=(96,), val_size=96,
@@ -50,7 +55,7 @@ def options(folder, weights, **changes):
 @pytest.fixture(scope="module")
 def trained(made, slim_model, tmp_path_factory):
     settings = options(str(tmp_path_factory.mktemp("trained")), slim_model.npz)
-    return settings, train(settings, made[1])
+    return settings, train(settings, made[1], rate(settings))
 
 
 def test_learns_made_pictures(trained):
@@ -75,10 +80,32 @@ def test_either_tensorflow_reads_the_frozen_graph(trained):
 
 def test_resumes_where_it_ended(trained, made, capsys):
     settings, rows = trained
-    assert train(settings, made[1]) == rows
+    assert train(settings, made[1], rate(settings)) == rows
     assert "resuming at step 60 of 60" in capsys.readouterr().out
     with pytest.raises(UserError, match="made with max-lr 0.001, not 0.01"):
-        Trainer(settings._replace(max_lr=1e-2), made[1])
+        Trainer(settings._replace(max_lr=1e-2), made[1], rate(settings))
+
+
+def test_a_kill_before_the_freezing_is_made_up_for(trained, made, tmp_path, capsys):
+    settings, rows = trained
+    shutil.copytree(settings.run_dir, str(tmp_path / "run"))
+    again = settings._replace(run_dir=str(tmp_path / "run"), model=str(tmp_path / "later.pb"))
+    assert train(again, made[1], rate(settings)) == rows
+    with open(again.model, "rb") as found, open(settings.model, "rb") as expected:
+        assert found.read() == expected.read()
+
+
+def test_a_better_detector_is_not_replaced(trained, made, tmp_path, capsys):
+    settings, _ = trained
+    model = shutil.copy(settings.model, str(tmp_path / "detector.pb"))
+    worse = settings._replace(run_dir=str(tmp_path / "run"), model=model, steps=1,
+                              freeze_steps=1, validate_every=1)
+    rows = train(worse, made[1], rate(worse))
+    assert rows[-1]["ap50"] < 0.9
+    with open(model, "rb") as found, open(settings.model, "rb") as expected:
+        assert found.read() == expected.read()
+    train(worse._replace(model=str(tmp_path / "new.pb")), made[1], rate(worse))
+    assert os.path.exists(str(tmp_path / "new.pb"))  # nothing better was there
 
 
 def test_a_damaged_checkpoint_is_refused(trained, made, tmp_path):
@@ -88,7 +115,7 @@ def test_a_damaged_checkpoint_is_refused(trained, made, tmp_path):
     with open(index, "r+b") as stream:
         stream.truncate(os.path.getsize(index) - 7)
     with pytest.raises(UserError, match="not a whole checkpoint.*begin again with --restart"):
-        train(settings._replace(run_dir=str(tmp_path / "run")), made[1])
+        train(settings._replace(run_dir=str(tmp_path / "run")), made[1], rate(settings))
 
 
 def test_detect_writes_pictures_and_json(trained, made, run_script, tmp_path, video):
@@ -98,12 +125,14 @@ def test_detect_writes_pictures_and_json(trained, made, run_script, tmp_path, vi
                          settings.model, "--image-size", "96", "--out", str(tmp_path / "found"))
     assert outcome.code == 0 and "skipped 1 bad ones" in outcome.out, outcome.err
     assert "bad.jpg: not an image in a known format; skipped" in outcome.err
-    with open(str(tmp_path / "found" / "0.png.json")) as stream:
+    written, = glob.glob(str(tmp_path / "found" / "**" / "0.png.json"), recursive=True)
+    with open(written) as stream:
         record = json.load(stream)
     assert record["width"] == record["height"] == 96 and record["faces"][0]["score"] > 0.4
     assert len(record["faces"][0]["box"]) == 4
-    assert Image.open(str(tmp_path / "found" / "0.png")).size == (96, 96)
-    assert len([name for name in os.listdir(str(tmp_path / "found")) if "film" in name]) == 6
+    assert Image.open(written[:-len(".json")]).size == (96, 96)
+    assert len([name for _, _, names in os.walk(str(tmp_path / "found")) for name in names
+                if "film" in name]) == 6
 
 
 @pytest.mark.parametrize("content", [b"", b"bad", None])
@@ -121,12 +150,12 @@ def test_detect_refuses_other_operations(run_script, made, tmp_path):
         tf.io.write_file("x", "y")
     (tmp_path / "write.pb").write_bytes(graph.as_graph_def().SerializeToString())
     outcome = run_script(detect, made[0], "--model", str(tmp_path / "write.pb"))
-    assert outcome.code == 2 and "it has WriteFile" in outcome.err
+    assert outcome.code == 2 and "not a detector of" in outcome.err
 
 
 def test_the_trunk_is_trained_only_once_freed(made, slim_model, tmp_path):
     trainer = Trainer(options(str(tmp_path), slim_model.npz, steps=2, freeze_steps=1,
-                              validate_every=9), made[1])
+                              validate_every=9), made[1], rate(options(str(tmp_path), None)))
     with trainer.session as session:
         trunk, head = (next(each for each in session.graph.get_collection(
             tf.GraphKeys.TRAINABLE_VARIABLES) if each.op.name == name)

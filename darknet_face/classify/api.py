@@ -9,13 +9,12 @@
     for result in model(["a.jpg", array, image]):    # a list: batched, in order
         print(result.name, result.error or result.label)
 
-The commands use it too. docs/python.md says more.
+inference.py and serve.py use it too. docs/python.md says more.
 """
 
 from __future__ import annotations
 
 import os
-import typing
 import warnings
 
 import numpy as np
@@ -25,11 +24,7 @@ from darknet19 import STRIDE
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.inputs import InputImage
-from darknet_face.classify.predict import (
-    Batches,
-    classify_by_sliding_window,
-    classify_single_pass,
-)
+from darknet_face.classify.predict import classify_by_sliding_window, classify_single_pass
 from darknet_face.classify.results import Box, ImageError, Result
 from darknet_face.classify.sliding_window import (
     DEFAULT_SEARCH,
@@ -38,54 +33,58 @@ from darknet_face.classify.sliding_window import (
     SlidingWindow,
     scales_of,
 )
-from darknet_face.engines.engine import ENGINES, Engine, open_engine
+from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
-from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model, read_model
+from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 
-SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 300 MB each
+SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
 BOX = ("x", "y", "width", "height")
 
 
-def load(weights: str | os.PathLike[str] | None = None, search: str | int = DEFAULT_SEARCH,
-         threshold: float | None = None, precision: str = "float32", image_size: int | None = None,
-         batch_size: int = 16, model_dir: str | None = None, tight_boxes: bool = False,
-         fine_places: bool = False, engine: str | None = None) -> FaceModel:
+def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32", image_size=None,
+         batch_size=16, model_dir=None, tight_boxes=False, fine_places=False,
+         engine=None):
     """Load a model.
 
     Parameters
     ----------
-    weights
+    weights : str or os.PathLike, optional
         Any file that :func:`darknet_face.weights.model_file.read_model` reads: ``.npz``,
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
-    search
-        The largest scale of the sliding window, 4, 2 or 1: the image's shorter side is enlarged to
-        up to so many times the network's input. "off" is a single pass over the stretched image.
-    threshold
-        An image is a face if its probability is at least this, 0..1. If absent, the threshold
+    search : {4, 2, 1, "off"}
+        The largest scale of the sliding window, as inference.py's ``--search``: the image's shorter
+        side is enlarged to up to so many times the network's input. "off" is a single pass over
+        the stretched image.
+    threshold : float, optional
+        A picture is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
-    precision
-        What convolutions compute in: "float32", "bfloat16" or "float16".
-    image_size
+    precision : {"float32", "bfloat16", "float16"}
+        What convolutions compute in.
+    image_size : int, optional
         Height and width of the network's input, a multiple of 32. If absent, as in training.
-    batch_size
-        The most images that are classified together.
-    model_dir
+    batch_size : int
+        The most pictures that are classified together.
+    model_dir : str, optional
         Where your own models are; ``saved_models`` beside this package if absent.
-    tight_boxes
+    tight_boxes : bool
         The sliding window stops at the first scale where a window is certain, which may be as large
         as the image. Look for a smaller box inside it, at up to the cost of all scales. The
         probability stays the same.
-    fine_places
+    fine_places : bool
         The former name of ``tight_boxes``, deprecated.
-    engine
-        What runs the network, "onnxruntime" or "tensorflow". If absent, the first of these that is
-        installed and computes in the precision.
+    engine : {"onnxruntime", "tensorflow"}, optional
+        What runs the network. If absent, the first of these that is installed and computes in the
+        precision.
+
+    Returns
+    -------
+    FaceModel
 
     Raises
     ------
-    darknet_face.console.UserError
+    utils.UserError
         Weights that are missing, damaged or of another network, or a precision that this computer
         lacks.
     ValueError
@@ -113,89 +112,64 @@ def load(weights: str | os.PathLike[str] | None = None, search: str | int = DEFA
 
 
 class FaceModel:
-    """A loaded model: call it with images. Several threads may call one model at once.
+    """A loaded model: call it with pictures. Several threads may call one model at once.
 
-    Use it as a context manager, or :meth:`close` it, to free its memory. See :func:`load`. In a
-    forked process the threads of the engine do not exist, so a model that is called there opens an
-    engine of its own from the same file.
+    Use it as a context manager, or :meth:`close` it, to free its memory. See :func:`load`.
 
     Attributes
     ----------
     path : str
-        The weights file.
+        The file of the weights.
     image_size : int
         Height and width of the network's input.
     threshold : float
-        From which probability on an image is a face.
+        From which probability on a picture is a face.
     description : str
         One line about the file, the input size and the threshold.
     """
 
-    def __init__(self, model: ModelFile, scales: tuple[float, ...], precision: str = "float32",
-                 batch_size: int = 16, tight_boxes: bool = False,
-                 engine: str | None = None) -> None:
+    def __init__(self, model: ModelFile, scales, precision="float32", batch_size=16,
+                 tight_boxes=False, engine=None):
         self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
-        self._scales, self._bias = scales, model.search_bias
-        self._engine_name, self._precision = engine, precision
-        self._engines = {os.getpid(): self._open_engine(model)}
+        self._engine = open_engine(
+            model.weights, model.image_size, engine, precision=precision)
+        self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
+        self._is_single_pass = not scales
 
-    def _open_engine(self, model: ModelFile) -> Engine:
-        return open_engine(
-            model.weights, self.image_size, self._engine_name, precision=self._precision)
-
-    @property
-    def _engine(self) -> Engine:
-        """The engine of this process."""
-        process = os.getpid()
-        if process not in self._engines:
-            self._engines[process] = self._open_engine(read_model(self.path))
-        return self._engines[process]
-
-    def _sliding_window(self) -> SlidingWindow:
-        return SlidingWindow(self._engine, self._scales or SCALES, self._bias)
-
-    @typing.overload
-    def __call__(self, images: str | os.PathLike[str] | bytes | Image.Image,
-                 threshold: float | None = None) -> Result: ...
-
-    @typing.overload
-    def __call__(self, images: typing.Any,
-                 threshold: float | None = None) -> typing.Any: ...
-
-    def __call__(self, images: typing.Any, threshold: float | None = None) -> typing.Any:
-        """Classify one image or several.
+    def __call__(self, pictures, threshold=None):
+        """Classify one picture or several.
 
         Parameters
         ----------
-        images
+        pictures : str, os.PathLike, numpy.ndarray, PIL.Image.Image, bytes, or an iterable of these
             A path; an array, uint8, [height, width, 3], RGB, upright; a Pillow image, which is
-            turned upright by its orientation tag; the bytes of an encoded file. Or an iterable of
-            these, or an array [n, height, width, 3].
-        threshold
+            turned upright by its orientation tag; an encoded file. An array [n, height, width, 3]
+            counts as a list.
+        threshold : float, optional
             For this call; the model's own if absent.
 
         Returns
         -------
         Result or list of Result
-            For several images a list, in order. A bad image has a result with ``error`` set.
+            For a list a list, in order. A bad picture has a result with ``error`` set.
 
         Raises
         ------
         ImageError
-            When a single image can't be read.
+            When a single picture can't be read.
         TypeError
-            For anything that is no image, in a list too.
+            For anything that is no picture, in a list too.
         """
-        if _is_one(images):
-            result, = self([images], threshold)
+        if _is_one(pictures):
+            result, = self([pictures], threshold)
             if result.error:
                 raise ImageError(result.name, result.error)
             return result
         names: list[str] = []
         answers = {}
-        for rows, bad in self.stream(_inputs(images, names), threshold):
+        for rows, bad in self.stream(_inputs(pictures, names), threshold):
             for image, row in rows:
                 box = None if row["x"] is None else Box(*[row[name] for name in BOX])
                 answers[image.output_name] = Result(
@@ -205,88 +179,106 @@ class FaceModel:
                 answers[image.output_name] = Result(image.name, error=cause)
         return [answers[str(index)] for index in range(len(names))]
 
-    def stream(self, images: typing.Iterable[InputImage], threshold: float | None = None
-               ) -> Batches:
-        """Classify images as they come, with a few read ahead.
+    def stream(self, images, threshold=None):
+        """Classify pictures as they come, with a few read ahead.
 
-        Yields what :mod:`darknet_face.classify.predict` describes. ``threshold`` is the model's own
-        if absent.
+        Parameters
+        ----------
+        images : iterable of darknet_face.classify.inputs.InputImage
+        threshold : float, optional
+            The model's own if absent.
+
+        Yields
+        ------
+        results, bad
+            As :func:`darknet_face.classify.predict.classify_single_pass`.
         """
         threshold = self.threshold if threshold is None else _checked(threshold)
-        if not self._scales:
+        if self._is_single_pass:
             return classify_single_pass(self._engine, images, self._batch_size, threshold)
         return classify_by_sliding_window(
-            self._sliding_window(), images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
+            self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
             self._tight_boxes)
 
-    def heat_map(self, image: typing.Any) -> np.ndarray:
-        """Where a face is seen: float32, [height, width] of the upright image, 0..1.
+    def heat_map(self, picture):
+        """Where a face is seen.
 
-        See :class:`darknet_face.classify.heatmaps.FaceMapper`. Takes one image, as a call does, and
-        raises the same errors.
+        Parameters
+        ----------
+        picture
+            One picture, as for a call.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, [height, width] of the upright picture, 0..1; see
+            :class:`darknet_face.classify.heatmaps.FaceMapper`.
+
+        Raises
+        ------
+        ImageError, TypeError
+            As for a call.
         """
-        source = _input(image, "0")
+        image = _input(picture, "0")
         try:
-            pixels = source.read()
+            pixels = image.read()
         except BadImage as error:
-            raise ImageError(source.name, str(error))
+            raise ImageError(image.name, str(error))
         return self.mapper()(pixels)
 
-    def mapper(self) -> FaceMapper:
+    def mapper(self):
         """The :class:`darknet_face.classify.heatmaps.FaceMapper` of this model."""
-        return FaceMapper(self._sliding_window())
+        return FaceMapper(self._search)
 
-    def close(self) -> None:
+    def close(self):
         """Free the memory; the model can't be called afterwards."""
-        engine = self._engines.get(os.getpid())
-        if engine:
-            engine.close()
+        self._engine.close()
 
-    def __enter__(self) -> FaceModel:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: typing.Any) -> None:
+    def __exit__(self, *_):
         self.close()
 
 
-def _checked(threshold: float) -> float:
+def _checked(threshold):
     if not 0 <= threshold <= 1:
         raise ValueError("threshold={!r}: must be 0 to 1".format(threshold))
     return threshold
 
 
-def _is_one(images: typing.Any) -> bool:
-    """Whether this is one image and no list of them."""
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, (str, os.PathLike, bytes, Image.Image))
+def _is_one(pictures):
+    """Whether this is one picture and no list of them."""
+    if isinstance(pictures, np.ndarray):
+        return pictures.ndim != 4
+    return isinstance(pictures, (str, os.PathLike, bytes, Image.Image))
 
 
-def _inputs(images: typing.Any, names: list[str]) -> typing.Iterator[InputImage]:
-    """Yield each image as an InputImage, numbered; its name is appended to ``names``."""
+def _inputs(pictures, names):
+    """Yield each picture as an InputImage, numbered; its name is appended to ``names``."""
     try:
-        images = iter(images)
+        pictures = iter(pictures)
     except TypeError:
-        raise _not_an_image(images)
-    for number, each in enumerate(images):
-        image = _input(each, str(number))
+        raise _not_a_picture(pictures)
+    for number, picture in enumerate(pictures):
+        image = _input(picture, str(number))
         names.append(image.name)
         yield image
 
 
-def _input(image: typing.Any, output_name: str) -> InputImage:
-    if isinstance(image, (str, os.PathLike)):
-        return InputImage(os.fsdecode(image), output_name, None)
-    if isinstance(image, bytes):
-        return InputImage("bytes", output_name, image)
-    if isinstance(image, Image.Image):
-        return InputImage(getattr(image, "filename", "") or "image", output_name, image)
-    if isinstance(image, np.ndarray):
-        return InputImage("array", output_name, _checked_array(image))
-    raise _not_an_image(image)
+def _input(picture, output_name):
+    if isinstance(picture, (str, os.PathLike)):
+        return InputImage(os.fsdecode(picture), output_name, None)
+    if isinstance(picture, bytes):
+        return InputImage("bytes", output_name, picture)
+    if isinstance(picture, Image.Image):
+        return InputImage(getattr(picture, "filename", "") or "image", output_name, picture)
+    if isinstance(picture, np.ndarray):
+        return InputImage("array", output_name, _checked_array(picture))
+    raise _not_a_picture(picture)
 
 
-def _checked_array(array: np.ndarray) -> np.ndarray | BadImage:
+def _checked_array(array):
     """The array itself, or the BadImage that says what is wrong with it."""
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         return BadImage("{} {}, must be uint8 [height, width, 3], RGB".format(
@@ -297,6 +289,6 @@ def _checked_array(array: np.ndarray) -> np.ndarray | BadImage:
     return array
 
 
-def _not_an_image(value: typing.Any) -> TypeError:
-    return TypeError("{} is no image: give a path, a uint8 array, a Pillow image or bytes".format(
+def _not_a_picture(value):
+    return TypeError("{} is no picture: give a path, a uint8 array, a Pillow image or bytes".format(
         type(value).__name__))

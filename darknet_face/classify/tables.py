@@ -24,7 +24,7 @@ from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import check_replaceable, starts_with
 
 COLUMNS = ("file", "class", "face_probability", "x", "y", "width", "height", "probability")
-# The order up to version 0.5; such tables are resumed too.
+# The order until version 1.0; such tables are resumed too.
 FORMER_COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
 MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
 # File names may hold bytes that are not UTF-8; they pass through unchanged.

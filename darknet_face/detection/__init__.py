@@ -1,1 +1,46 @@
-"""A YOLOv2 face detector on this project's weights. README.md says how to run it."""
+"""Face detectors: where the faces are and how many.
+
+    from darknet_face.detection import load
+
+    detect = load("saved_models/face_detector.npz")
+    boxes, scores = detect(image)    # uint8, [height, width, 3], RGB
+"""
+
+from __future__ import annotations
+
+import typing
+
+YOLOV2_THRESHOLD = 0.4  # of its scores, which are no probabilities
+DEFAULT = "saved_models/face_detector.npz"
+
+
+def load(path: str = DEFAULT, **options: typing.Any) -> typing.Any:
+    """Load a detector of either kind.
+
+    Parameters
+    ----------
+    path
+        A file that train_detector.py wrote: an ``.npz``, or a frozen graph of either head.
+    options
+        image_size, min_score, nms_iou, precision: see
+        :class:`darknet_face.detection.detector.OnePassDetector`.
+
+    Returns
+    -------
+    OnePassDetector or darknet_face.detection.yolov2.detector.Detector
+        Called with an image (uint8, [height, width, 3], RGB) it returns the boxes (float32, [n, 4],
+        left, top, right, bottom as shares of the image's sides) and scores (float32, [n], best
+        first). Use it as a context manager, or keep it.
+
+    Raises
+    ------
+    darknet_face.console.UserError
+        Missing, damaged or another file.
+    """
+    from darknet_face.detection.detector import OnePassDetector
+    from darknet_face.detection.yolov2.detector import Detector, is_detector
+
+    if path.lower().endswith(".pb") and is_detector(path):
+        given = {name: value for name, value in options.items() if value is not None}
+        return Detector(path, **dict({"min_score": YOLOV2_THRESHOLD}, **given))
+    return OnePassDetector.load(path, **options)

@@ -1,4 +1,4 @@
-"""Find faces in pictures and videos: draw their boxes, and write them as JSON.
+"""Find faces in images and videos: draw their boxes, and write them as JSON.
 
     python -m darknet_face.detection.detect photo.jpg pictures/ --out found
     python -m darknet_face.detection.detect film.mp4 --fps 2 --out found
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import typing
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.outputs import ONE_IMAGE_ERRORS
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, printable, warn
-from darknet_face.detection.boxes import NMS_IOU
-from darknet_face.detection.detector import DEFAULT, DEFAULT_SIZE, Detector
+from darknet_face.detection import DEFAULT, load
+from darknet_face.detection.detector import NMS_IOU
 from darknet_face.images.contact_sheets import (
     GREEN,
     check_drawing,
@@ -34,7 +36,7 @@ from darknet_face.runtime.safe_files import check_replaceable, is_json_with
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
 
 
-def describe(name, shape, boxes, scores):
+def describe(name: str, shape: tuple, boxes: np.ndarray, scores: np.ndarray) -> dict:
     """What the JSON of a picture holds: see the head of this file."""
     height, width = shape[:2]
     return {"name": name, "width": width, "height": height, "faces": [
@@ -44,7 +46,7 @@ def describe(name, shape, boxes, scores):
         for box, score in zip(boxes, scores)]}
 
 
-def draw(pixels, faces):
+def draw(pixels: np.ndarray, faces: list[dict]) -> Image.Image:
     """Draw faces into a picture.
 
     Parameters
@@ -68,21 +70,22 @@ def draw(pixels, faces):
     return image
 
 
-def detect_faces(detect, images, out):
-    """Detect the faces of pictures and write the results; bad pictures are reported and skipped.
+def detect_faces(detect: typing.Callable, images: typing.Iterable, out: str) -> tuple:
+    """Detect the faces of images and write the results; bad images are reported and skipped.
 
     Parameters
     ----------
-    detect : Detector
+    detect : callable
+        See :func:`darknet_face.detection.load`.
     images : iterable of darknet_face.classify.inputs.InputImage
     out : str
         The folder for the results.
 
     Returns
     -------
-    pictures, faces, bad : int
+    images, faces, bad : int
     """
-    pictures = faces = bad = 0
+    count = faces = bad = 0
     for each in images:
         try:
             pixels = each.read()
@@ -100,9 +103,9 @@ def detect_faces(detect, images, out):
                 printable(each.name), error.filename or "results", error.strerror))
             bad += 1
             continue
-        pictures, faces = pictures + 1, faces + len(record["faces"])
+        count, faces = count + 1, faces + len(record["faces"])
         print("{:3d} faces  {}".format(len(record["faces"]), printable(each.name)))
-    return pictures, faces, bad
+    return count, faces, bad
 
 
 def _write(path, pixels, record):
@@ -119,38 +122,40 @@ def _write(path, pixels, record):
 
 @cli
 @explain_memory_errors("use a smaller --image-size")
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Find faces in pictures and videos.", formatter_class=HelpFormatter)
+        description="Find faces in images and videos.", formatter_class=HelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME",
-                        help="pictures ({}, ..), videos, folders, patterns, or - for a list"
+                        help="images ({}, ..), videos, folders, patterns, or - for a list"
                         .format(EXTENSIONS[0]))
-    parser.add_argument("--model", default=DEFAULT, help="a frozen graph of train.py")
+    parser.add_argument("--model", default=DEFAULT,
+                        help="a file of train_detector.py, of either head")
     parser.add_argument("--out", default="found", help="folder for the results")
-    parser.add_argument("--threshold", type=number_type(float, 0, 1), default=0.4,
-                        help="lowest score of a face")
+    parser.add_argument("--threshold", type=number_type(float, 0, 1),
+                        help="lowest score of a face (default: the model's, or 0.4)")
     parser.add_argument("--nms-iou", type=number_type(float, 0, 1), default=NMS_IOU,
                         help="of two boxes that overlap more than this, keep the better")
-    parser.add_argument("--image-size", type=number_type(int, 32, 2048), default=DEFAULT_SIZE,
-                        help="stretch pictures to this height and width, a multiple of 32")
+    parser.add_argument("--image-size", type=number_type(int, 32, 2048),
+                        help="scale larger images down to this longer side, a multiple of 32; the "
+                             "yolov2 head stretches all to it (default: the model's)")
     parser.add_argument("--fps", type=number_type(float, 0.001, 1000), default=1.0,
                         help="frames to take from each second of video")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="bfloat16 is faster on processors that have it")
     args = parser.parse_args()
-    if args.image_size % 32:
+    if args.image_size and args.image_size % 32:
         parser.error("--image-size is a multiple of 32")
     check_names(args.names, [args.out])
     skipped = Skipped()
     images = find_inputs(args.names, args.fps, {os.path.realpath(args.out)}, skipped.add)
-    with Detector(args.model, args.image_size, args.threshold, args.nms_iou,
-                  args.precision) as detect:
-        pictures, faces, bad = detect_faces(detect, images, args.out)
-    print("found {:,} faces in {:,} pictures{}{}; results in {}".format(
-        faces, pictures, ", skipped {:,} bad ones".format(bad) if bad else "",
-        ", passed over {}".format(skipped) if len(skipped) else "", args.out))
-    if not pictures:
-        raise UserError("no picture decoded; check the names")
+    with load(args.model, image_size=args.image_size, min_score=args.threshold,
+              nms_iou=args.nms_iou, precision=args.precision) as detect:
+        count, faces, bad = detect_faces(detect, images, args.out)
+    print("found {:,} faces in {:,} images{}{}; results in {}".format(
+        faces, count, ", skipped {:,} bad ones".format(bad) if bad else "",
+        ", skipped {}".format(skipped) if len(skipped) else "", args.out))
+    if not count:
+        raise UserError("no image decoded; check the names")
 
 
 if __name__ == "__main__":

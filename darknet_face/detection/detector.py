@@ -1,196 +1,140 @@
-"""A trained detector as one frozen graph: write it, read it, find faces with it.
+"""Find faces in an image by a trained one-pass detector.
 
-In the graph: placeholder ``input`` (float32, [1, height, width, 3], RGB 0..1, sides multiples of
-32), ``min_score`` and ``nms_iou`` (scalars with defaults), and the results ``boxes`` (float32,
-[n, 4], left, top, right, bottom as shares of the sides) and ``scores`` ([n], best first).
+    from darknet_face.detection import load
+
+    detect = load("face_detector.npz")
+    boxes, scores = detect(image)    # uint8, [height, width, 3], RGB
 """
 
 from __future__ import annotations
 
+import typing
+
+import cv2
 import numpy as np
 
+from darknet19 import STRIDE
 from darknet_face.console import UserError
-from darknet_face.detection.boxes import MIN_SCORE, NMS_IOU, detections
-from darknet_face.detection.network import build_head, build_trunk
-from darknet_face.engines.tensorflow_classifier import without_newer_attributes
-from darknet_face.images.decode import resize
-from darknet_face.runtime.atomic_files import write_atomically
+from darknet_face.detection.model_file import OUTPUTS, Spec, detector_graph, read_detector
+from darknet_face.engines.tensorflow_classifier import fold_batch_norm
 from darknet_face.runtime.session import new_session, tf
-from darknet_face.weights.checkpoints import cause, restore_checkpoint
-from darknet_face.weights.graph_files import read_graph_def
 
-DEFAULT = "saved_models/yolov2_face.pb"
-DEFAULT_SIZE = 320
-MAX_ELEMENTS = 10 ** 8  # of all constants together, and of any tensor; the network has half of it
-# A graph is a program, so only what the detector needs is run.
-OPERATIONS = {
-    "Add", "AddV2", "BatchMatMulV2", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D", "Exp",
-    "ExpandDims", "Fill", "FusedBatchNorm", "FusedBatchNormV3", "GatherV2", "Identity",
-    "LeakyRelu", "Less", "MaxPool", "Maximum", "Minimum", "Mul", "NonMaxSuppressionV3", "Pack",
-    "Placeholder", "PlaceholderWithDefault", "Range", "RealDiv", "Reshape", "Shape", "Sigmoid",
-    "Size", "SpaceToDepth", "StridedSlice", "Sub", "Tile",
-}
+LEAST_SCORE = 0.01
+MOST_CANDIDATES, MOST_FACES = 400, 200
+NMS_IOU = 0.45
+NESTED = 0.8  # of two boxes one of which lies in the other by this share, the better is the face
 
 
-def build_detector(anchors):
-    """Add the detector to the default graph; the names are those of the frozen graph."""
-    images = tf.placeholder(tf.float32, [1, None, None, 3], name="input")
-    min_score = tf.placeholder_with_default(tf.constant(MIN_SCORE), [], name="min_score")
-    nms_iou = tf.placeholder_with_default(tf.constant(NMS_IOU), [], name="nms_iou")
-    output = build_head(*build_trunk(images), anchors=len(anchors))
-    return detections(output, np.asarray(anchors, np.float32), min_score, nms_iou)
-
-
-def freeze(checkpoint, anchors, path):
-    """Write a checkpoint of train.py as a frozen graph.
+class OnePassDetector:
+    """Finds the faces of images. Use it as a context manager, or close its session yourself.
 
     Parameters
     ----------
-    checkpoint : str
-        Its prefix.
-    anchors : sequence of (float, float)
-        In cells.
-    path : str
-        The ``.pb``.
-    """
-    graph = tf.Graph()
-    with graph.as_default(), new_session(graph) as session:
-        build_detector(anchors)
-        # The classifier's last layer is built with the trunk, but no result depends on it.
-        restore_checkpoint(tf.train.Saver(saved_variables()), session, checkpoint,
-                           "train again")
-        frozen = without_newer_attributes(tf.graph_util.convert_variables_to_constants(
-            session, graph.as_graph_def(), ["boxes", "scores"]))
-    with write_atomically(path) as stream:
-        stream.write(frozen.SerializeToString(deterministic=True))
-
-
-def is_detector(path):
-    """Whether a file is a frozen graph of a detector, by the names of its results."""
-    try:
-        names = {node.name for node in read_graph_def(path).node}
-    except UserError:
-        return False
-    return {"input", "min_score", "nms_iou", "boxes", "scores"} <= names
-
-
-def saved_variables():
-    """All variables of the detector but those of the classifier's last layer."""
-    return [each for each in tf.global_variables() if not each.op.name.startswith("conv_18/")]
-
-
-class Detector:
-    """Finds faces by a frozen graph. Use it as a context manager.
-
-    Parameters
-    ----------
-    path : str
-        The ``.pb``.
-    image_size : int
-        Pictures are stretched to this height and width, a multiple of 32.
-    min_score, nms_iou : float
-        See :func:`darknet_face.detection.boxes.detections`.
-    precision : str
+    weights, spec
+        See :func:`darknet_face.detection.model_file.read_detector`.
+    image_size
+        The longer side that larger images are scaled down to; the spec's if absent. Smaller images
+        keep their size.
+    min_score
+        Drop boxes with a lower score; the spec's threshold if absent.
+    nms_iou
+        Of two boxes with a higher IoU, drop the one with the lower score.
+    precision, threads
         See :func:`darknet_face.runtime.session.new_session`.
-
-    Raises
-    ------
-    UserError
-        Missing, damaged or another graph.
     """
 
-    def __init__(self, path, image_size=DEFAULT_SIZE, min_score=MIN_SCORE, nms_iou=NMS_IOU,
-                 precision="float32"):
-        graph_def = without_newer_attributes(read_graph_def(path))
+    def __init__(self, weights: dict, spec: Spec, image_size: int | None = None,
+                 min_score: float | None = None, nms_iou: float = NMS_IOU,
+                 precision: str = "float32", threads: int | None = None):
+        self.image_size = image_size or spec.image_size
+        self.min_score = spec.threshold if min_score is None else min_score
+        self.nms_iou = nms_iou
         graph = tf.Graph()
-        try:
-            _check_graph(graph_def)
-            with graph.as_default():
-                tf.import_graph_def(graph_def, name="")
-            self._results = [graph.get_tensor_by_name(name) for name in ("boxes:0", "scores:0")]
-            self._feeds = [graph.get_tensor_by_name(name + ":0")
-                           for name in ("input", "min_score", "nms_iou")]
-            _check_tensors(graph, self._feeds, self._results)
-            self._session = new_session(graph, precision=precision)
-            _check_answers(self._session, self._feeds[0])
-        except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise UserError("{}: not a graph of this detector ({}); run "
-                            "python -m darknet_face.detection.train".format(path, cause(error)))
-        self._path, self._size, self._settings = path, image_size, (min_score, nms_iou)
+        with graph.as_default():
+            # Folding is needed: on CPUs without AVX-512 TensorFlow 2 takes ten times as long for
+            # a convolution that it fuses with a batch norm itself.
+            tf.import_graph_def(
+                fold_batch_norm(detector_graph(weights, spec), OUTPUTS), name="")
+        self.session = new_session(graph, threads, precision)
 
-    def __call__(self, image):
-        """Find the faces of a picture.
+    @classmethod
+    def load(cls, path: str, **options: typing.Any) -> OnePassDetector:
+        """Read a file of train_detector.py; options as above."""
+        detector = cls(*read_detector(path), **options)
+        noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
+        if not all(np.isfinite(each).all() for each in detector._run(noise)):
+            raise UserError("{}: its answers are not finite numbers; train it again".format(path))
+        return detector
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the faces of an image.
 
         Parameters
         ----------
-        image : numpy.ndarray
+        image
             uint8, [any height, any width, 3], RGB.
 
         Returns
         -------
-        boxes : numpy.ndarray
-            float32, [n, 4], left, top, right, bottom as shares of the picture's sides.
-        scores : numpy.ndarray
+        boxes
+            float32, [n, 4], left, top, right, bottom as shares of the image's sides.
+        scores
             float32, [n], best first.
         """
-        picture = resize(image, self._size, self._size)[None] / np.float32(255)
-        try:
-            return self._session.run(
-                self._results, dict(zip(self._feeds, (picture,) + self._settings)))
-        except tf.errors.ResourceExhaustedError:
-            raise  # too little memory, which is not the graph's fault
-        except tf.errors.OpError as error:
-            raise UserError("{}: a damaged graph ({}); run "
-                            "python -m darknet_face.detection.train".format(
-                                self._path, cause(error)))
+        height, width = image.shape[:2]
+        scale = min(1.0, self.image_size / max(height, width))
+        rows, columns = (max(1, int(round(side * scale))) for side in (height, width))
+        if scale < 1:
+            image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+        boxes, scores = self._run(image)
+        boxes, scores = suppress(boxes, scores, self.min_score, self.nms_iou)
+        return np.clip(boxes / np.array([columns, rows, columns, rows], np.float32), 0, 1), scores
 
-    def __enter__(self):
+    def _run(self, image):
+        """Boxes in pixels and scores of all cells; the image is filled up to multiples of 32."""
+        rows, columns = image.shape[:2]
+        filled = np.zeros((1, -(-rows // STRIDE) * STRIDE, -(-columns // STRIDE) * STRIDE, 3),
+                          np.float32)
+        filled[0, :rows, :columns] = image / np.float32(255)
+        boxes, scores = self.session.run(
+            [name + ":0" for name in OUTPUTS], {"input:0": filled})
+        return boxes[0], scores[0]
+
+    def __enter__(self) -> OnePassDetector:
         return self
 
-    def __exit__(self, *_):
-        self._session.close()
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
 
 
-def _check_graph(graph_def):
-    """Check a graph before it is imported: its operations, and what its constants claim."""
-    foreign = sorted({node.op for node in graph_def.node} - OPERATIONS)
-    if foreign:
-        raise ValueError("it has " + ", ".join(foreign))
-    if graph_def.library.function or graph_def.library.gradient:
-        raise ValueError("it has functions")
-    total = 0
-    for node in graph_def.node:
-        if node.device:
-            raise ValueError("{} is bound to a device".format(node.name))
-        if node.op == "Const":
-            tensor, count = node.attr["value"].tensor, 1
-            for dimension in tensor.tensor_shape.dim:
-                count *= dimension.size if dimension.size >= 0 else MAX_ELEMENTS + 1
-            total += count
-            if total > MAX_ELEMENTS:
-                raise ValueError("{} claims {:,} numbers".format(node.name, count))
-            array = tf.make_ndarray(tensor)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError("{} holds a number that is not finite".format(node.name))
+def suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float = LEAST_SCORE,
+             nms_iou: float = NMS_IOU) -> tuple[np.ndarray, np.ndarray]:
+    """Non-maximum suppression: of boxes that overlap or lie in each other the best stays.
 
+    Parameters
+    ----------
+    boxes
+        [n, 4], left, top, right, bottom in any unit.
+    scores
+        [n].
 
-def _check_tensors(graph, feeds, results):
-    """Check the imported graph: its input and results, and that no tensor is enormous."""
-    wanted = [tf.TensorShape(shape) for shape in ([1, None, None, 3], [], [], [None, 4], [None])]
-    for tensor, shape in zip(feeds + results, wanted):
-        if tensor.dtype != tf.float32 or tensor.shape.as_list() != shape.as_list():
-            raise ValueError("{} is {} of {}".format(tensor.name, tensor.dtype.name, tensor.shape))
-    for operation in graph.get_operations():
-        for tensor in operation.outputs:
-            if tensor.shape.is_fully_defined() and tensor.shape.num_elements() > MAX_ELEMENTS:
-                raise ValueError("{} claims {:,} numbers".format(
-                    tensor.name, tensor.shape.num_elements()))
-
-
-def _check_answers(session, image_input):
-    """Run the layers on noise: finite weights of 1e38 give numbers that are not."""
-    noise = np.random.RandomState(0).rand(1, 64, 64, 3).astype(np.float32)
-    layers = [each.outputs[0] for each in session.graph.get_operations() if each.type == "BiasAdd"]
-    if not layers or not all(
-            np.isfinite(each).all() for each in session.run(layers, {image_input: noise})):
-        raise ValueError("its answers are not finite numbers")
+    Returns
+    -------
+    boxes, scores
+        Those that stay, best first, at most MOST_FACES.
+    """
+    order = np.flatnonzero(scores >= min_score)
+    order = order[np.argsort(-scores[order], kind="stable")][:MOST_CANDIDATES]
+    boxes, scores = boxes[order], scores[order]
+    areas = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1)
+    alive = areas > 0
+    kept: list[int] = []
+    while alive.any() and len(kept) < MOST_FACES:
+        index = int(alive.argmax())
+        kept.append(index)
+        common = np.maximum(np.minimum(boxes[:, 2:], boxes[index, 2:])
+                            - np.maximum(boxes[:, :2], boxes[index, :2]), 0).prod(1)
+        alive &= (common <= nms_iou * (areas + areas[index] - common)) & (
+            common <= NESTED * np.minimum(areas, areas[index]))
+        alive[index] = False
+    return boxes[kept], scores[kept]

@@ -13,7 +13,7 @@ import numpy as np
 import darknet19
 from darknet_face.console import UserError
 from darknet_face.engines.engine import Engine
-from darknet_face.runtime.session import check_process, explain_memory_errors, new_session, tf
+from darknet_face.runtime.session import explain_memory_errors, new_session, tf
 from darknet_face.weights.arrays import assign, width_of
 
 OUTPUTS = ["logits", "probabilities"]
@@ -50,7 +50,6 @@ class Classifier(Engine):
         return self._run(self.logits.op.inputs[0], images)
 
     def _run(self, tensor: typing.Any, images: np.ndarray) -> np.ndarray:
-        check_process()
         try:
             with explain_memory_errors("use a smaller --batch-size, --image-size or --search"):
                 return self.session.run(tensor, {self.input: images / np.float32(255)})
@@ -132,7 +131,7 @@ def import_classifier(graph_def: typing.Any, threads: int | None = None,
     return Classifier(new_session(graph, threads, precision), image_size)
 
 
-def fold_batch_norm(graph_def: typing.Any) -> typing.Any:
+def fold_batch_norm(graph_def: typing.Any, outputs: typing.Sequence[str] = OUTPUTS) -> typing.Any:
     """Fold each batch norm that follows a convolution into the convolution's kernel and a bias.
 
     With the statistics fixed, ``gamma (k * x - mean) / sqrt(variance + epsilon) + beta`` is the
@@ -143,6 +142,8 @@ def fold_batch_norm(graph_def: typing.Any) -> typing.Any:
     ----------
     graph_def : tf.GraphDef
         For inference, with constants for weights; not changed.
+    outputs
+        The names of the operations to keep, with all that they need.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def fold_batch_norm(graph_def: typing.Any) -> typing.Any:
         node.CopyFrom(tf.NodeDef(
             op="BiasAdd", name=node.name, input=[node.name + "/folded", bias],
             attr={"T": convolution.attr["T"], "data_format": data_format}))
-    return tf.graph_util.extract_sub_graph(folded, OUTPUTS)  # without what was replaced
+    return tf.graph_util.extract_sub_graph(folded, list(outputs))  # without what was replaced
 
 
 def _constant(nodes: typing.Mapping[str, typing.Any], name: str) -> np.ndarray:

@@ -189,26 +189,6 @@ def _memory_errors() -> tuple[type[BaseException], ...]:
     return (MemoryError, tf.errors.ResourceExhaustedError)
 
 
-_process: int | None = None  # the one that opened the first session
-
-
-def check_process() -> None:
-    """Refuse to run in a process that was forked after the first session.
-
-    TensorFlow's threads are not in it, and a run would wait for them for ever.
-
-    Raises
-    ------
-    UserError
-    """
-    global _process
-    _process = _process or os.getpid()
-    if _process != os.getpid():
-        raise UserError("this process was forked from one that ran TensorFlow, whose threads are "
-                        "not here; use --engine onnxruntime, engine=\"onnxruntime\" in load(), or "
-                        "start processes by multiprocessing's \"spawn\"", exit_code=1)
-
-
 def new_session(graph: typing.Any = None, threads: int | None = None,
                 precision: str = "float32", fuse: bool = True) -> typing.Any:
     """Open a session with thread pools that suit the build.
@@ -235,10 +215,9 @@ def new_session(graph: typing.Any = None, threads: int | None = None,
     Raises
     ------
     UserError
-        For a precision that :func:`check_precision` refuses, and in a forked process.
+        For a precision that :func:`check_precision` refuses.
     """
     check_precision(precision)
-    check_process()
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     if threads:

@@ -84,6 +84,19 @@ def _metadata(stored: dict[str, StoredArray]) -> Metadata:
 
 
 @contextlib.contextmanager
+def open_npz(path: str) -> typing.Iterator[tuple[dict[str, StoredArray], Metadata]]:
+    """Any ``.npz`` of this project, unchecked: its arrays by their headers, and its metadata.
+
+    The arrays can be loaded within the block. Whatever goes wrong in it becomes a UserError.
+    """
+    with _opened(path) as archive:
+        stored = _stored_arrays(archive)
+        metadata = _metadata(stored)
+        stored.pop(METADATA, None)
+        yield stored, metadata
+
+
+@contextlib.contextmanager
 def _opened(path: str) -> typing.Iterator[zipfile.ZipFile]:
     """Open a ``.npz``; whatever goes wrong while it is open becomes a UserError."""
     regular_size(path, "run extract_weights.py")

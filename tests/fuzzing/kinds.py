@@ -21,10 +21,10 @@ import darknet19
 import preprocess_celeba
 from darknet_face.classify.tables import keep_whole_rows
 from darknet_face.classify.videos import video_frames
-from darknet_face.detection.detector import Detector, is_detector
-from darknet_face.detection.history import plot_precision
-from darknet_face.detection.history import read_history as read_detector_history
-from darknet_face.detection.photographs import read_photographs
+from darknet_face.detection.datasets import read_photographs
+from darknet_face.detection.yolov2.detector import Detector, is_detector
+from darknet_face.detection.yolov2.history import plot_precision
+from darknet_face.detection.yolov2.history import read_history as read_detector_history
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.exporters import onnx as onnx_export
 from darknet_face.exporters.savedmodel import check_own

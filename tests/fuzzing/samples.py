@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 import darknet19
-from darknet_face.detection import detector
-from darknet_face.detection import history as detector_history
+from darknet_face.detection.yolov2 import detector
+from darknet_face.detection.yolov2 import history as detector_history
 from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.exporters.onnx import to_onnx
 from darknet_face.exporters.savedmodel import write_saved_model

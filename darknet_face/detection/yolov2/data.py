@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.detection.photographs import area
+from darknet_face.detection.datasets import area
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.training.augment import iaa
 
@@ -74,7 +74,8 @@ class DetectionBatches:
         UserError
             When a whole pass has none that decodes.
         """
-        size, bad, images, truths = self.size(step), [], [], []
+        size, images, truths = self.size(step), [], []
+        bad: list[tuple[str, str]] = []
         augmenter = build_augmenter(size) if self.augment else None
         for place in range(step * self.batch_size, (step + 1) * self.batch_size):
             photograph, image = self._read(place, bad)
@@ -150,8 +151,9 @@ def augment(augmenter, image, faces, ignored):
     image, moved = augmenter(image=image, bounding_boxes=BoundingBoxesOnImage(
         [BoundingBox(*box) for box in boxes], shape=image.shape))
     height, width = image.shape[:2]
-    whole = np.float32([[box.x1, box.y1, box.x2, box.y2] for box in moved.bounding_boxes]
-                       ).reshape(-1, 4) / np.float32([width, height, width, height])
+    sides = np.array([width, height, width, height], np.float32)
+    whole = np.array([[box.x1, box.y1, box.x2, box.y2] for box in moved.bounding_boxes],
+                     np.float32).reshape(-1, 4) / sides
     clipped = np.clip(whole, 0, 1)
     left = area(clipped) > 0
     good = (area(clipped) >= VISIBLE * area(whole)) & (

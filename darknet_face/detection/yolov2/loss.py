@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import collections
 
-from darknet_face.detection.boxes import iou, split_anchors, to_boxes
+from darknet_face.detection.yolov2.boxes import iou, split_anchors, to_boxes
 from darknet_face.runtime.session import tf
 
 OBJECT_SCALE = 5.0
@@ -36,7 +36,7 @@ def yolo_loss(output, target, faces, ignored, anchors):
     output : tf.Tensor
         float32, [n, grid, grid, 5 k], the network's.
     target : tf.Tensor
-        float32, [n, grid, grid, k, 5]: see :func:`darknet_face.detection.boxes.encode`.
+        float32, [n, grid, grid, k, 5]: see :func:`darknet_face.detection.yolov2.boxes.encode`.
     faces, ignored : tf.Tensor
         float32, [n, m, 4], left, top, right, bottom, 0..1; rows of zeros fill up.
     anchors : numpy.ndarray

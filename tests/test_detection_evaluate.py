@@ -1,4 +1,4 @@
-"""The YOLOv2 example's average precision: pycocotools on cases with a known result."""
+"""Average precision: pycocotools on cases with a known result."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from darknet_face.detection.anchors import size_iou
+from darknet_face.detection.yolov2.anchors import size_iou
 from darknet_face.runtime.session import tf
 
 NUMBERS = 5  # per anchor
@@ -66,7 +66,7 @@ def decode(output, anchors):
     ----------
     output : tf.Tensor
         float32, [n, grid, grid, 5 k].
-    anchors : numpy.ndarray
+    anchors : numpy.ndarray or tf.Tensor
         float32, [k, 2], in cells.
 
     Returns
@@ -76,7 +76,7 @@ def decode(output, anchors):
     objectness : tf.Tensor
         float32, [n, grid, grid, k], 0..1.
     """
-    numbers = split_anchors(output, len(anchors))
+    numbers = split_anchors(output, int(anchors.shape[0]))
     return to_boxes(tf.sigmoid(numbers[..., :2]), numbers[..., 2:4], anchors), tf.sigmoid(
         numbers[..., 4])
 
@@ -93,7 +93,7 @@ def to_boxes(places, log_sizes, anchors):
     ----------
     places, log_sizes : tf.Tensor
         float32, [n, grid, grid, k, 2]; see :func:`encode`.
-    anchors : numpy.ndarray
+    anchors : numpy.ndarray or tf.Tensor
         float32, [k, 2], in cells.
 
     Returns
@@ -127,7 +127,7 @@ def detections(output, anchors, min_score=MIN_SCORE, nms_iou=NMS_IOU):
     ----------
     output : tf.Tensor
         float32, [1, grid, grid, 5 k].
-    anchors : numpy.ndarray
+    anchors : numpy.ndarray or tf.Tensor
         float32, [k, 2], in cells.
     min_score : float or tf.Tensor
         Drop boxes with a lower objectness.

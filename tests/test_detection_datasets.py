@@ -1,5 +1,6 @@
-"""The YOLOv2 example's reading of boxes: WIDER FACE, Pascal VOC, the rule on small faces."""
+"""Reading boxes: WIDER FACE, Pascal VOC, YOLO, COCO, and the rule on small faces."""
 
+import json
 import os
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from PIL import Image
 
 from darknet_face.console import UserError
-from darknet_face.detection.photographs import (
+from darknet_face.detection.datasets import (
     Photograph,
     prune,
+    read_coco,
     read_photographs,
     read_voc,
     read_wider,
@@ -130,5 +132,99 @@ def test_nothing_left(wider, tmp_path):
     with pytest.raises(UserError, match="none of its 5 photographs is in"):
         read_photographs(str(tmp_path / "elsewhere"), str(
             wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"))
-    with pytest.raises(UserError, match="no .xml file"):
-        read_photographs(str(wider), str(wider / "wider_face_split"))
+    with pytest.raises(UserError, match="no .xml and no .txt file"):
+        read_photographs(str(wider), str(wider / "WIDER_train"))
+
+
+@pytest.mark.parametrize("name", ["../secret/one.jpg", "/etc/one.jpg", "a/../../one.jpg", ".", ""])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc" / "one.xml").write_text(VOC.format(0).replace("one.jpg", name))
+    (tmp_path / "coco.json").write_text(json.dumps(coco(name)))
+    for boxes in ("voc", "coco.json"):
+        with pytest.raises(UserError, match="is not a file's name within the images' folder"):
+            read_photographs(str(tmp_path), str(tmp_path / boxes))
+
+
+def test_an_image_that_is_named_twice_is_refused(tmp_path):
+    for name in ("a.xml", "b.xml"):
+        (tmp_path / name).write_text(VOC.format(0))
+    with pytest.raises(UserError, match="'one.jpg' is named twice"):
+        read_photographs(str(tmp_path), str(tmp_path))
+
+
+def coco(name="one.jpg", **changes):
+    return dict({
+        "images": [{"id": 7, "file_name": name, "width": 200, "height": 100}],
+        "categories": [{"id": 1, "name": "Face"}, {"id": 2, "name": "cat"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "bbox": [20, 10, 40, 40], "iscrowd": 0},
+            {"image_id": 7, "category_id": 1, "bbox": [0, 0, 20, 100], "iscrowd": 1},
+            {"image_id": 7, "category_id": 2, "bbox": [5, 5, 90, 90]}]}, **changes)
+
+
+def test_coco(tmp_path):
+    Image.new("RGB", (200, 100)).save(str(tmp_path / "one.jpg"))
+    (tmp_path / "boxes.json").write_text(json.dumps(coco()))
+    photograph, = read_photographs(str(tmp_path), str(tmp_path / "boxes.json"))
+    np.testing.assert_allclose(photograph.boxes, [[0.1, 0.1, 0.3, 0.5]])
+    np.testing.assert_allclose(photograph.ignored, [[0, 0, 0.1, 1]])
+    (tmp_path / "boxes.json").write_text(json.dumps(coco(categories=[])))
+    assert len(read_photographs(str(tmp_path), str(tmp_path / "boxes.json"))[0].boxes) == 2
+
+
+@pytest.mark.parametrize("content", [
+    "", "[1]", "{}", '{"images": 3, "annotations": []}',
+    json.dumps(coco(annotations=[{"image_id": 8, "category_id": 1, "bbox": [1, 1, 2, 2]}])),
+    json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2]}])),
+    json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, "x"]}])),
+    json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, 1e9]}])),
+    json.dumps(coco(images=2 * coco()["images"])), json.dumps(coco(images=[{"id": []}])),
+    json.dumps(coco()).replace("40, 40", "NaN, 40"),
+])
+def test_bad_coco(tmp_path, content):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(UserError, match="boxes.json") as caught:
+        read_coco(str(tmp_path / "boxes.json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_large_box_files_are_refused_before_they_fill_the_memory(tmp_path):
+    with open(str(tmp_path / "boxes.json"), "wb") as stream:
+        stream.truncate((1 << 26) + 1)
+    (tmp_path / "boxes.txt").write_bytes(b"a\n" * 2000001)
+    for name, message in (("boxes.json", "larger than 67,108,864 bytes"),
+                          ("boxes.txt", "more than 2,000,000 lines")):
+        with pytest.raises(UserError, match=message):
+            read_photographs(str(tmp_path), str(tmp_path / name))
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for name in ("one.jpg", "two.png", "three.png"):
+        Image.new("RGB", (200, 100)).save(str(tmp_path / "images" / name))
+    (tmp_path / "labels" / "one.txt").write_text("0 0.2 0.3 0.2 0.4\n\n0 0.5 0.5 0.1 0.2 0.9\n")
+    (tmp_path / "labels" / "two.txt").write_text("")
+    return str(tmp_path / "images"), str(tmp_path / "labels")
+
+
+def test_yolo_text_files(yolo):
+    one, two = read_photographs(*yolo, "all")
+    np.testing.assert_allclose(one.boxes, [[0.1, 0.1, 0.3, 0.5], [0.45, 0.4, 0.55, 0.6]], atol=1e-6)
+    assert two.path.endswith("two.png") and len(two.boxes) == 0
+
+
+@pytest.mark.parametrize("content", ["0 0.1 0.2 0.3", "0 0.1 0.2 x 0.1", "0 20 10 40 40",
+                                     "0 nan 0.1 0.1 0.1", "\xff", "0 0.5 0.5 0.1 0.1\n" * 10001])
+def test_bad_yolo_text_files(yolo, content):
+    with open(os.path.join(yolo[1], "one.txt"), "w", encoding="latin-1") as stream:
+        stream.write(content)
+    with pytest.raises(UserError, match="one.txt: not a YOLO text file"):
+        read_photographs(*yolo)
+
+
+def test_yolo_files_without_their_images(yolo, tmp_path):
+    with pytest.raises(UserError, match="none of its text files has the name of an image"):
+        read_photographs(str(tmp_path), yolo[1])

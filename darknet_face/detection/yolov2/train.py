@@ -1,8 +1,8 @@
-"""Train the detector: the head on the frozen trunk first, then all of it.
+"""Train the YOLOv2 detector: the head on the frozen trunk first, then all of it.
 
-    python -m darknet_face.detection.train --wider-dir wider
-    python -m darknet_face.detection.train --wider-dir wider --weights data     # from the two
-    pickles python -m darknet_face.detection.train --wider-dir wider --steps 500 --freeze-steps 500
+    python train_detector.py --head yolov2 --wider-dir wider
+    python train_detector.py --head yolov2 --wider-dir wider --weights data    # the two pickles
+    python train_detector.py --head yolov2 --wider-dir wider --steps 500 --freeze-steps 500
     tensorboard --logdir runs/yolov2
 
 In ``--run-dir`` it keeps the newest checkpoint, ``history.csv``, a chart and TensorBoard's events.
@@ -17,19 +17,25 @@ import collections
 import contextlib
 import os
 import time
+import typing
 
 import numpy as np
 
 import darknet19
-from clr import cyclical_learning_rate
-from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress
-from darknet_face.detection import data, history, network
-from darknet_face.detection.anchors import COUNT, face_sizes, find_anchors
-from darknet_face.detection.boxes import NUMBERS, detections, encode
-from darknet_face.detection.detector import DEFAULT, freeze, is_detector, saved_variables
+from darknet_face.console import UserError, number_type, progress
+from darknet_face.detection.datasets import KEEP, prune, read_photographs, read_wider
 from darknet_face.detection.evaluate import average_precision, detect_all
-from darknet_face.detection.loss import yolo_loss
-from darknet_face.detection.photographs import KEEP, prune, read_photographs, read_wider
+from darknet_face.detection.yolov2 import data, history, network
+from darknet_face.detection.yolov2.anchors import COUNT, face_sizes, find_anchors
+from darknet_face.detection.yolov2.boxes import NUMBERS, detections, encode
+from darknet_face.detection.yolov2.detector import (
+    DEFAULT,
+    Detector,
+    freeze,
+    is_detector,
+    saved_variables,
+)
+from darknet_face.detection.yolov2.loss import yolo_loss
 from darknet_face.images.contact_sheets import BLUE, hexadecimal
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.runtime.atomic_files import write_json
@@ -37,7 +43,6 @@ from darknet_face.runtime.safe_files import check_replaceable, is_json_with, rea
 from darknet_face.runtime.session import (
     PRECISIONS,
     check_precision,
-    explain_memory_errors,
     new_session,
     tf,
 )
@@ -53,7 +58,6 @@ from darknet_face.weights.checkpoints import (
     save_checkpoint,
 )
 
-WARM_UP = 0.04  # the cycle's lowest learning rate, as a share of the highest
 AGAIN = "begin again with --restart"
 CALIBRATION = 16, 224  # photographs and their size, for the batch norm of a random trunk
 
@@ -72,14 +76,16 @@ Graph = collections.namedtuple(
              "saver")
 
 
-def build_graph(options, anchors):
+def build_graph(options: Options, anchors: np.ndarray, learning_rate: typing.Callable) -> Graph:
     """Add the training graph to the default graph.
 
     Parameters
     ----------
-    options : Options
-    anchors : numpy.ndarray
+    options
+    anchors
         float32, [k, 2], in cells.
+    learning_rate
+        The head's learning rate as a function of the global step, a tensor.
 
     Returns
     -------
@@ -90,13 +96,12 @@ def build_graph(options, anchors):
     images = tf.placeholder(tf.uint8, [None, None, None, 3], name="images")
     faces, ignored = (tf.placeholder(tf.float32, [None, None, 4]) for _ in range(2))
     target = tf.placeholder(tf.float32, [None, None, None, count, NUMBERS])
-    features = network.build_trunk(tf.cast(images, tf.float32) / 255)
-    loss = yolo_loss(network.build_head(*features, anchors=count, training=True), target, faces,
+    pass_through, trunk = network.build_trunk(tf.cast(images, tf.float32) / 255)
+    loss = yolo_loss(network.build_head(pass_through, trunk, count, training=True), target, faces,
                      ignored, anchors)
-    boxes, scores = detections(network.build_head(*features, anchors=count, reuse=True), anchors)
+    boxes, scores = detections(network.build_head(pass_through, trunk, count, reuse=True), anchors)
     step = tf.train.get_or_create_global_step()
-    rate = cyclical_learning_rate(
-        step, WARM_UP * options.max_lr, options.max_lr, max(1.0, options.steps / 2))
+    rate = tf.convert_to_tensor(learning_rate(step), tf.float32)
     # Two optimisers, so that the trunk's moments begin when it is freed.
     head = tf.train.AdamOptimizer(rate, name="adam_head").minimize(
         loss.total, var_list=network.head_variables())
@@ -121,9 +126,11 @@ class Trainer:
     options : Options
     photographs : dict of str to list of Photograph
         ``train`` and ``val``.
+    learning_rate
+        See :func:`build_graph`.
     """
 
-    def __init__(self, options, photographs):
+    def __init__(self, options: Options, photographs: dict, learning_rate: typing.Callable):
         self.options, self.photographs = options, photographs
         self.anchors = _anchors(photographs["train"], options.sizes)
         self._checkpoints = os.path.join(options.run_dir, "checkpoints")
@@ -131,8 +138,9 @@ class Trainer:
         graph = tf.Graph()
         with graph.as_default():
             tf.set_random_seed(options.seed)
-            self.net = build_graph(options, self.anchors)
+            self.net = build_graph(options, self.anchors, learning_rate)
         self.session = new_session(graph, precision=options.precision)
+        self._to_beat = -1.0
         self.rows = self._start_or_resume()
 
     def _start_or_resume(self):
@@ -152,6 +160,10 @@ class Trainer:
                                     "or begin again with --restart".format(
                                         options.run_dir, name.replace("_", "-"),
                                         str(stored.get(name))[:60], str(value)[:60]))
+            known = stored.get("to_beat")
+            self._to_beat = (_plain_number(known[1]) if isinstance(known, list)
+                             and known[:1] == [options.model] and len(known) == 2
+                             else self._measure_earlier_model())
             step = self._restore(checkpoint)
             print("resuming at step {:,} of {:,}".format(step, options.steps), flush=True)
         else:
@@ -160,8 +172,30 @@ class Trainer:
             assign(self.session, network.read_trunk(
                 options.weights, self._calibration_pictures(), options.seed))
             keep_only(self._checkpoints, ())
-            write_json(path, record)
-        return history.read_history(self._history, step) if checkpoint else []
+            self._to_beat = self._measure_earlier_model()
+            write_json(path, dict(record, to_beat=[options.model, self._to_beat]))
+        rows = history.read_history(self._history, step) if checkpoint else []
+        if rows and rows[-1]["step"] == step:
+            self._freeze_if_best(checkpoint, rows)  # a run that was killed may not have come to it
+        return rows
+
+    def _measure_earlier_model(self):
+        """AP50 of the detector that the model file holds before this training; -1 without one."""
+        if not (os.path.exists(self.options.model) and os.path.getsize(self.options.model)):
+            return -1.0
+        with Detector(self.options.model, self.options.val_size) as detect:
+            return _plain_number(average_precision(
+                *detect_all(detect, self.photographs["val"]))[1])
+
+    def _freeze_if_best(self, checkpoint, rows):
+        """Freeze a checkpoint if the last row, its own, is better than all before it."""
+        ap50, best = rows[-1]["ap50"], max([row["ap50"] for row in rows[:-1]], default=-1.0)
+        if ap50 > max(best, self._to_beat):
+            freeze(checkpoint, self.anchors, self.options.model)
+        elif ap50 > best:
+            print("{}: kept, since its AP50 is {:.3f}".format(
+                self.options.model, self._to_beat), flush=True)
+        return ap50 > best
 
     def _restore(self, checkpoint):
         restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
@@ -171,7 +205,8 @@ class Trainer:
         """The first training photographs, for a random trunk; None for any other."""
         if self.options.weights != network.RANDOM:
             return None
-        (count, size), images = CALIBRATION, []
+        count, size = CALIBRATION
+        images: list[np.ndarray] = []
         for each in self.photographs["train"]:
             if len(images) < count:
                 with contextlib.suppress(BadImage):  # reported when its batch is made
@@ -238,19 +273,17 @@ class Trainer:
         """Measure AP, save a checkpoint, and freeze the detector if it is the best so far."""
         ap40, ap50 = average_precision(*detect_all(self.detect, self.photographs["val"]))
         values = [step, self.session.run(self.net.rate)] + list(losses) + [ap40, ap50, speed]
-        best = max([row["ap50"] for row in self.rows], default=-1.0)
         self.rows.append(dict(zip(history.HISTORY.columns, map(float, values))))
         summary = tf.Summary()
         for name, value in (("ap40", ap40), ("ap50", ap50)):
             summary.value.add(tag="validation/" + name, simple_value=value)
         log.add(summary, step)
         checkpoint = self._save(step)
-        if ap50 > best:
-            freeze(checkpoint, self.anchors, self.options.model)
+        is_best = self._freeze_if_best(checkpoint, self.rows)
         history.plot_precision(os.path.join(self.options.run_dir, "history.png"),
                                [("validation", hexadecimal(BLUE), self.rows)], "Detector")
         print("step {:,} of {:,}: loss {:.3f}, AP40 {:.3f}, AP50 {:.3f}{}, {:.1f} images/s".format(
-            step, self.options.steps, losses[0], ap40, ap50, " (best)" if ap50 > best else "",
+            step, self.options.steps, losses[0], ap40, ap50, " (best)" if is_best else "",
             speed), flush=True)
 
     def _save(self, step):
@@ -260,6 +293,11 @@ class Trainer:
         return checkpoint
 
 
+def _plain_number(value):
+    """A number out of a file or a measurement; -1 for anything else, NaN included."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else -1.0
+
+
 def _anchors(photographs, sizes):
     """Anchors in cells, at the mean input size, of the faces that the rule counts.
 
@@ -267,7 +305,7 @@ def _anchors(photographs, sizes):
     """
     large = [each for each in (prune(each, "large") for each in photographs) if each]
     shares = find_anchors(face_sizes(large or photographs), COUNT)
-    return shares * np.float32(np.mean(sizes) / darknet19.STRIDE)
+    return shares * np.array(np.mean(sizes) / darknet19.STRIDE, np.float32)
 
 
 def check_outputs(options):
@@ -284,20 +322,20 @@ def check_outputs(options):
             options.run_dir))
 
 
-def train(options, photographs):
+def train(options: Options, photographs: dict, learning_rate: typing.Callable
+          ) -> list[dict[str, float]]:
     """Train a detector; see :class:`Trainer`. Returns the history, oldest row first."""
     check_precision(options.precision)
     check_outputs(options)
     with locked_folders({"--run-dir": options.run_dir}):
-        trainer = Trainer(options, photographs)
+        trainer = Trainer(options, photographs, learning_rate)
         with trainer.session:
             return trainer.run()
 
 
-def _parser():
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this training to those of train_detector.py."""
     default = Options()
-    parser = argparse.ArgumentParser(
-        description="Train a YOLOv2 face detector on WIDER FACE.", formatter_class=HelpFormatter)
 
     def add(name, convert, text, **options):
         parser.add_argument("--" + name.replace("_", "-"), type=convert,
@@ -306,36 +344,32 @@ def _parser():
     parser.add_argument("--wider-dir", default="wider", help="WIDER FACE as distributed")
     for split in ("train", "val"):
         parser.add_argument("--{}-keep".format(split), choices=KEEP, default="pruned",
-                            help="which {} photographs: see photographs.py".format(split))
+                            help="which {} images: see datasets.py".format(split))
     parser.add_argument("--also", nargs=2, action="append", default=[],
                         metavar=("IMAGES", "BOXES"),
-                        help="more training photographs: their folder, and a box file in WIDER "
-                             "FACE's format or a folder of Pascal VOC files")
+                        help="more training images: their folder, and their boxes in WIDER FACE's "
+                             "format, Pascal VOC's, YOLO's or COCO's")
     add("weights", str, "the trunk's: an .npz, a folder with the two pickles, or random")
     add("run_dir", str, "folder for checkpoints, history and events")
     add("model", str, "the frozen graph to write")
     add("steps", number_type(int, 1), "updates")
     add("freeze_steps", number_type(int, 0), "updates of the head alone, before all is trained")
-    add("batch_size", number_type(int, 1, 1024), "photographs per update")
+    add("batch_size", number_type(int, 1, 1024), "images per update")
     add("sizes", number_type(int, 64, 1024), "input sizes to change between", nargs="+")
     add("val_size", number_type(int, 64, 1024), "input size of the validation")
     add("max_lr", number_type(float, 0), "highest learning rate; it rises to it until half way")
     add("trunk_rate", number_type(float, 0, 1), "the trunk's share of the learning rate")
     add("validate_every", number_type(int, 1), "updates between validations")
-    add("seed", number_type(int, 0, 2 ** 31 - 1), "of the head and the order of photographs")
+    add("seed", number_type(int, 0, 2 ** 31 - 1), "of the head and the order of images")
     add("workers", number_type(int, 0, 64), "processes that make batches")
     add("precision", str, "bfloat16 is faster on processors that have it", choices=PRECISIONS)
     parser.add_argument("--no-augment", dest="augment", action="store_false",
-                        help="train on the photographs as they are")
+                        help="train on the images as they are")
     parser.add_argument("--restart", action="store_true", help="do not resume: begin again")
-    return parser
 
 
-@cli
-@explain_memory_errors("use a smaller --batch-size, or smaller --sizes")
-def main():
-    parser = _parser()
-    args = vars(parser.parse_args())
+def read_options(args: dict, parser: argparse.ArgumentParser) -> tuple[Options, dict]:
+    """The options on the command line, and the images ``train`` and ``val``."""
     args["sizes"] = tuple(args["sizes"])
     if any(size % 32 for size in args["sizes"] + (args["val_size"],)):
         parser.error("--sizes and --val-size are multiples of 32")
@@ -343,15 +377,6 @@ def main():
     for images, boxes in args["also"]:
         training += read_photographs(images, boxes, args["train_keep"])
     photographs = {"train": training, "val": read_wider(args["wider_dir"], "val", args["val_keep"])}
-    print("{:,} training and {:,} validation photographs".format(
+    print("{:,} training and {:,} validation images".format(
         len(training), len(photographs["val"])), flush=True)
-    options = Options(**{name: args[name] for name in Options._fields})
-    rows = train(options, photographs)
-    if rows:
-        best = max(rows, key=lambda row: row["ap50"])
-        print("best: step {:,.0f}, AP40 {:.3f}, AP50 {:.3f}; the detector is {}".format(
-            best["step"], best["ap40"], best["ap50"], options.model))
-
-
-if __name__ == "__main__":
-    main()
+    return Options(**{name: args[name] for name in Options._fields}), photographs

@@ -1,7 +1,7 @@
 """Anchor sizes by k-means on the faces' sizes, with 1 - IoU as the distance.
 
-    python -m darknet_face.detection.anchors --wider-dir wider                   # the table
-    python -m darknet_face.detection.anchors --wider-dir wider --draw anchors.png
+    python -m darknet_face.detection.yolov2.anchors --wider-dir wider                   # the table
+    python -m darknet_face.detection.yolov2.anchors --wider-dir wider --draw anchors.png
 
 Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, section 2, "Dimension
 clusters". Euclidean distance would favour large boxes; 1 - IoU treats all sizes alike.
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
-from darknet_face.detection.photographs import KEEP, read_wider
+from darknet_face.detection.datasets import KEEP, read_wider
 from darknet_face.images.contact_sheets import (
     BLUE,
     GREEN,
