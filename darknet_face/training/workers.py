@@ -20,9 +20,6 @@ import cv2
 
 from darknet_face.console import UserError, warn
 
-if typing.TYPE_CHECKING:
-    from darknet_face.training.loader import TrainingBatches
-
 SOCKET_NAME_LENGTH = 103 if sys.platform == "darwin" else 107
 
 # Set in each worker process: a task then is a name and a step number.
@@ -75,7 +72,7 @@ class BatchLoader:
         Processes; 0 prepares each batch when it is asked for.
     """
 
-    def __init__(self, sources: dict[str, TrainingBatches], workers: int = 1) -> None:
+    def __init__(self, sources: dict[str, typing.Any], workers: int = 1) -> None:
         self.sources = sources
         self._ahead = 2 * workers + 2
         self._pool = None
