@@ -77,7 +77,7 @@ def test_a_list_of_all_sizes_is_answered_in_order(model, truth):
         window = truth(picture)
         assert result.probability == pytest.approx(window.probability, abs=1e-6)
         assert result.box == tuple(int(round(value)) for value in window[1:5])
-    assert len({result.probability for result in results}) > 5
+    assert len({result.probability for result in results}) > 3
     assert model([]) == []
     stacked = model(np.stack(pictures[:3:2]))
     assert [result.box for result in stacked] == [results[0].box, results[2].box]

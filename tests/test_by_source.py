@@ -35,11 +35,11 @@ def test_rows_by_hand():
     assert union(splits) == (("f1", "f2", "f3", "gone"), ("n1", "n2", "n3"))
 
 
-def test_scores_by_search_are_the_searchs_answers(sample_dir, slim_model, tmp_path, capsys):
+def test_scores_by_search_are_the_searchs_answers(sample_dir, tiny_model, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG")
     faces, others = load_split(sample_dir, "val")
-    search = SlidingWindow(open_engine(slim_model.weights, 32), (1, 2))
+    search = SlidingWindow(open_engine(tiny_model.weights, 32), (1, 2))
     scores = score_by_sliding_window(search, Split(faces + (str(bad),), others))
     assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
     for path, probability in zip(scores.paths, scores.face_probabilities):
@@ -50,12 +50,12 @@ def test_scales_of_the_option():
     assert scales_of("off") == scales_of(None) == () and scales_of("2") == (1, 0.6, 2)
 
 
-def test_test_script_prints_sources_and_search(run_script, sample_dir, slim_model, tmp_path):
+def test_test_script_prints_sources_and_search(run_script, sample_dir, tiny_model, tmp_path):
     for label, paths in enumerate(load_split(sample_dir, "val")):
         save_list(str(tmp_path / source_list("more", label, "test")), list(paths))
     for label, paths in enumerate(load_split(sample_dir, "test")):
         save_list(str(tmp_path / source_list("celeba", label, "test")), list(paths))
-    outcome = run_script(test_script, "--model", slim_model.pb, "--data-dir", tmp_path, "--json",
+    outcome = run_script(test_script, "--model", tiny_model.pb, "--data-dir", tmp_path, "--json",
                          tmp_path / "metrics.json", "--sources", "celeba", "more", "--search", "1",
                          "--report", tmp_path / "report")
     assert outcome.code == 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import WIDTH
 from skimage.measure import block_reduce
 
 import darknet19
@@ -118,7 +119,7 @@ def test_forward_pass_equals_numpys(tiny_model, sample_dir):
 def test_class_map_averages_to_the_logits(tiny_model):
     with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
         images = tf.placeholder(tf.float32, [None, None, None, 3])
-        logits, end_points = darknet19.build(images)
+        logits, end_points = darknet19.build(images, width=WIDTH)
         assign(session, tiny_model.weights)
         picture = np.random.RandomState(0).rand(1, 96, 64, 3)
         averaged, class_map = session.run([logits, end_points["class_map"]], {images: picture})
@@ -164,7 +165,7 @@ def test_pooling_before_the_activation_changes_no_bit(tiny_model):
     rng = np.random.RandomState(0)
     with tf.Graph().as_default() as graph, tf.Session() as session:
         images = tf.placeholder(tf.float32, [None, 64, 64, 3])
-        _, end_points = darknet19.build(images)
+        _, end_points = darknet19.build(images, width=WIDTH)
         assign(session, tiny_model.weights)
         pooled = [graph.get_operation_by_name("conv_{}/Conv2D".format(index)).inputs[0]
                   for index in (1, 2, 5, 8, 13)]

@@ -111,9 +111,17 @@ def test_the_last_layer_and_its_classes(tmp_path):
         darknet_weights.read_network(path)
 
 
-def test_round_trip_to_the_bit(tiny_model, tmp_path):
+@pytest.fixture(scope="module")
+def whole():
+    """Weights of the whole network: without a .cfg a file is read as no other."""
+    rng = np.random.RandomState(0)
+    return {name: rng.uniform(0.5, 1, shape).astype(np.float32)
+            for name, shape in weight_shapes().items()}
+
+
+def test_round_trip_to_the_bit(whole, tmp_path):
     path = str(tmp_path / "face.weights")
-    weights = dict(tiny_model.weights)
+    weights = dict(whole)
     odd = weights["conv_3/kernel"] = weights["conv_3/kernel"].copy()
     odd.ravel()[:4] = [-0.0, 1e-45, np.finfo(np.float32).max, np.float32(1 / 3)]
     darknet_weights.write_weights(path, weights)
@@ -128,9 +136,9 @@ def test_round_trip_to_the_bit(tiny_model, tmp_path):
             np.frombuffer(stream.read(4 * 32), "<f4"), weights["conv_0/beta"])
 
 
-def test_raised_variances_come_back(tiny_model, tmp_path):
+def test_raised_variances_come_back(whole, tmp_path):
     """But for the rounding of the raised number, of 9e-6 at the least."""
-    weights = dict(tiny_model.weights)
+    weights = dict(whole)
     weights["conv_1/variance"] = np.float32(2.0 ** np.arange(-30, 34))
     weights["conv_0/variance"] = np.float32([0, -0.0, 1e-45, 1e-38] + [1] * 28)
     paths = [str(tmp_path / name) for name in ("face.cfg", "face.weights")]

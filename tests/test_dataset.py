@@ -171,19 +171,19 @@ class TestDisjointness:
 
     def test_the_same_name_in_two_splits(self, plain):
         test = Split(plain.faces[8:], plain.negatives[1:2])
-        with pytest.raises(UserError, match="same picture"):
+        with pytest.raises(UserError, match="same image"):
             check_disjoint(self.splits(plain, test=test))
 
     def test_the_same_content_under_another_name(self, plain, tmp_path):
         copy = str(tmp_path / "copy.png")
         shutil.copy(plain.faces[0], copy)
-        with pytest.raises(UserError, match="same picture"):
+        with pytest.raises(UserError, match="same image"):
             check_disjoint(self.splits(plain, test=Split((copy,), plain.negatives[4:])))
 
     def test_a_link_to_the_same_file(self, plain, tmp_path):
         link = str(tmp_path / "link.png")
         os.symlink(plain.faces[0], link)
-        with pytest.raises(UserError, match="same picture"):
+        with pytest.raises(UserError, match="same image"):
             check_disjoint(self.splits(plain, test=Split((link,), plain.negatives[4:])))
 
     @pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "none.png", "/", "x" * 5000])
@@ -202,7 +202,7 @@ class TestDisjointness:
 
     def test_the_same_picture_in_both_classes(self, plain):
         train = Split(plain.faces[:6], plain.negatives[:2] + plain.faces[:1])
-        with pytest.raises(UserError, match="same picture"):
+        with pytest.raises(UserError, match="same image"):
             check_disjoint(self.splits(plain, train=train))
 
 

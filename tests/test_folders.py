@@ -25,8 +25,8 @@ def folders(sample_dir, tmp_path, monkeypatch):
 
 
 def test_the_metrics_are_those_of_lists_of_the_same_pictures(
-        run_script, folders, sample_dir, slim_model):
-    options = ("--weights", slim_model.npz, "--search", "1", "--json")
+        run_script, folders, sample_dir, tiny_model):
+    options = ("--weights", tiny_model.npz, "--search", "1", "--json")
     outcome = run_script(test_script, *folders + options + ("mine.json", "--report", "report"))
     assert outcome.code == 0, outcome.err
     assert "20 faces and 21 non-faces, threshold 0.5" in outcome.out
@@ -57,11 +57,11 @@ def test_the_metrics_are_those_of_lists_of_the_same_pictures(
     (("--faces", "faces", "--non-faces", "faces"), "each class needs folders of its own"),
     (("--faces", "faces", "--non-faces", "empty"), "no images in it"),
     (("--faces", "faces", "--non-faces", "spoilt"), "no image of class NON_FACE decodes")])
-def test_what_can_t_be_measured_is_one_line(run_script, folders, slim_model, arguments, cause):
+def test_what_can_t_be_measured_is_one_line(run_script, folders, tiny_model, arguments, cause):
     for name in ("empty", "spoilt"):
         os.mkdir(name)
     shutil.copy("others/bad.png", "spoilt/bad.png")
-    outcome = run_script(test_script, "--weights", slim_model.pb, *arguments)
+    outcome = run_script(test_script, "--weights", tiny_model.pb, *arguments)
     assert outcome.code == 2 and cause in outcome.err.splitlines()[-1]
     assert "Traceback" not in outcome.err and "preprocess_celeba" not in outcome.err
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import WIDTH
 
 from darknet_face.classify import heatmaps
 from darknet_face.classify.sliding_window import SlidingWindow
@@ -24,7 +25,7 @@ def mapper(tiny_model):
 def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
     """What makes the map an explanation of the answer; at sizes other than the training's too."""
     picture = np.random.RandomState(0).rand(2, size[0], size[1], 3).astype(np.float32)
-    classifier = graphs.build_classifier(None)
+    classifier = graphs.build_classifier(None, width=WIDTH)
     assign(classifier.session, tiny_model.weights)
     graph = classifier.session.graph
     logits, class_map = classifier.session.run(
@@ -47,7 +48,7 @@ def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
 def bright_is_face():
     """Weights by which a place's FACE logit grows with its brightness and nothing else."""
     weights = {}
-    for name, shape in weight_shapes().items():
+    for name, shape in weight_shapes(WIDTH).items():
         part = name.split("/")[1]
         weights[name] = np.full(shape, 1.0 if part in ("gamma", "variance") else 0.0, np.float32)
         if part == "kernel":

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from conftest import WIDTH
 from test_darknet_weights import write_public_weights
 
 import train
@@ -120,7 +121,7 @@ def test_fewer_layers(tmp_path):
 
 def test_own_weights_whole(tiny_model):
     for path in (tiny_model.npz, tiny_model.pb):
-        loaded, message = read_initial_weights(path, 18)
+        loaded, message = read_initial_weights(path, 18, WIDTH)
         assert len(loaded) == 92 and message == "starting from conv_0 to conv_18 of " + path
 
 
@@ -145,15 +146,15 @@ def test_hints(tiny_model):
 
 def test_another_network(tiny_model, tmp_path):
     wrong = dict(tiny_model.weights)
-    wrong["conv_2/kernel"] = np.zeros((5, 5, 64, 128), np.float32)
+    wrong["conv_2/kernel"] = np.zeros((5, 5, 4, 8), np.float32)
     wrong["conv_9/beta"] = np.zeros(3, np.float32)
     path = str(tmp_path / "wrong.npz")
     write_npz(path, wrong)
     with pytest.raises(UserError) as caught:
-        read_initial_weights(path)
-    assert "conv_2/kernel: expected float [3, 3, 64, 128], found float32 [5, 5, 64, 128]" in str(
+        read_initial_weights(path, width=WIDTH)
+    assert "conv_2/kernel: expected float [3, 3, 4, 8], found float32 [5, 5, 4, 8]" in str(
         caught.value)
-    assert "conv_9/beta: expected float [256], found float32 [3]" in str(caught.value)
+    assert "conv_9/beta: expected float [16], found float32 [3]" in str(caught.value)
 
 
 @pytest.mark.parametrize("start", ["best", "best/model-5", "best/model-5.index", "checkpoints"])

@@ -18,13 +18,13 @@ def test_half_precision(tiny_model, tmp_path):
     read, _ = npz.read_npz(path)
     assert read["conv_9/kernel"].dtype == np.float32
     np.testing.assert_allclose(read["conv_9/kernel"], tiny_model.weights["conv_9/kernel"],
-                               atol=2e-4)
+                               atol=2e-3)
 
 
 def test_numbers_too_large_for_half_precision(tiny_model, tmp_path):
     path = tmp_path / "half.npz"
     path.write_bytes(b"older")
-    large = altered(tiny_model, conv_2__variance=np.full(128, 7e4, np.float32))
+    large = altered(tiny_model, conv_2__variance=np.full(8, 7e4, np.float32))
     with pytest.raises(UserError, match="conv_2/variance has numbers .* too large for float16"):
         npz.write_npz(str(path), large, np.float16)
     assert path.read_bytes() == b"older"

@@ -14,13 +14,14 @@ from darknet_face.console import UserError
 from darknet_face.engines.onnx_graph import onnx_model
 from darknet_face.exporters.onnx import run_onnx, run_onnx_in_opencv, to_onnx
 
-REFERENCE = argparse.Namespace(images=np.zeros((2, 32, 32, 3), np.uint8))
+NARROW = {"conv_0/kernel": np.zeros((3, 3, 3, 2))}  # tells the width
+REFERENCE = argparse.Namespace(images=np.zeros((2, 32, 32, 3), np.uint8), weights=NARROW)
 
 
 @pytest.fixture(scope="module")
-def models(slim_model):
+def models(tiny_model):
     """The content of both files."""
-    return {layout: to_onnx(slim_model.weights, 32, {"threshold": "0.25"}, layout)
+    return {layout: to_onnx(tiny_model.weights, 32, {"threshold": "0.25"}, layout)
             for layout in ("NHWC", "NCHW")}
 
 
@@ -54,7 +55,8 @@ def test_both_layouts_and_opencv_answer_alike(models, tmp_path):
         feed = scaled if layout == "NHWC" else scaled.transpose(0, 3, 1, 2)
         answers.append(session.run(["probabilities"], {"input": feed})[0])
     (tmp_path / "darknet19_face_nchw.onnx").write_bytes(models["NCHW"])
-    answers.append(run_onnx_in_opencv(str(tmp_path), argparse.Namespace(images=images)))
+    answers.append(run_onnx_in_opencv(
+        str(tmp_path), argparse.Namespace(images=images, weights=NARROW)))
     net = cv2.dnn.readNetFromONNX(str(tmp_path / "darknet19_face_nchw.onnx"))
     net.setInput(cv2.dnn.blobFromImages(list(images), 1 / 255.0))  # as its users call it
     answers.append(net.forward("probabilities"))

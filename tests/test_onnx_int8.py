@@ -38,7 +38,8 @@ def test_it_is_small_and_keeps_the_answers(run_script, tiny_model, sample_dir, p
     assert outcome.code == 0, outcome.err
     assert "20 images of the val lists" in outcome.out and "MB instead of" in outcome.out
     path = str(tmp_path / "darknet19_face_int8.onnx")
-    assert os.path.getsize(path) < 0.27 * os.path.getsize(str(tmp_path / "darknet19_face.onnx"))
+    # A quarter for the whole network; scales weigh more in a narrow one.
+    assert os.path.getsize(path) < 0.4 * os.path.getsize(str(tmp_path / "darknet19_face.onnx"))
     metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert metadata["input_layout"] == "NHWC" and metadata["input_range"] == "0..1"
     assert metadata["image_size"] == "32" and "20 images" in metadata["quantization"]

@@ -46,51 +46,51 @@ def test_the_bias_at_the_ends():
     assert bias_of_search([-1e9], 1.0, 0.0) == 0 and bias_of_search([1e9], 0.0, 0.0) == 1000
 
 
-def test_one_look_and_searches_keep_the_rate(slim_model, sample_dir, capsys):
+def test_one_look_and_searches_keep_the_rate(tiny_model, sample_dir, capsys):
     split = load_split(sample_dir, "test")
-    point = choose_operating_point(slim_model.weights, 32, split, 0.3)
-    scores = score_split(classifier_from_weights(slim_model.weights, 32), split)
+    point = choose_operating_point(tiny_model.weights, 32, split, 0.3)
+    scores = score_split(classifier_from_weights(tiny_model.weights, 32), split)
     called_face = scores.face_probabilities >= point["threshold"]
     lowest = threshold_at(scores.labels, scores.face_probabilities, 0.3)
     assert called_face[scores.labels == 1].mean() <= 0.3
     assert called_face[scores.labels == 0].mean() == lowest["recall"]
-    search = SlidingWindow(open_engine(slim_model.weights, 32), bias=point["search_bias"])
+    search = SlidingWindow(open_engine(tiny_model.weights, 32), bias=point["search_bias"])
     found = [search(read_image(path)).probability for path in split.negatives]
     assert (np.array(found) >= point["threshold"]).mean() <= 0.3
     captured = capsys.readouterr()
     assert "false-positive rate of" in captured.out and captured.err == ""
 
 
-def test_too_few_non_faces_are_said(slim_model, sample_dir, capsys):
+def test_too_few_non_faces_are_said(tiny_model, sample_dir, capsys):
     split = load_split(sample_dir, "val")
-    choose_operating_point(slim_model.weights, 32, split, 0.01)
+    choose_operating_point(tiny_model.weights, 32, split, 0.01)
     said = capsys.readouterr().err.splitlines()[0]
     assert "10 validation non-faces are too few for this rate; it needs at least 100" in said
 
 
-def test_a_rate_that_no_threshold_keeps(slim_model, sample_dir, capsys):
+def test_a_rate_that_no_threshold_keeps(tiny_model, sample_dir, capsys):
     """The classes are swapped in the lists of a model that tells them apart a little."""
     split = load_split(sample_dir, "val")
-    scores = score_split_of(slim_model, split)
+    scores = score_split_of(tiny_model, split)
     faces = sorted(split.paths, key=scores.get)
     swapped = Split(tuple(faces[:10]), tuple(faces[10:]))
-    assert choose_operating_point(slim_model.weights, 32, swapped, 0.0) == {}
+    assert choose_operating_point(tiny_model.weights, 32, swapped, 0.0) == {}
     assert "no threshold keeps this rate" in capsys.readouterr().err
 
 
-def score_split_of(slim_model, split):
-    scores = score_split(classifier_from_weights(slim_model.weights, 32), split)
+def score_split_of(tiny_model, split):
+    scores = score_split(classifier_from_weights(tiny_model.weights, 32), split)
     return dict(zip(scores.paths, scores.face_probabilities))
 
 
 def test_extracting_stores_the_threshold_and_others_use_it(
-        run_script, slim_model, sample_dir, tmp_path):
+        run_script, tiny_model, sample_dir, tmp_path):
     import inference
     import test as test_script
 
     options = ("--model-dir", tmp_path, "--data-dir", sample_dir)
     outcome = run_script(
-        extract_weights, *options + ("--weights", slim_model.pb, "--at-fpr", "0.5"))
+        extract_weights, *options + ("--weights", tiny_model.pb, "--at-fpr", "0.5"))
     assert outcome.code == 0, outcome.err
     path = str(tmp_path / "darknet19_weights.npz")
     stored = read_model(path).metadata

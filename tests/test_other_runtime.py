@@ -1,7 +1,7 @@
 """The two runtimes agree: each reads what the other writes, and both give the same answers.
 
 These tests run only where the other runtime's environment stands beside this one: in the Makefile's
-place for it, or at the interpreter that the variable OTHER_PYTHON names. The network is slim.
+place for it, or at the interpreter that the variable OTHER_PYTHON names. The network is narrow.
 """
 
 import json
@@ -11,7 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT, SLIM
+from conftest import ROOT, WIDTH
 
 import test as test_script
 import train
@@ -23,7 +23,8 @@ from darknet_face.weights.model_file import read_model
 
 OTHER = os.environ.get("OTHER_PYTHON") or os.path.join(
     ROOT, ".venv-tf1" if is_tf2() else ".venv-tf2", "bin", "python")
-TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1")
+TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
+        "--width", str(WIDTH))
 FORMS = ("darknet19_frozen.pb", "checkpoints", "exports/darknet19_face_savedmodel",
          "exports/darknet19_face.weights", "darknet19_weights.npz")
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists(OTHER), reason="the other run
 
 
 def run_other(script, *arguments):
-    ended = subprocess.run([OTHER, SLIM, os.path.join(ROOT, script)] + list(arguments), cwd=ROOT,
+    ended = subprocess.run([OTHER, os.path.join(ROOT, script)] + list(arguments), cwd=ROOT,
                            capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert not ended.stderr, "{} complains: {}".format(script, ended.stderr)
@@ -39,7 +40,7 @@ def run_other(script, *arguments):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, few, slim_model):
+def written(tmp_path_factory, few, tiny_model):
     """A model folder that the other runtime wrote: an epoch of training and every export of it."""
     folder = str(tmp_path_factory.mktemp("written"))
     run_other("train.py", "--data-dir", few, "--model-dir", folder, "--log-dir", folder + "/logs",

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, SLIM
+from conftest import ROOT, WIDTH
 from PIL import Image
 
 import train
@@ -30,12 +30,11 @@ from darknet_face.weights.literal_names import literal
 from darknet_face.weights.model_file import read_model
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
-        "--log-every", "3")
-pytestmark = pytest.mark.usefixtures("slim_model")
+        "--log-every", "3", "--width", str(WIDTH))
 
 
 def command(data, work, *options):
-    return [sys.executable, SLIM, os.path.join(ROOT, "train.py"), "--data-dir", data,
+    return [sys.executable, os.path.join(ROOT, "train.py"), "--data-dir", data,
             "--model-dir", os.path.join(work, "model"), "--log-dir", os.path.join(work, "logs"),
             ] + list(TINY) + list(options)
 
@@ -79,7 +78,7 @@ def history(work):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(few, slim_model, tmp_path_factory):
+def uninterrupted(few, tiny_model, tmp_path_factory):
     work = str(tmp_path_factory.mktemp("whole"))
     ended = finish(few, work, "--epochs", "2", "--save-every", "3")
     return work, ended
@@ -145,10 +144,10 @@ def test_a_stop_signal_saves_first(few, tmp_path):
     read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
 
 
-def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tmp_path):
+def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tmp_path):
     """Row 0 is the file's own validation; killed in epoch 1, the run ends with the same bits."""
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    options = ("--epochs", "2", "--save-every", "3", "--init-from", slim_model.npz, "--patience",
+    options = ("--epochs", "2", "--save-every", "3", "--init-from", tiny_model.npz, "--patience",
                "2", "--at-fpr", "0.5")
     said = finish(few, whole, *options).stdout
     assert "the initial weights before training: validation loss" in said and "hint" not in said
@@ -160,7 +159,7 @@ def test_start_weights_come_first_and_a_kill_changes_nothing(few, slim_model, tm
     rows = history(whole)
     assert rows == history(killed)
     assert [(row["epoch"], row["step"], row["train_loss"]) for row in rows][0] == ("0", "0", "")
-    scores = score_split(classifier_from_weights(slim_model.weights, 32), load_split(few, "val"))
+    scores = score_split(classifier_from_weights(tiny_model.weights, 32), load_split(few, "val"))
     metrics = measure(scores.labels, scores.face_probabilities)
     assert float(rows[0]["val_loss"]) == pytest.approx(metrics["log_loss"], abs=1e-5)
     assert float(rows[0]["val_accuracy"]) == metrics["accuracy"]
@@ -272,7 +271,7 @@ def test_damaged_segments_are_one_line(few, uninterrupted, tmp_path, segments):
     checkpoints = tmp_path / "model" / "checkpoints"
     shutil.copytree(os.path.join(uninterrupted[0], "model", "checkpoints"), str(checkpoints),
                     copy_function=os.link)  # read only, so not worth hundreds of megabytes each
-    settings = Settings(data_dir=few, model_dir=str(tmp_path / "model"), image_size=32,
+    settings = Settings(data_dir=few, model_dir=str(tmp_path / "model"), image_size=32, width=WIDTH,
                         batch_size=8)
     splits = {name: load_split(few, name) for name in ("train", "val")}
     plan = resume.plan_run(settings, splits)
@@ -300,7 +299,7 @@ def test_damaged_settings_are_one_short_line(few, uninterrupted, tmp_path, value
     path.write_text(json.dumps(dict(json.loads(path.read_text()), max_lr=value)))
     splits = {name: load_split(few, name) for name in ("train", "val")}
     with pytest.raises(UserError, match="--restart") as caught:
-        resume.plan_run(Settings(data_dir=few, model_dir=str(tmp_path), image_size=32,
+        resume.plan_run(Settings(data_dir=few, model_dir=str(tmp_path), image_size=32, width=WIDTH,
                                  batch_size=8), splits)
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
@@ -331,18 +330,18 @@ def test_folders_whose_names_are_patterns_and_what_a_finished_training_says(
     assert outcome.code == 0 and "starting from conv_0 to conv_18" in outcome.out
 
 
-def test_freezing_passes_over_pictures_that_do_not_decode(few, slim_model, tmp_path, capsys):
+def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_path, capsys):
     split = load_split(few, "val")
     missing = tuple(str(tmp_path / "{}.png".format(number)) for number in range(40))
     row = dict.fromkeys(HISTORY.columns, 0.5)
     row.update(epoch=1, step=4)
-    settings = Settings(image_size=32, model_dir=str(tmp_path / "model"),
+    settings = Settings(image_size=32, width=WIDTH, model_dir=str(tmp_path / "model"),
                         log_dir=str(tmp_path / "logs"))
     HISTORY.write(str(tmp_path / "logs" / "history.csv"), [row])
 
     class Best:
         def read_best(self):
-            return {"epoch": 1, "step": 4, "disturbed_loss": 0.5}, slim_model.weights
+            return {"epoch": 1, "step": 4, "disturbed_loss": 0.5}, tiny_model.weights
 
     (tmp_path / "model").mkdir()
     broken = type(split)(*(missing + paths for paths in split))
@@ -425,7 +424,7 @@ def test_the_loss_is_cross_entropy(smoothing):
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 0])
     with tf.Graph().as_default() as graph, tf.Session() as session:
         net = train.build_training_graph(
-            Settings(image_size=32, label_smoothing=smoothing), lambda step: 1e-3)
+            Settings(image_size=32, width=WIDTH, label_smoothing=smoothing), lambda step: 1e-3)
         session.run(tf.global_variables_initializer())
         images = np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3))
         logits, loss = session.run([graph.get_tensor_by_name("logits:0"), net.loss],
@@ -465,7 +464,7 @@ def test_overlapping_lists_stop_before_anything_is_written(run_script, few, tmp_
                 os.path.join(data, "celeba_test_file.pickle"))
     outcome = run_here(run_script, data, str(tmp_path / "work"))
     assert outcome.code == 2
-    assert len(outcome.err.splitlines()) == 1 and "same picture" in outcome.err
+    assert len(outcome.err.splitlines()) == 1 and "same image" in outcome.err
     assert not (tmp_path / "work").exists()
 
 

@@ -17,15 +17,15 @@ def altered(tiny_model, **changes):
 
 
 def test_every_mismatch_is_named(tiny_model):
-    wrong = altered(tiny_model, conv_3__kernel=np.zeros((3, 3, 64, 64), np.float32),
-                    conv_7__mean=np.zeros(256), conv_9__gamma=None,
+    wrong = altered(tiny_model, conv_3__kernel=np.zeros((3, 3, 4, 4), np.float32),
+                    conv_7__mean=np.zeros(16), conv_9__gamma=None,
                     **{"conv_12__" + part: None
                        for part in ("kernel", "gamma", "beta", "mean", "variance")})
     with pytest.raises(UserError) as caught:
         arrays.check_weights(wrong, "some.npz")
     message = str(caught.value)
-    assert "conv_3/kernel: expected float [1, 1, 128, 64], found float32 [3, 3, 64, 64]" in message
-    assert "conv_7/mean: expected float [256], found float64 [256]" in message
+    assert "conv_3/kernel: expected float [1, 1, 8, 4], found float32 [3, 3, 4, 4]" in message
+    assert "conv_7/mean: expected float [16], found float64 [16]" in message
     assert "conv_9/gamma is missing" in message and "conv_12 is missing" in message
     assert "conv_12/" not in message
 

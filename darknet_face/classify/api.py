@@ -15,6 +15,7 @@ inference.py and serve.py use it too. docs/python.md says more.
 from __future__ import annotations
 
 import os
+import typing
 import warnings
 
 import numpy as np
@@ -128,8 +129,9 @@ class FaceModel:
         One line about the file, the input size and the threshold.
     """
 
-    def __init__(self, model: ModelFile, scales, precision="float32", batch_size=16,
-                 tight_boxes=False, engine=None):
+    def __init__(self, model: ModelFile, scales: typing.Sequence[float],
+                 precision: str = "float32", batch_size: int = 16, tight_boxes: bool = False,
+                 engine: str | None = None) -> None:
         self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes

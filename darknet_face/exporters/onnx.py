@@ -23,7 +23,7 @@ from darknet_face.exporters.compare import (
 )
 from darknet_face.images.reader import read_batches
 from darknet_face.runtime.atomic_files import staged, write_atomically
-from darknet_face.weights.arrays import weight_shapes
+from darknet_face.weights.arrays import weight_shapes, width_of
 
 LICENSE = "for non-commercial research only; see saved_models/MODEL_CARD.md"  # the released model
 # By the layout of the input: the file's name, the command that writes it, the shape for people.
@@ -90,7 +90,7 @@ def to_onnx(weights: typing.Mapping[str, np.ndarray], image_size: int,
 def run_onnx(folder: str, reference: Reference, images: np.ndarray | None = None,
              layout: str = "NHWC") -> np.ndarray:
     """Probabilities from ONNX Runtime, on the reference's images or on others."""
-    path = _checked(folder, layout)
+    path = _checked(folder, layout, width_of(reference.weights))
     try:
         session = open_session(path)
     except Exception as error:  # its exceptions have no common public base
@@ -105,7 +105,8 @@ def run_onnx(folder: str, reference: Reference, images: np.ndarray | None = None
 
 def run_onnx_in_opencv(folder: str, reference: Reference) -> np.ndarray:
     """Probabilities from OpenCV's own reader of ONNX, with the layout NCHW."""
-    net = cv2.dnn.readNetFromONNX(_checked(folder, "NCHW"))
+    net = cv2.dnn.readNetFromONNX(
+        _checked(folder, "NCHW", width_of(reference.weights)))
 
     def predict(images: np.ndarray) -> np.ndarray:
         net.setInput(_as_input(images, "NCHW"))
@@ -119,7 +120,7 @@ def _as_input(images: np.ndarray, layout: str) -> np.ndarray:
     return scaled if layout == "NHWC" else np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def _checked(folder: str, layout: str) -> str:
+def _checked(folder: str, layout: str, width: float) -> str:
     """The path of a model of this project; no engine is given another's.
 
     Raises
@@ -130,8 +131,8 @@ def _checked(folder: str, layout: str) -> str:
     name, command, _ = FILES[layout]
     path = existing(folder, name, command)
     shapes = [(filters, channels, height, width) for (height, width, channels, filters) in (
-        shape for name, shape in weight_shapes().items() if name.endswith("/kernel"))]
-    most = sum(4 * int(np.prod(shape)) for shape in weight_shapes().values()) + MOST_METADATA
+        shape for name, shape in weight_shapes(width).items() if name.endswith("/kernel"))]
+    most = sum(4 * int(np.prod(shape)) for shape in weight_shapes(width).values()) + MOST_METADATA
     try:
         with open(path, "rb") as stream:
             check_model(stream.read(most), shapes, layout)

@@ -19,7 +19,7 @@ from darknet_face.exporters import decoding
 from darknet_face.exporters.compare import BOUNDS, NAME, Reference, check_difference, run_batches
 from darknet_face.runtime.atomic_files import staged, write_json
 from darknet_face.runtime.session import new_session, tf
-from darknet_face.weights.arrays import assign
+from darknet_face.weights.arrays import assign, width_of
 from darknet_face.weights.checkpoint_index import check_index
 from darknet_face.weights.graph_files import find_saved_model, read_meta_graph
 from darknet_face.weights.literal_names import literal
@@ -27,6 +27,7 @@ from darknet_face.weights.metadata import IN_SAVED_MODEL, metadata_of_saved_mode
 
 FOLDER = NAME + "_savedmodel"
 KEPT_VERSIONS = 2
+WIDEST = 4  # share of the filters that a SavedModel may claim: a graph is built to compare it with
 
 
 def export_savedmodel(reference: Reference, out: str) -> float:
@@ -92,7 +93,7 @@ def write_saved_model(weights: typing.Mapping[str, np.ndarray], image_size: int,
     metadata
         More for ``assets.extra/metadata.json``; see :mod:`darknet_face.weights.metadata`.
     """
-    graph, signatures, saver = _serving_graph(image_size)
+    graph, signatures, saver = _serving_graph(image_size, width_of(weights))
     with graph.as_default(), new_session(graph) as session:
         assign(session, weights)
         builder = tf.saved_model.Builder(folder)
@@ -105,7 +106,7 @@ def write_saved_model(weights: typing.Mapping[str, np.ndarray], image_size: int,
 
 
 def _serving_graph(
-        image_size: int) -> tuple[typing.Any, dict[str, typing.Any], typing.Any]:
+        image_size: int, width: float) -> tuple[typing.Any, dict[str, typing.Any], typing.Any]:
     """The graph of the SavedModel, its signatures, and the saver of its variables."""
     graph = tf.Graph()
     with graph.as_default():
@@ -113,7 +114,7 @@ def _serving_graph(
         decoded = decoding.decode_batch(contents, image_size)
         images = tf.placeholder_with_default(
             tf.cast(decoded, tf.float32) / 255.0, [None, None, None, 3], "input")
-        logits, _ = darknet19.build(images)
+        logits, _ = darknet19.build(images, width=width)
         outputs = {
             "classes": tf.gather(tf.constant(darknet19.CLASS_NAMES), tf.argmax(logits, axis=1)),
             "probabilities": tf.nn.softmax(logits, name="probabilities"),
@@ -142,7 +143,7 @@ def check_own(folder: str) -> None:
     if not image_size:
         raise UserError("{}: {} tells no image_size; run export.py savedmodel again".format(
             folder, IN_SAVED_MODEL))
-    graph, signatures, saver = _serving_graph(image_size)
+    graph, signatures, saver = _serving_graph(image_size, _width(found))
     expected = tf.train.export_meta_graph(
         graph=graph, saver_def=saver.as_saver_def(), strip_default_attrs=True)
     for name, signature in signatures.items():
@@ -155,6 +156,15 @@ def check_own(folder: str) -> None:
     if _program(found) != _program(expected):
         raise UserError("{}: not the SavedModel that this version of export.py writes; run "
                         "export.py savedmodel again".format(path))
+
+
+def _width(meta_graph: typing.Any) -> float:
+    """The share of the filters that the first kernel claims; that of the paper if it is absurd."""
+    for node in meta_graph.graph_def.node:
+        if node.name == "conv_0/kernel" and len(node.attr["shape"].shape.dim) == 4:
+            width = node.attr["shape"].shape.dim[3].size / darknet19.CONVOLUTIONS[0][0]
+            return width if 0 < width <= WIDEST else 1.0
+    return 1.0
 
 
 def _program(meta_graph: typing.Any) -> tuple:

@@ -108,7 +108,7 @@ def read_pickles(path):
 
 
 def read_onnx(path):
-    reference = argparse.Namespace(images=np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    reference = argparse.Namespace(images=np.zeros((2, SIZE, SIZE, 3), np.uint8), weights={})
     answers = onnx_export.run_onnx(os.path.dirname(path), reference)
     if answers.shape != (2, 2):
         raise AssertionError("answers of the shape {}".format(answers.shape))
