@@ -108,7 +108,7 @@ def gradual_warmup(step, factor, warmup_steps):
 
 
 def plot_policies(path, base_lr, max_lr, step_size, gamma, steps):
-    """Draw the three policies over ``steps`` updates into the picture ``path``."""
+    """Draw the three policies over ``steps`` updates into the image ``path``."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
-"""The whole job on the embedded data set: 200 real pictures, no download, a few minutes.
+"""The whole job on the embedded data set: 200 real images, no download, a few minutes.
 
     make demo
 
-Prepares the pictures, trains Darknet-19 on 140 of them, freezes it, tests the frozen graph on 40
+Prepares the images, trains Darknet-19 on 140 of them, freezes it, tests the frozen graph on 40
 that it has not seen, extracts the weights, loads them into a fresh graph and tests that on the
 same 40. Then the released model, trained on far more, looks at the photographs that scikit-image
 carries, and maps show where it sees a face.

@@ -11,7 +11,7 @@ From a folder of your own images, one sub-folder per category::
 Both write three lists to the data directory: ``neg_samples.pickle`` for training,
 ``neg_samples_val.pickle`` and ``neg_samples_test.pickle``. The split of an image follows from its
 content, so images that are added later never move one from training to test. Of near duplicates
-one is kept. Pictures from the web go to ``neg_samples/`` in the data directory (see
+one is kept. Images from the web go to ``neg_samples/`` in the data directory (see
 darknet_face/negatives/store.py). A run can be killed at any moment; the same command continues it.
 """
 

@@ -1,4 +1,4 @@
-"""Measure a model on the test lists, or on two folders of pictures.
+"""Measure a model on the test lists, or on two folders of images.
 
     python test.py                                      # the frozen graph in saved_models
     python test.py --weights released --at-fpr 0.01     # another model; also at 1 % false positives
@@ -53,12 +53,12 @@ def open_model(model: ModelFile, precision: str) -> Classifier:
 
 
 def split_of_folders(faces: list[str], non_faces: list[str]) -> dict[str, Split]:
-    """The pictures in folders of either class, as a source of its own.
+    """The images in folders of either class, as a source of its own.
 
     Raises
     ------
     UserError
-        Something that is not a folder, a folder of both classes, or a class without pictures.
+        Something that is not a folder, a folder of both classes, or a class without images.
     """
     skipped = Skipped()
     files = find_files({FACE: faces, NON_FACE: non_faces}, skipped)

@@ -1,7 +1,7 @@
 """Train Darknet-19 on faces and non-faces, and freeze the best epoch.
 
     python train.py                              # data/*.pickle -> saved_models
-    python train.py --init-from released --max-lr 2e-4 --at-fpr 0.01    # fine-tune, few pictures
+    python train.py --init-from released --max-lr 2e-4 --at-fpr 0.01    # fine-tune, few images
     python train.py --image-size 96 --epochs 4   # smaller and faster
     python train.py --preview batch.png          # what the network would see
     python train.py --lr-range-test              # where to put --base-lr and --max-lr
@@ -259,7 +259,7 @@ class Trainer:
     settings
     plan
     split
-        The validation pictures.
+        The validation images.
     loader
         With the training batches under the name ``train``; see also :func:`evaluate`.
     stop
@@ -425,7 +425,7 @@ def describe_run(settings: Settings, validator: Validator, splits: dict[str, Spl
 
 
 def read_mixtures(data_dir: str, sources: tuple) -> dict[str, Mixture]:
-    """Read the file lists; no picture may be in two of them, and all ranks must have the same."""
+    """Read the file lists; no image may be in two of them, and all ranks must have the same."""
     mixtures = {name: load_mixture(data_dir, sources, name) for name in ("train", "val", "test")}
     splits = {name: mixture.split for name, mixture in mixtures.items()}
     check_disjoint(splits)

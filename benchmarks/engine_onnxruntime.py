@@ -2,7 +2,7 @@
 
 With ``--precision int8`` the network is quantised first, as ONNX Runtime's guide advises for
 processors with VNNI: activations as unsigned bytes, weights as signed bytes, one scale per channel.
-The ranges come from real pictures, none of which accuracy is measured on.
+The ranges come from real images, none of which accuracy is measured on.
 """
 
 import os
@@ -26,7 +26,7 @@ def quantised(args, model):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Pictures(CalibrationDataReader):
-        """Pictures one by one, as the calibration asks for them."""
+        """Images one by one, as the calibration asks for them."""
 
         def __init__(self):
             self.pictures = iter(np.load(os.path.join(args.folder, "calibration.npy")))

@@ -21,7 +21,7 @@ from darknet_face.weights.model_file import read_model
 
 
 def training_tasks(args, pictures):
-    """Training steps with the pictures in memory, and from files through the batch workers.
+    """Training steps with the images in memory, and from files through the batch workers.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def training_tasks(args, pictures):
 
 
 def training_batches(args):
-    """Batches from the prepared picture files: which is a face does not matter here."""
+    """Batches from the prepared image files: which is a face does not matter here."""
     folder = os.path.join(args.folder, "pictures")
     paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
     return TrainingBatches(Split(paths[::2], paths[1::2]), args.batch_size, args.image_size)

@@ -70,7 +70,7 @@ def read_inputs(folder):
 
 
 def training_task(layers, pictures, autocast):
-    """Steps of Adam on pictures in memory; see worker.serve()."""
+    """Steps of Adam on images in memory; see worker.serve()."""
     net = Darknet19(layers).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     labels = torch.arange(len(pictures)) % 2

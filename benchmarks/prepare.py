@@ -1,4 +1,4 @@
-"""What the engines work on: scikit-image's pictures, and the released weights, exported.
+"""What the engines work on: scikit-image's images, and the released weights, exported.
 
 Nothing is fetched: JPEGs of unequal sizes are cut from the photographs in the scikit-image package.
 """
@@ -48,7 +48,7 @@ def prepare(folder, count, image_size, batch_size, exports=True):
     count : int
         How many JPEGs to make.
     image_size, batch_size : int
-        Of the pictures that are kept in memory.
+        Of the images that are kept in memory.
     exports : bool
         Write the weights for ONNX Runtime and OpenCV too.
     """
@@ -74,7 +74,7 @@ def prepare(folder, count, image_size, batch_size, exports=True):
 def make_pictures(folder, count, seed=0):
     """Cut JPEGs out of photographs, sized like what is found on disks and in the web.
 
-    Longer sides are spread from 180 to 640 pixels; one picture in twenty is 2000 wide, as cameras
+    Longer sides are spread from 180 to 640 pixels; one image in twenty is 2000 wide, as cameras
     make them.
 
     Returns

@@ -7,7 +7,7 @@
 Engines are processes that take turns: each round measures every task of every engine once, so that
 a change of the machine's speed affects all of them. Results are medians over the rounds, with the
 lowest and the highest. Before anything is timed, the engines' answers are compared on real
-pictures. Writes results.json and results.png.
+images. Writes results.json and results.png.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from darknet19 import layer_table  # noqa: E402
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress  # noqa: E402
 from darknet_face.runtime.atomic_files import temporary_path, write_json  # noqa: E402
 
-# In memory: measure only training and inference on pictures in memory, not the other tasks.
+# In memory: measure only training and inference on images in memory, not the other tasks.
 Engine = collections.namedtuple("Engine", "name title environment script in_memory precision",
                                 defaults=["float32"])
 ENGINES = (
@@ -114,7 +114,7 @@ def check_answers(processes):
 
 
 def measure_accuracy(processes):
-    """The share of scikit-image's 200 labelled pictures that each engine classifies correctly."""
+    """The share of scikit-image's 200 labelled images that each engine classifies correctly."""
     return {each.engine.name: each.run("accuracy")["result"] for each in processes
             if each.answers}
 

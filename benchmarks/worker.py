@@ -27,23 +27,23 @@ def arguments():
 
 
 def prepared_pictures(args):
-    """A batch of real pictures: uint8, [batch, height, width, 3], RGB."""
+    """A batch of real images: uint8, [batch, height, width, 3], RGB."""
     return np.load(os.path.join(args.folder, "pictures.npy"))
 
 
 def labelled_pictures(args):
-    """Real pictures to measure accuracy on, uint8, [n, height, width, 3], and their classes."""
+    """Real images to measure accuracy on, uint8, [n, height, width, 3], and their classes."""
     with np.load(os.path.join(args.folder, "labelled.npz")) as stored:
         return stored["pictures"], stored["labels"]
 
 
 def inference_tasks(predict, args):
-    """Inference at batch 1 and at the full batch, on pictures in memory, and its accuracy.
+    """Inference at batch 1 and at the full batch, on images in memory, and its accuracy.
 
     Parameters
     ----------
     predict : callable
-        Takes pictures, uint8, [n, height, width, 3], and returns probabilities, [n, 2].
+        Takes images, uint8, [n, height, width, 3], and returns probabilities, [n, 2].
     args : argparse.Namespace
         See :func:`arguments`.
 
@@ -84,7 +84,7 @@ def serve(version, tasks):
     tasks : dict of str to callable
         A task takes a number of steps and returns how much it has done: images, or FLOP for a
         matrix product. The task ``answers`` returns probabilities instead, and ``accuracy`` the
-        share of labelled pictures that are classified correctly.
+        share of labelled images that are classified correctly.
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no reply

@@ -1,4 +1,4 @@
-"""Does this picture show a face? Darknet-19 in TensorFlow graph mode.
+"""Does this image show a face? Darknet-19 in TensorFlow graph mode.
 
     from darknet_face import load
 

@@ -201,7 +201,7 @@ def test_truncated_images_and_bytes(model, photograph):
 
 @pytest.mark.parametrize("value", [None, 3, [None], [[1, 2]], {"a": 1}.values()])
 def test_what_is_no_picture(model, value):
-    with pytest.raises(TypeError, match="is no picture"):
+    with pytest.raises(TypeError, match="is no image"):
         model(value)
 
 

@@ -1,1 +1,1 @@
-"""Classify pictures of any kind: the Python API, and what inference.py does with named pictures."""
+"""Classify images of any kind: the Python API, and what inference.py does with named images."""

@@ -1,4 +1,4 @@
-"""Use the model from Python: load it once, call it with pictures.
+"""Use the model from Python: load it once, call it with images.
 
     from darknet_face import load
 
@@ -39,7 +39,7 @@ from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
 from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 
-SEARCHED_TOGETHER = 4  # pictures: their pixels are held at their own size, up to 300 MB each
+SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 300 MB each
 BOX = ("x", "y", "width", "height")
 
 
@@ -59,14 +59,14 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
         side is enlarged to up to so many times the network's input. "off" is a single pass over
         the stretched image.
     threshold : float, optional
-        A picture is a face if its probability is at least this, 0..1. If absent, the threshold
+        An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
     precision : {"float32", "bfloat16", "float16"}
         What convolutions compute in.
     image_size : int, optional
         Height and width of the network's input, a multiple of 32. If absent, as in training.
     batch_size : int
-        The most pictures that are classified together.
+        The most images that are classified together.
     model_dir : str, optional
         Where your own models are; ``saved_models`` beside this package if absent.
     tight_boxes : bool
@@ -113,7 +113,7 @@ def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32
 
 
 class FaceModel:
-    """A loaded model: call it with pictures. Several threads may call one model at once.
+    """A loaded model: call it with images. Several threads may call one model at once.
 
     Use it as a context manager, or :meth:`close` it, to free its memory. See :func:`load`.
 
@@ -124,7 +124,7 @@ class FaceModel:
     image_size : int
         Height and width of the network's input.
     threshold : float
-        From which probability on a picture is a face.
+        From which probability on an image is a face.
     description : str
         One line about the file, the input size and the threshold.
     """
@@ -140,12 +140,12 @@ class FaceModel:
         self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
         self._is_single_pass = not scales
 
-    def __call__(self, pictures, threshold=None):
-        """Classify one picture or several.
+    def __call__(self, images, threshold=None):
+        """Classify one image or several.
 
         Parameters
         ----------
-        pictures : str, os.PathLike, numpy.ndarray, PIL.Image.Image, bytes, or an iterable of these
+        images : str, os.PathLike, numpy.ndarray, PIL.Image.Image, bytes, or an iterable of these
             A path; an array, uint8, [height, width, 3], RGB, upright; a Pillow image, which is
             turned upright by its orientation tag; an encoded file. An array [n, height, width, 3]
             counts as a list.
@@ -155,23 +155,23 @@ class FaceModel:
         Returns
         -------
         Result or list of Result
-            For a list a list, in order. A bad picture has a result with ``error`` set.
+            For a list a list, in order. A bad image has a result with ``error`` set.
 
         Raises
         ------
         ImageError
-            When a single picture can't be read.
+            When a single image can't be read.
         TypeError
-            For anything that is no picture, in a list too.
+            For anything that is no image, in a list too.
         """
-        if _is_one(pictures):
-            result, = self([pictures], threshold)
+        if _is_one(images):
+            result, = self([images], threshold)
             if result.error:
                 raise ImageError(result.name, result.error)
             return result
         names: list[str] = []
         answers = {}
-        for rows, bad in self.stream(_inputs(pictures, names), threshold):
+        for rows, bad in self.stream(_inputs(images, names), threshold):
             for image, row in rows:
                 box = None if row["x"] is None else Box(*[row[name] for name in BOX])
                 answers[image.output_name] = Result(
@@ -182,7 +182,7 @@ class FaceModel:
         return [answers[str(index)] for index in range(len(names))]
 
     def stream(self, images, threshold=None):
-        """Classify pictures as they come, with a few read ahead.
+        """Classify images as they come, with a few read ahead.
 
         Parameters
         ----------
@@ -202,18 +202,18 @@ class FaceModel:
             self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
             self._tight_boxes)
 
-    def heat_map(self, picture):
+    def heat_map(self, image):
         """Where a face is seen.
 
         Parameters
         ----------
-        picture
-            One picture, as for a call.
+        image
+            One image, as for a call.
 
         Returns
         -------
         numpy.ndarray
-            float32, [height, width] of the upright picture, 0..1; see
+            float32, [height, width] of the upright image, 0..1; see
             :class:`darknet_face.classify.heatmaps.FaceMapper`.
 
         Raises
@@ -221,7 +221,7 @@ class FaceModel:
         ImageError, TypeError
             As for a call.
         """
-        image = _input(picture, "0")
+        image = _input(image, "0")
         try:
             pixels = image.read()
         except BadImage as error:
@@ -249,21 +249,21 @@ def _checked(threshold):
     return threshold
 
 
-def _is_one(pictures):
-    """Whether this is one picture and no list of them."""
-    if isinstance(pictures, np.ndarray):
-        return pictures.ndim != 4
-    return isinstance(pictures, (str, os.PathLike, bytes, Image.Image))
+def _is_one(images):
+    """Whether this is one image and no list of them."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, (str, os.PathLike, bytes, Image.Image))
 
 
-def _inputs(pictures, names):
-    """Yield each picture as an InputImage, numbered; its name is appended to ``names``."""
+def _inputs(images, names):
+    """Yield each image as an InputImage, numbered; its name is appended to ``names``."""
     try:
-        pictures = iter(pictures)
+        images = iter(images)
     except TypeError:
-        raise _not_a_picture(pictures)
-    for number, picture in enumerate(pictures):
-        image = _input(picture, str(number))
+        raise _not_an_image(images)
+    for number, each in enumerate(images):
+        image = _input(each, str(number))
         names.append(image.name)
         yield image
 
@@ -277,7 +277,7 @@ def _input(picture, output_name):
         return InputImage(getattr(picture, "filename", "") or "image", output_name, picture)
     if isinstance(picture, np.ndarray):
         return InputImage("array", output_name, _checked_array(picture))
-    raise _not_a_picture(picture)
+    raise _not_an_image(picture)
 
 
 def _checked_array(array):
@@ -291,6 +291,6 @@ def _checked_array(array):
     return array
 
 
-def _not_a_picture(value):
-    return TypeError("{} is no picture: give a path, a uint8 array, a Pillow image or bytes".format(
+def _not_an_image(value):
+    return TypeError("{} is no image: give a path, a uint8 array, a Pillow image or bytes".format(
         type(value).__name__))

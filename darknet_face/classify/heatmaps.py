@@ -1,11 +1,11 @@
-"""Heat maps: where in a picture the network sees a face.
+"""Heat maps: where in an image the network sees a face.
 
     python inference.py --heatmap maps photo.jpg       # writes maps/photo.jpg
 
-The network looks at the picture through windows of the size that it was trained at (see
+The network looks at the image through windows of the size that it was trained at (see
 :mod:`darknet_face.classify.sliding_window`), and the map gives every place the mean answer of the
 windows that show it. A single cell of the class activation map would say less: it is trained only
-as a part of a mean, and is above one half somewhere in nearly every picture.
+as a part of a mean, and is above one half somewhere in nearly every image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STRIP_PIXELS = 1000 * 1000  # are drawn at a time: a drawing takes 60 bytes for 
 
 
 class FaceMapper:
-    """Maps the probability of FACE over pictures of any size.
+    """Maps the probability of FACE over images of any size.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class FaceMapper:
         self.search, self.scales = search, scales
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Map one picture.
+        """Map one image.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
 
 
 def overlay(image, face_map):
-    """Lay a map over its picture: grey where no face is seen, warm colours where one is.
+    """Lay a map over its image: grey where no face is seen, warm colours where one is.
 
     Parameters
     ----------

@@ -21,13 +21,13 @@ from darknet_face.images.wider_face import LARGEST, MOST_FACES, read_boxes
 from darknet_face.runtime.safe_files import open_regular, read_json, regular_size
 
 MAX_FACES = 10
-MIN_AREA = 0.01  # of the picture's
+MIN_AREA = 0.01  # of the image's
 MAX_XML_BYTES = MAX_TEXT = 1 << 20
 MAX_JSON = 1 << 26  # bytes; in memory it takes ten times as much
 KEEP = ("pruned", "large", "all")
 
 # path : str
-# boxes : float32 [n, 4], the faces: left, top, right, bottom as shares of the picture's sides.
+# boxes : float32 [n, 4], the faces: left, top, right, bottom as shares of the image's sides.
 # ignored : float32 [m, 4], faces that are neither to be found nor counted as wrong when found.
 Photograph = collections.namedtuple("Photograph", "path boxes ignored")
 
@@ -122,7 +122,7 @@ def _check_names(source, names):
 
 
 def _photograph(path, faces):
-    """A photograph whose boxes are clipped to the picture and given as shares of its sides."""
+    """A photograph whose boxes are clipped to the image and given as shares of its sides."""
     width, height = upright_size(path)
     pixels = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     boxes = np.clip(pixels / np.array([width, height, width, height], np.float32), 0, 1)
@@ -158,7 +158,7 @@ def prune(photograph, keep, max_faces=MAX_FACES, min_area=MIN_AREA):
 
 
 def area(boxes):
-    """Areas of boxes [n, 4] as shares of the picture's: [n]."""
+    """Areas of boxes [n, 4] as shares of the image's: [n]."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 

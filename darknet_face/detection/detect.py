@@ -5,7 +5,7 @@
 
 For ``photo.jpg`` it writes ``found/photo.jpg``, with the boxes, and ``found/photo.jpg.json``:
 ``{"name": .., "width": .., "height": .., "faces": [{"score": .., "box": [left, top, right,
-bottom]}, ..]}``, in pixels of the upright picture, best first.
+bottom]}, ..]}``, in pixels of the upright image, best first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
 
 
 def describe(name: str, shape: tuple, boxes: np.ndarray, scores: np.ndarray) -> dict:
-    """What the JSON of a picture holds: see the head of this file."""
+    """What the JSON of an image holds: see the head of this file."""
     height, width = shape[:2]
     return {"name": name, "width": width, "height": height, "faces": [
         {"score": round(float(score), 4),
@@ -47,7 +47,7 @@ def describe(name: str, shape: tuple, boxes: np.ndarray, scores: np.ndarray) -> 
 
 
 def draw(pixels: np.ndarray, faces: list[dict]) -> Image.Image:
-    """Draw faces into a picture.
+    """Draw faces into an image.
 
     Parameters
     ----------
@@ -109,10 +109,10 @@ def detect_faces(detect: typing.Callable, images: typing.Iterable, out: str) -> 
 
 
 def _write(path, pixels, record):
-    """Write a picture with its faces, and their JSON; neither replaces anything else."""
+    """Write an image with its faces, and their JSON; neither replaces anything else."""
     if not path.lower().endswith((".jpg", ".jpeg", ".png")):
         path += ".png"
-    if not os.path.isdir(path):  # a folder is in the way of this picture alone
+    if not os.path.isdir(path):  # a folder is in the way of this image alone
         check_drawing(path)
         check_replaceable(path + ".json", lambda name: is_json_with(name, ["name", "faces"]),
                           "a result of this program")

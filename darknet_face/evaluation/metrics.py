@@ -26,7 +26,7 @@ CALIBRATION_BINS = 10
 
 
 class Scores(collections.namedtuple("Scores", "paths labels face_probabilities skipped")):
-    """A classifier's predictions for the pictures of a split.
+    """A classifier's predictions for the images of a split.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Scores(collections.namedtuple("Scores", "paths labels face_probabilities s
 
     @property
     def categories(self) -> list[str]:
-        """The name of each picture's parent folder."""
+        """The name of each image's parent folder."""
         return [os.path.basename(os.path.dirname(path)) for path in self.paths]
 
 
@@ -103,7 +103,7 @@ def score_split(classifier: Engine, split: Split, batch_size: int = 16,
 
 
 def scores_of(probabilities: dict[str, float], split: Split) -> Scores:
-    """The :class:`Scores` of a split's pictures whose probabilities are known.
+    """The :class:`Scores` of a split's images whose probabilities are known.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def scores_of(probabilities: dict[str, float], split: Split) -> Scores:
 
 
 def check_classes(labels: typing.Any) -> None:
-    """Check that both classes occur among the labels of the pictures that decoded.
+    """Check that both classes occur among the labels of the images that decoded.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def measure_scores(scores: Scores, threshold: float = 0.5) -> dict[str, typing.A
     ----------
     scores
     threshold
-        A picture is called a face if its probability of FACE is at least this.
+        An image is called a face if its probability of FACE is at least this.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def measure(labels: typing.Any, face_probabilities: typing.Any, threshold: float
     face_probabilities
         0..1.
     threshold
-        A picture is called a face if its probability of FACE is at least this.
+        An image is called a face if its probability of FACE is at least this.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def calibration(is_face: np.ndarray, face_probabilities: np.ndarray, bins: int =
                ) -> dict[str, typing.Any]:
     """Measure whether a probability of 0.8 is right in 8 cases of 10.
 
-    The expected calibration error is the mean, over the pictures, of the distance between the mean
+    The expected calibration error is the mean, over the images, of the distance between the mean
     probability of a bin and its share of faces: Naeini, Cooper & Hauskrecht, "Obtaining Well
     Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
 
@@ -238,7 +238,7 @@ def calibration(is_face: np.ndarray, face_probabilities: np.ndarray, bins: int =
     Returns
     -------
     dict
-        ``expected_calibration_error`` and ``bins``. Each bin with pictures has ``images``,
+        ``expected_calibration_error`` and ``bins``. Each bin with images has ``images``,
         ``mean_probability``, ``face_share`` and ``face_share_interval``.
     """
     from sklearn.calibration import calibration_curve
@@ -309,7 +309,7 @@ def threshold_at(labels: typing.Any, face_probabilities: typing.Any, false_posit
     rates, recalls, thresholds = sklearn_metrics.roc_curve(
         np.asarray(labels) == FACE, face_probabilities, drop_intermediate=False)
     index = np.flatnonzero(rates <= false_positive_rate)[-1]
-    threshold = None  # the first threshold of a ROC curve stands for "no picture is a face"
+    threshold = None  # the first threshold of a ROC curve stands for "no image is a face"
     if index:
         below = thresholds[index + 1] if index + 1 < len(thresholds) else -1.0
         threshold = _shortest_decimal(float(below), float(thresholds[index]))

@@ -1,7 +1,7 @@
-"""Choose the threshold of a model on validation pictures, for a given rate of false positives.
+"""Choose the threshold of a model on validation images, for a given rate of false positives.
 
 ``train.py --at-fpr 0.01`` and ``extract_weights.py --at-fpr 0.01`` store the choice with the model.
-Test pictures have no part in it, so the rate measured on them is a fair one.
+Test images have no part in it, so the rate measured on them is a fair one.
 
 There is one threshold for one look and for searches. The best of a search's many windows scores
 higher than one look, so a bias is subtracted from the log-odds of windows: the smallest one with
@@ -35,14 +35,14 @@ LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0
 def choose_operating_point(weights: typing.Any, image_size: int, split: Split, rate: float,
                            batch_size: int = 16, precision: str = "float32"
                           ) -> dict[str, typing.Any]:
-    """Choose the threshold and the bias of searches. Ranks share the pictures.
+    """Choose the threshold and the bias of searches. Ranks share the images.
 
     Parameters
     ----------
     weights
     image_size
     split
-        Validation pictures.
+        Validation images.
     rate
         The largest share of the non-faces, 0..0.5, that may be called a face.
     batch_size
@@ -58,7 +58,7 @@ def choose_operating_point(weights: typing.Any, image_size: int, split: Split, r
     Raises
     ------
     UserError
-        If no picture of a class decodes.
+        If no image of a class decodes.
     """
     with open_engine(weights, image_size, precision=precision) as engine:
         return _choose(engine, split, rate, batch_size)
@@ -141,7 +141,7 @@ def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: flo
 
 
 def _best_windows(search, paths):
-    """The log-odds of each picture's best window; pictures that do not decode are left out."""
+    """The log-odds of each image's best window; images that do not decode are left out."""
     paths = paths[::math.ceil(len(paths) / MOST_SEARCHED)]
     mine = paths[distributed.rank()::distributed.size()]
     found = []

@@ -5,7 +5,7 @@
 
 Photographs with known boxes (WIDER FACE) are grouped by the width of their widest face as a share
 of the photograph's. A photograph counts as found when its best window scores above a threshold;
-the threshold is the one that a given share of the face-free pictures of the sources' lists exceeds.
+the threshold is the one that a given share of the face-free images of the sources' lists exceeds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Picture = collections.namedtuple("Picture", "path group is_face")
 
 def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
                         ) -> list[tuple[str, int]]:
-    """WIDER FACE's photographs as pictures, each in the group of its widest face.
+    """WIDER FACE's photographs as images, each in the group of its widest face.
 
     Photographs without a usable face, or with none as wide as the first of :data:`WIDTHS`, are
     left out.
@@ -70,19 +70,19 @@ GROUPS = [group_of(high) for high in WIDTHS[1:]]
 
 def score(search: SlidingWindow, pictures: list[Picture], wide_photographs: list[tuple[str, int]]
          ) -> list[tuple[Picture, list[float]]]:
-    """The log-odds of the best window of every picture at every scale.
+    """The log-odds of the best window of every image at every scale.
 
     Parameters
     ----------
     search
-    pictures
+    images
     wide_photographs
         As :func:`photographs_by_width` gives them.
 
     Returns
     -------
-    list of (Picture, list of float)
-        For each scale the highest log-odds so far; pictures that do not decode are left out.
+    list of (Image, list of float)
+        For each scale the highest log-odds so far; images that do not decode are left out.
     """
     scores = []
     everything = [(each.path, each, None) for each in pictures] + [

@@ -1,4 +1,4 @@
-"""What is known of a model for its report: its pictures, and the training that it comes from."""
+"""What is known of a model for its report: its images, and the training that it comes from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Parameters
 ----------
 data_dir : str, optional
     The folder with the file lists. The report names files relative to it.
-pictures : sequence of (str, int, int)
+images : sequence of (str, int, int)
     Per split its name, its number of faces and its number of non-faces.
 history : sequence of dict
     The rows of the training history, see :func:`darknet_face.training.history.read_history`.

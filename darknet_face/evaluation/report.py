@@ -1,7 +1,7 @@
 """The report of an evaluation: ``report.json`` for programs, ``index.html`` for people.
 
-The page is one file with its charts and pictures inside. It opens without a network, on light and
-dark screens. It shows the metrics, the curves behind them and the misclassified pictures, the most
+The page is one file with its charts and images inside. It opens without a network, on light and
+dark screens. It shows the metrics, the curves behind them and the misclassified images, the most
 confident mistakes first, each beside its heat map. Its template is ``report.html.j2``.
 """
 
@@ -36,10 +36,10 @@ from darknet_face.runtime.safe_files import (
     starts_with,
 )
 
-MOST_MISTAKES = 24  # pictures shown per kind of mistake
+MOST_MISTAKES = 24  # images shown per kind of mistake
 CLOSE_CALLS = 12
 CLOSE = 2.0  # in log-odds: from 0.12 to 0.88 with a threshold of 0.5
-TILE = 176  # height and width of a picture in the report, in pixels
+TILE = 176  # height and width of an image in the report, in pixels
 
 # How the page starts, so that a later report knows that it may replace it.
 PAGE_START = """<!DOCTYPE html>
@@ -161,7 +161,7 @@ def _without_gaps(row):
 
 
 def _shown_name(path, data_dir):
-    """A picture's name in the report: relative to the lists' folder or to the current one."""
+    """An image's name in the report: relative to the lists' folder or to the current one."""
     if data_dir is not None:
         name = relative_to_data(path, data_dir)
         if not os.path.isabs(name):
@@ -229,7 +229,7 @@ def _robustness_rows(rows):
 
 
 def _section(title, name, indices, scores, mapper, data_dir):
-    """A section of pictures, at most MOST_MISTAKES of them."""
+    """A section of images, at most MOST_MISTAKES of them."""
     shown = indices[:MOST_MISTAKES]
     tiles = []
     for index in progress(shown, desc=title, leave=False):
@@ -242,9 +242,9 @@ def _section(title, name, indices, scores, mapper, data_dir):
 
 
 def _draw_tile(path, mapper):
-    """A picture and its heat map: pairs of a description and a data URI.
+    """An image and its heat map: pairs of a description and a data URI.
 
-    Empty if the picture was readable once and is not now.
+    Empty if the image was readable once and is not now.
     """
     try:
         image = read_image(path)

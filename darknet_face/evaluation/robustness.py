@@ -1,6 +1,6 @@
-"""Robustness: the metrics when every test picture is corrupted in the same way.
+"""Robustness: the metrics when every test image is corrupted in the same way.
 
-If the faces of a test set are always small, soft and centred, and the other pictures large and
+If the faces of a test set are always small, soft and centred, and the other images large and
 sharp, a classifier can score well without looking at faces. Each corruption removes one such cue
 from faces and non-faces alike: colour, sharpness, noise, compression, resolution, position or size.
 If a figure falls steeply, the classifier relied on that cue.
@@ -29,7 +29,7 @@ if typing.TYPE_CHECKING:
 
 Corruption = typing.Callable[[np.ndarray], np.ndarray]
 
-SURROUND = (128, 128, 128)  # fills the area that a moved picture uncovers
+SURROUND = (128, 128, 128)  # fills the area that a moved image uncovers
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -38,12 +38,12 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def blur(image: np.ndarray) -> np.ndarray:
-    """Blur by a Gaussian whose standard deviation is 1/50 of the picture's width."""
+    """Blur by a Gaussian whose standard deviation is 1/50 of the image's width."""
     return cv2.GaussianBlur(image, (0, 0), image.shape[1] / 50)
 
 
 def noise(image: np.ndarray) -> np.ndarray:
-    """Add Gaussian noise, standard deviation 20, to each channel. Repeatable per picture."""
+    """Add Gaussian noise, standard deviation 20, to each channel. Repeatable per image."""
     rng = np.random.RandomState(zlib.crc32(image.tobytes()))
     noisy = image + rng.normal(0, 20, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -84,7 +84,7 @@ def move(zoom: float = 1.0, right: float = 0.0, down: float = 0.0) -> Corruption
     return corrupt
 
 
-# Each maps a picture to a picture of the same size: uint8 [height, width, 3], RGB.
+# Each maps an image to an image of the same size: uint8 [height, width, 3], RGB.
 CORRUPTIONS = OrderedDict([
     ("as it is", lambda image: image),
     ("grey", grey),
@@ -103,9 +103,9 @@ CORRUPTIONS = OrderedDict([
 
 def measure_corrupted(classifier: Engine, scores: Scores, batch_size: int = 16,
                       threshold: float = 0.5) -> list[dict[str, typing.Any]]:
-    """Measure a classifier on every corruption of its test pictures.
+    """Measure a classifier on every corruption of its test images.
 
-    Pictures are resized to the network's input first, so that a corruption has the same effect on
+    Images are resized to the network's input first, so that a corruption has the same effect on
     large and small photographs. Each file is read once.
 
     Parameters
@@ -114,7 +114,7 @@ def measure_corrupted(classifier: Engine, scores: Scores, batch_size: int = 16,
     scores
     batch_size
     threshold
-        A picture is called a face if its probability of FACE is at least this.
+        An image is called a face if its probability of FACE is at least this.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def measure_corrupted(classifier: Engine, scores: Scores, batch_size: int = 16,
     Raises
     ------
     UserError
-        If no picture of a class can be read again.
+        If no image of a class can be read again.
     """
     labels = dict(zip(scores.paths, scores.labels))
     truth: list[int] = []

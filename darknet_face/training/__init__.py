@@ -1,1 +1,1 @@
-"""What train.py leans on: augmentation, batches, the pictures of each step, and the history."""
+"""What train.py leans on: augmentation, batches, the images of each step, and the history."""

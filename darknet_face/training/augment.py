@@ -1,8 +1,8 @@
 """Augmentation of training batches, the same for faces and non-faces.
 
 Two give-aways would let a network score well here and fail elsewhere: aligned faces all sit at
-one place at one size, and they come from one camera pipeline, smaller and softer than pictures of
-other things. So every picture, of either class, is moved, zoomed, set into a foreign background,
+one place at one size, and they come from one camera pipeline, smaller and softer than images of
+other things. So every image, of either class, is moved, zoomed, set into a foreign background,
 shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompressed at random.
 """
 
@@ -29,13 +29,13 @@ from darknet_face.training.occlusions import lay_over, wear_cloth
 # What an Augmenter can be told to do; the parts serve to weigh them against each other.
 KINDS = ("all", "framing", "distortion", "none")
 
-# Where an aligned CelebA picture shows the face with its hair line and chin, as shares of the
-# picture: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
+# Where an aligned CelebA image shows the face with its hair line and chin, as shares of the
+# image: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
 ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
 
 
 class Augmenter:
-    """Augments whole batches; the outcome depends on the pictures and the seed alone.
+    """Augments whole batches; the outcome depends on the images and the seed alone.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Augmenter:
         return np.stack(batch)
 
     def _reframe(self, squares, labels, aligned, rng):
-        """Move and zoom pictures over backgrounds; hide some portraits' faces behind non-faces."""
+        """Move and zoom images over backgrounds; hide some portraits' faces behind non-faces."""
         backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
         portraits = [square for square, label, known in zip(squares, labels, aligned)
                      if label == FACE and known]
@@ -115,7 +115,7 @@ class Augmenter:
         return batch
 
     def _move(self, squares, labels, aligned, rng):
-        """Pictures with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
+        """Images with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
         size = self.image_size
         strong = np.array(
             [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)])
@@ -138,7 +138,7 @@ def _stretch(image, size, rng):
 
 
 def _mask(size, rng):
-    """Opacity of a picture, uint8 [size, size, 1]: all of it, or an oval or box with soft edges."""
+    """Opacity of an image, uint8 [size, size, 1]: all of it, or an oval or box with soft edges."""
     kind = rng.rand()
     if kind < 0.6:
         return np.full((size, size, 1), 255, np.uint8)
@@ -159,7 +159,7 @@ def _framing(size):
     """imgaug's part of the geometry, on RGB and opacity together: flips, zooms, shifts, turns."""
     turn = dict(rotate=(-25, 25), shear=(-8, 8), mode="constant", cval=0)
     aspect = (0.82, 1.22)
-    # The middle of an aligned face lies below the middle of its picture, hence mostly upwards: so
+    # The middle of an aligned face lies below the middle of its image, hence mostly upwards: so
     # zoomed in twice there is the inner face alone, as tightly framed collections have it.
     zoom_in = iaa.Sequential([
         iaa.Affine(scale=(1.0, 2.1), translate_percent={"x": (-0.1, 0.1), "y": (-0.24, 0.04)},
@@ -186,7 +186,7 @@ def _mild_framing():
 
 
 def _light(image, rng, share=0.2):
-    """Light a share of the pictures from one side, or dim them as at night.
+    """Light a share of the images from one side, or dim them as at night.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def _light(image, rng, share=0.2):
 
 
 def _distortion(size):
-    """What cameras, editors and networks do to a picture, in the order in which they do it."""
+    """What cameras, editors and networks do to an image, in the order in which they do it."""
     # From 24 pixels on, and as often down to thumbnails as only a little: softness, of any degree,
     # must not say FACE.
     shrink = iaa.KeepSizeByResize(
@@ -249,7 +249,7 @@ def _sometimes(share, augmenter):
 
 
 def _background(backdrops, size, rng):
-    """A picture to stand behind: one of the non-faces, a plain colour, or noise."""
+    """An image to stand behind: one of the non-faces, a plain colour, or noise."""
     kind = rng.rand()
     if backdrops and kind < 0.75:
         picture = _pick(backdrops, rng)

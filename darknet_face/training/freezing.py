@@ -29,7 +29,7 @@ def freeze_best(settings: Settings, validator: Validator, split: Split,
     settings
     validator
     split
-        The validation pictures.
+        The validation images.
     details
         More for the ``.json`` beside the graph: see :func:`train.describe_run`.
     """

@@ -20,7 +20,7 @@ from darknet_face.weights.model_file import read_model
 if typing.TYPE_CHECKING:
     from darknet_face.training.settings import Settings
 
-FEW = 2000  # pictures: fewer seldom teach a network that starts at random
+FEW = 2000  # images: fewer seldom teach a network that starts at random
 
 
 def assign_initial_weights(session: typing.Any, init_from: str | None, freeze_until: int = 0,
@@ -123,7 +123,7 @@ def hint(settings: Settings, pictures: int) -> str | None:
     Parameters
     ----------
     settings
-    pictures
+    images
         How many the training has.
     """
     if not settings.init_from:

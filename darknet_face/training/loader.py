@@ -24,13 +24,13 @@ from darknet_face.training.schedule import EpochSchedule
 class TrainingBatches:
     """Balanced, shuffled, augmented batches by number.
 
-    An epoch shows every picture of the larger class at least once; the smaller class is drawn
+    An epoch shows every image of the larger class at least once; the smaller class is drawn
     through again, newly shuffled, as often as it takes. The first half of a batch are faces.
 
     Parameters
     ----------
     mixture
-        The pictures; a Split is one source.
+        The images; a Split is one source.
     batch_size
         Even.
     image_size
@@ -38,7 +38,7 @@ class TrainingBatches:
     augment
         Which part of the augmentation; one of :data:`darknet_face.training.augment.KINDS`.
     schedule
-        Which pictures a step takes; by one process if absent.
+        Which images a step takes; by one process if absent.
     rank
         Whose part of each step the batches are.
     """
@@ -69,7 +69,7 @@ class TrainingBatches:
         labels : numpy.ndarray
             int32, [batch]: 0 FACE, 1 NON_FACE.
         bad : list of (str, str)
-            Files that did not decode, each with the cause. Other pictures take their places.
+            Files that did not decode, each with the cause. Other images take their places.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class TrainingBatches:
         return self._orders[key]
 
     def _read(self, label, order, place, bad):
-        """The picture at a place of an order, or the next that decodes: its index and pixels."""
+        """The image at a place of an order, or the next that decodes: its index and pixels."""
         for attempt in range(50):
             index = order[(place + attempt) % len(order)]
             path = self.split[label][index]

@@ -1,4 +1,4 @@
-"""Pictures of several sources, mixed in chosen shares, for each class and epoch.
+"""Images of several sources, mixed in chosen shares, for each class and epoch.
 
 A source is a pair of lists: faces and non-faces that come from one place. Left alone, the largest
 source would rule the training; weights say how much of each class comes from which source.
@@ -19,7 +19,7 @@ Source = collections.namedtuple("Source", "name face_weight other_weight")
 Source.__doc__ = """A source and its weights, as ``train.py --sources`` takes them.
 
 The weights are relative to the other sources' of the same class; None stands for the number of
-the source's pictures.
+the source's images.
 """
 
 
@@ -44,7 +44,7 @@ def parse_source(text: str) -> Source:
 
 
 class Mixture:
-    """The pictures of one split of several sources.
+    """The images of one split of several sources.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class Mixture:
     Attributes
     ----------
     split
-        All pictures together.
+        All images together.
     aligned
-        For each class whether a picture is of CelebA's aligned ones, bool.
+        For each class whether an image is of CelebA's aligned ones, bool.
     """
 
     def __init__(self, splits: typing.Sequence[Split],
@@ -75,15 +75,15 @@ class Mixture:
             for label in (0, 1)]
 
     def order(self, label: int, count: int, seed: int) -> np.ndarray:
-        """Which pictures of a class an epoch takes, in which order.
+        """Which images of a class an epoch takes, in which order.
 
-        Each source gives its share of them: all of its pictures once before one comes again.
+        Each source gives its share of them: all of its images once before one comes again.
 
         Parameters
         ----------
         label
         count
-            How many pictures the epoch takes, repetitions included.
+            How many images the epoch takes, repetitions included.
         seed
 
         Returns

@@ -53,7 +53,7 @@ def plan_run(settings: Settings, splits: dict[str, Split], teacher: str | None =
     Raises
     ------
     UserError
-        When the checkpoint was made with other settings or pictures.
+        When the checkpoint was made with other settings or images.
     """
     return distributed.from_first(
         _plan(settings, splits, teacher) if distributed.rank() == 0 else None)
@@ -120,7 +120,7 @@ def _stored_segments(stored, path):
 
 
 def _digest_of_lists(splits, data_dir):
-    """A short digest of the training and validation pictures and their order."""
+    """A short digest of the training and validation images and their order."""
     names = [relative_to_data(path, data_dir)
              for name in ("train", "val") for path in splits[name].paths]
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]

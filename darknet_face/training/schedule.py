@@ -1,6 +1,6 @@
-"""Which pictures each training step takes, over any number of ranks.
+"""Which images each training step takes, over any number of ranks.
 
-An epoch is an order of pictures. At every step each rank takes its own next few of them. Together
+An epoch is an order of images. At every step each rank takes its own next few of them. Together
 the ranks take what one process with a larger batch would take.
 
 A training that resumes with as many ranks as before goes on at the same place in its epoch. With
@@ -16,7 +16,7 @@ import typing
 # at this step (from 0), and the number of ranks.
 Segment = collections.namedtuple("Segment", "step epoch ranks")
 
-# One rank's part of a step: pictures ``start .. start + count - 1`` of each class in the order of
+# One rank's part of a step: images ``start .. start + count - 1`` of each class in the order of
 # the epoch. ``weight`` is how much its mean loss counts; the ranks' weights have a mean of 1.
 Share = collections.namedtuple("Share", "epoch start count weight")
 
@@ -29,9 +29,9 @@ class EpochSchedule:
     Parameters
     ----------
     length
-        Pictures of the larger class: once through them is an epoch.
+        Images of the larger class: once through them is an epoch.
     half
-        Pictures of each class that a rank takes in a step.
+        Images of each class that a rank takes in a step.
     segments
         The segments so far, the current one last. Only its steps can be asked for.
     """
@@ -63,7 +63,7 @@ class EpochSchedule:
         """What one rank takes at a step.
 
         At the last step of an epoch one process fills its batch from the next shuffle. Several
-        ranks share out the pictures that are left. A rank for which none is left takes one with a
+        ranks share out the images that are left. A rank for which none is left takes one with a
         weight of zero, since every rank has to take part in the step.
         """
         epoch, steps = self.place(step)

@@ -44,7 +44,7 @@ class Settings(typing.NamedTuple):
     preview: str | None = None
     lr_range_test: bool = False
     restart: bool = False
-    # pictures
+    # images
     sources: tuple = ONE_SOURCE
     image_size: int = 224
     batch_size: int = 32

@@ -1,6 +1,6 @@
 """Worker processes that prepare batches ahead of the session.
 
-They import neither TensorFlow nor the training script: only what reads and augments pictures.
+They import neither TensorFlow nor the training script: only what reads and augments images.
 """
 
 from __future__ import annotations

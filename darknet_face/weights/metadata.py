@@ -1,7 +1,7 @@
 """What a model file says besides the weights: its input size, above all.
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
-training), ``threshold`` (a picture is called a face if its probability is at least this) and
+training), ``threshold`` (an image is called a face if its probability is at least this) and
 ``search_bias`` (see :class:`darknet_face.classify.sliding_window.SlidingWindow`). Each may be
 missing.
 

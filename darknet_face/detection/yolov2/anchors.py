@@ -53,7 +53,7 @@ def find_anchors(sizes, count=COUNT, seed=0, rounds=300):
     Parameters
     ----------
     sizes : numpy.ndarray
-        [n, 2], widths and heights, as shares of the picture's sides.
+        [n, 2], widths and heights, as shares of the image's sides.
     count : int
         k; at most n.
     seed : int
@@ -94,7 +94,7 @@ def mean_best_iou(sizes, anchors):
 
 
 def face_sizes(photographs):
-    """Widths and heights of all faces, as shares of the pictures' sides: float32 [n, 2]."""
+    """Widths and heights of all faces, as shares of the images' sides: float32 [n, 2]."""
     boxes = np.concatenate([each.boxes for each in photographs])
     return boxes[:, 2:] - boxes[:, :2]
 
@@ -108,7 +108,7 @@ def draw_anchors(photographs, anchors, size=224):
     anchors : numpy.ndarray
         [k, 2].
     size : int
-        Height and width of each picture.
+        Height and width of each image.
 
     Returns
     -------

@@ -8,7 +8,7 @@ cell's corner c and the anchor's size p the paper defines (section 2, "Direct lo
 
 all in cells of 32 pixels. So an anchor has the same size in pixels at every input size, which is
 what a convolution sees, and one network works at many sizes. The boxes that come in and go out are
-shares of the picture's sides.
+shares of the image's sides.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from darknet_face.runtime.session import tf
 NUMBERS = 5  # per anchor
 MAX_LOG_SIZE = 8.0  # e^8 anchors wide: bounds what an untrained network says
 NMS_IOU = 0.45
-MAX_DETECTIONS = 100  # per picture
+MAX_DETECTIONS = 100  # per image
 MIN_SCORE = 0.01
 
 
 def encode(boxes, grid, anchors):
-    """What the network should predict for a picture's faces.
+    """What the network should predict for an image's faces.
 
     Each face belongs to the cell that its centre lies in, and there to the anchor whose shape has
     the highest IoU with it, or to the next best if a larger face has that one.
@@ -72,7 +72,7 @@ def decode(output, anchors):
     Returns
     -------
     boxes : tf.Tensor
-        float32, [n, grid, grid, k, 4], left, top, right, bottom as shares of the picture's sides.
+        float32, [n, grid, grid, k, 4], left, top, right, bottom as shares of the image's sides.
     objectness : tf.Tensor
         float32, [n, grid, grid, k], 0..1.
     """
@@ -121,7 +121,7 @@ def iou(ours, theirs):
 
 
 def detections(output, anchors, min_score=MIN_SCORE, nms_iou=NMS_IOU):
-    """Faces of one picture, by TensorFlow's non-maximum suppression.
+    """Faces of one image, by TensorFlow's non-maximum suppression.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def detections(output, anchors, min_score=MIN_SCORE, nms_iou=NMS_IOU):
     Returns
     -------
     boxes : tf.Tensor
-        float32, [m, 4], clipped to the picture, best first; m is at most MAX_DETECTIONS.
+        float32, [m, 4], clipped to the image, best first; m is at most MAX_DETECTIONS.
     scores : tf.Tensor
         float32, [m]: the objectness. With one class its probability is 1, so this is the score.
     """

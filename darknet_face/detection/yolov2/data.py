@@ -19,11 +19,11 @@ from darknet_face.training.augment import iaa
 # After that.
 from imgaug.augmentables.bbs import BoundingBox, BoundingBoxesOnImage  # noqa: E402, I001 isort:skip
 
-MOST_BOXES = 50  # of a picture that the loss looks at; the largest are taken
+MOST_BOXES = 50  # of an image that the loss looks at; the largest are taken
 SAME_SIZE = 10  # steps between changes of the input size, as in the paper
-VISIBLE = 0.4  # a face of which less is left in the picture is ignored
-MIN_SIDE = 0.06  # a face narrower than this share of the picture is ignored: the grid is too coarse
-# Ranges of the zoom, one is drawn, and how far the picture moves at each, as shares of its sides:
+VISIBLE = 0.4  # a face of which less is left in the image is ignored
+MIN_SIDE = 0.06  # a face narrower than this share of the image is ignored: the grid is too coarse
+# Ranges of the zoom, one is drawn, and how far the image moves at each, as shares of its sides:
 # so that what is zoomed in on can be anywhere in it.
 ZOOMS = ((0.6, 1.2), 0.2), ((1.2, 1.8), 0.35), ((1.8, 2.6), 0.6)
 LONGEST = 768  # pixels: larger photographs are scaled down before they are augmented
@@ -128,7 +128,7 @@ def build_augmenter(size):
 
 
 def augment(augmenter, image, faces, ignored):
-    """Augment a picture and its boxes.
+    """Augment an image and its boxes.
 
     Parameters
     ----------
@@ -137,14 +137,14 @@ def augment(augmenter, image, faces, ignored):
     image : numpy.ndarray
         uint8, [height, width, 3].
     faces, ignored : numpy.ndarray
-        float32, [n, 4] and [m, 4], shares of the picture's sides.
+        float32, [n, 4] and [m, 4], shares of the image's sides.
 
     Returns
     -------
     image : numpy.ndarray
     (faces, ignored) : tuple of numpy.ndarray
-        Clipped to the picture. Faces that have become too small, or of which too little is left in
-        the picture, are ignored now; what has left the picture is dropped.
+        Clipped to the image. Faces that have become too small, or of which too little is left in
+        the image, are ignored now; what has left the image is dropped.
     """
     height, width = image.shape[:2]
     boxes = np.concatenate([faces, ignored]) * [width, height, width, height]
@@ -168,7 +168,7 @@ def _padded(boxes):
 
 
 def without_padding(boxes):
-    """The boxes of one picture of a :class:`Truth`, without the rows of zeros."""
+    """The boxes of one image of a :class:`Truth`, without the rows of zeros."""
     return boxes[area(boxes) > 0]
 
 

@@ -84,7 +84,7 @@ class Detector:
     path : str
         The ``.pb``.
     image_size : int
-        Pictures are stretched to this height and width, a multiple of 32.
+        Images are stretched to this height and width, a multiple of 32.
     min_score, nms_iou : float
         See :func:`darknet_face.detection.yolov2.boxes.detections`.
     precision : str
@@ -115,7 +115,7 @@ class Detector:
         self._path, self._size, self._settings = path, image_size, (min_score, nms_iou)
 
     def __call__(self, image):
-        """Find the faces of a picture.
+        """Find the faces of an image.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Detector:
         Returns
         -------
         boxes : numpy.ndarray
-            float32, [n, 4], left, top, right, bottom as shares of the picture's sides.
+            float32, [n, 4], left, top, right, bottom as shares of the image's sides.
         scores : numpy.ndarray
             float32, [n], best first.
         """

@@ -28,7 +28,7 @@ def plot_precision(path, curves, title):
     Parameters
     ----------
     path : str
-        The picture to write.
+        The image to write.
     curves : list of (str, str, list of dict)
         Label, matplotlib colour and rows of each training. Trainings of one label share a line in
         the legend.

@@ -1,9 +1,9 @@
 """YOLOv2's loss, as the paper and darknet's region layer have it, for one class.
 
-Squared errors, summed over a picture and averaged over the batch:
+Squared errors, summed over an image and averaged over the batch:
 
 - places and logarithms of sizes of the anchors that have a face, weighted by 2 - w h, so that
-  small faces count up to twice as much as one that fills the picture;
+  small faces count up to twice as much as one that fills the image;
 - objectness of those anchors, whose target is the IoU of the predicted box with the face, times 5;
 - objectness of all others, whose target is 0. Left out are boxes with an IoU over 0.6 with any
   face, which are right about it although another anchor has it, and boxes on ignored faces.

@@ -6,7 +6,7 @@ Source: "YOLO9000", 2016, section 2, and darknet's ``cfg/yolov2-voc.cfg``, whose
 channels where this one has 256: for one class they bring nothing, and take 61 MB.
 
 Batch norm of the trunk always uses the moving statistics that come with the weights, also after
-the trunk is freed: batches of a few pictures at changing sizes would give worse ones, and so the
+the trunk is freed: batches of a few images at changing sizes would give worse ones, and so the
 trunk computes the same in training and detection. Batch norm of the head is trained as usual.
 """
 
@@ -127,7 +127,7 @@ def read_trunk(source, images=None, seed=0):
 
 
 def _random_trunk(images, seed):
-    """He initialisation, with the moving statistics of real pictures.
+    """He initialisation, with the moving statistics of real images.
 
     With means of 0 and variances of 1 instead, batch norm would normalise nothing, and the
     comparison with trained weights would be unfair.

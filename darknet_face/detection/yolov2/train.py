@@ -90,7 +90,7 @@ def build_graph(options: Options, anchors: np.ndarray, learning_rate: typing.Cal
     Returns
     -------
     Graph
-        ``images`` is fed uint8; ``boxes`` and ``scores`` are the detections of one picture.
+        ``images`` is fed uint8; ``boxes`` and ``scores`` are the detections of one image.
     """
     count = len(anchors)
     images = tf.placeholder(tf.uint8, [None, None, None, 3], name="images")
@@ -264,7 +264,7 @@ class Trainer:
         return loss, summary
 
     def detect(self, image):
-        """Boxes and scores of a picture of any shape, at the validation size."""
+        """Boxes and scores of an image of any shape, at the validation size."""
         size = self.options.val_size
         return self.session.run([self.net.boxes, self.net.scores],
                                 {self.net.images: resize(image, size, size)[None]})
