@@ -336,7 +336,7 @@ TABLE = (
 
 
 def format_metric(value: float) -> str:
-    """A figure as text, with four decimals, as everywhere in tables, charts and the report."""
+    """A metric as text, with four decimals, as everywhere in tables, charts and the report."""
     return "{:.4f}".format(value)
 
 

@@ -3,9 +3,9 @@
 ``train.py --at-fpr 0.01`` and ``extract_weights.py --at-fpr 0.01`` store the choice with the model.
 Test images have no part in it, so the rate measured on them is a fair one.
 
-There is one threshold for one look and for searches. The best of a search's many windows scores
-higher than one look, so a bias is subtracted from the log-odds of windows: the smallest one with
-which, by search too, no more than the given rate of the non-faces reach the threshold.
+One threshold serves a single pass and the sliding window. The best of many windows scores higher
+than a single pass, so a bias is subtracted from the log-odds of windows: the smallest one with
+which no more than the given rate of the non-faces reach the threshold by sliding window either.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from darknet_face.weights.metadata import LARGEST_BIAS
 if typing.TYPE_CHECKING:
     from darknet_face.images.file_lists import Split
 
-MOST_SEARCHED = 1000  # non-faces: searching takes 20 times as long as one look
+MOST_SEARCHED = 1000  # non-faces: a sliding window takes 20 times as long as a single pass
 LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
 
 
 def choose_operating_point(weights: typing.Any, image_size: int, split: Split, rate: float,
                            batch_size: int = 16, precision: str = "float32"
                           ) -> dict[str, typing.Any]:
-    """Choose the threshold and the bias of searches. Ranks share the images.
+    """Choose the threshold and the bias of the sliding window. Ranks share the images.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def _warn_of_few(non_faces, rate):
 
 
 def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: float) -> float:
-    """The smallest bias with which at most a share of searched non-faces reaches the threshold.
+    """The smallest bias with which at most a share of the non-faces reaches the threshold.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: flo
     Returns
     -------
     float
-        At least 0, with two decimals: searches keep a rate that they keep anyway.
+        At least 0, with two decimals; 0 if the rate is kept without a bias.
     """
     from scipy.special import logit
 
@@ -141,7 +141,7 @@ def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: flo
 
 
 def _best_windows(search, paths):
-    """The log-odds of each image's best window; images that do not decode are left out."""
+    """The log-odds of each image's best window; images that do not decode are skipped."""
     paths = paths[::math.ceil(len(paths) / MOST_SEARCHED)]
     mine = paths[distributed.rank()::distributed.size()]
     found = []

@@ -1,11 +1,11 @@
-"""How well faces are found in whole photographs, by the size of the widest face.
+"""How well faces are found in whole images, by the width of the widest face.
 
     python -m darknet_face.evaluation.photographs --weights released \\
         --wider-dir data/wider_face --sources celeba masked utkface
 
-Photographs with known boxes (WIDER FACE) are grouped by the width of their widest face as a share
-of the photograph's. A photograph counts as found when its best window scores above a threshold;
-the threshold is the one that a given share of the face-free images of the sources' lists exceeds.
+Images with known boxes (WIDER FACE) are grouped by the width of their widest face as a share of
+the image's. An image counts as found when its best window scores above a threshold; the threshold
+is the one that a given share of the face-free images of the ``--sources`` exceeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from darknet_face.runtime.session import explain_memory_errors
 if typing.TYPE_CHECKING:
     from darknet_face.classify.sliding_window import SlidingWindow
 
-# The ends of the groups: the width of the widest face as a share of the photograph's.
+# The ends of the groups: the width of the widest face as a share of the image's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)
 RATES = (0.01, 0.001)  # of false positives
 
@@ -43,10 +43,9 @@ Picture = collections.namedtuple("Picture", "path group is_face")
 
 def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
                         ) -> list[tuple[str, int]]:
-    """WIDER FACE's photographs as images, each in the group of its widest face.
+    """WIDER FACE's images, each with the width of its widest face in pixels.
 
-    Photographs without a usable face, or with none as wide as the first of :data:`WIDTHS`, are
-    left out.
+    Images without a usable face are skipped.
     """
     pictures = []
     for photograph in find_labelled_images(wider_dir, val_size):
@@ -75,14 +74,15 @@ def score(search: SlidingWindow, pictures: list[Picture], wide_photographs: list
     Parameters
     ----------
     search
-    images
+    pictures
     wide_photographs
         As :func:`photographs_by_width` gives them.
 
     Returns
     -------
-    list of (Image, list of float)
-        For each scale the highest log-odds so far; images that do not decode are left out.
+    list of (Picture, list of float)
+        For each scale the highest log-odds so far; images that do not decode are skipped, and so
+        are those whose widest face is narrower than the first of :data:`WIDTHS`.
     """
     scores = []
     everything = [(each.path, each, None) for each in pictures] + [

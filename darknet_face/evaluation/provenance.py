@@ -32,7 +32,7 @@ epoch : int, optional
 
 def find_provenance(model: str, data_dir: str | None = None, log_dir: str | None = None,
                     tested: tuple[int, int] | None = None) -> Provenance:
-    """Collect what is known of a model. What is missing or damaged is left out.
+    """Collect what is known of a model. What is missing or damaged is skipped.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 If the faces of a test set are always small, soft and centred, and the other images large and
 sharp, a classifier can score well without looking at faces. Each corruption removes one such cue
 from faces and non-faces alike: colour, sharpness, noise, compression, resolution, position or size.
-If a figure falls steeply, the classifier relied on that cue.
+If a metric falls steeply, the classifier relied on that cue.
 
 ``python test.py --robustness`` and ``python inference.py --robustness`` print the table.
 """
@@ -66,7 +66,7 @@ def downsample(size: int) -> Corruption:
 
 
 def move(zoom: float = 1.0, right: float = 0.0, down: float = 0.0) -> Corruption:
-    """Make a corruption that zooms about the centre, then shifts.
+    """Make a corruption that scales about the centre, then shifts.
 
     ``right`` and ``down`` are fractions of the width and height.
     """

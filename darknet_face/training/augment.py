@@ -1,9 +1,9 @@
 """Augmentation of training batches, the same for faces and non-faces.
 
-Two give-aways would let a network score well here and fail elsewhere: aligned faces all sit at
-one place at one size, and they come from one camera pipeline, smaller and softer than images of
-other things. So every image, of either class, is moved, zoomed, set into a foreign background,
-shrunk and grown back, blurred or sharpened, recoloured, made noisy and recompressed at random.
+Two shortcuts would let a network score well here and fail elsewhere: aligned faces all have one
+position and one size, and they come from one camera pipeline, smaller and softer than the
+non-faces. So every image, of either class, is at random moved, scaled, put on the background of
+another image, shrunk and enlarged, blurred or sharpened, recoloured, made noisy and recompressed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Augmenter:
     image_size
         Height and width of the result.
     kind
-        One of KINDS: ``framing`` moves, zooms and sets into backgrounds, ``distortion`` does the
-        rest but for the light, ``none`` only resizes.
+        One of KINDS: ``framing`` moves, scales and replaces backgrounds, ``distortion`` does the
+        rest except for the light, ``none`` only resizes.
     hidden_face_share
         Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
         shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
@@ -74,8 +74,8 @@ class Augmenter:
         seed
             0 .. 2^31 - 1.
         aligned
-            Whether a face sits where :data:`ALIGNED_FACE_BOX` says; all do if absent. The others
-            are framed at random already, and only nudged.
+            Whether a face sits where :data:`ALIGNED_FACE_BOX` says; all do if absent. Other
+            faces are framed at random already, and are moved and scaled only a little.
 
         Returns
         -------
@@ -102,7 +102,7 @@ class Augmenter:
         return np.stack(batch)
 
     def _reframe(self, squares, labels, aligned, rng):
-        """Move and zoom images over backgrounds; hide some portraits' faces behind non-faces."""
+        """Move and scale images over backgrounds; hide some portraits' faces behind non-faces."""
         backdrops = [square for square, label in zip(squares, labels) if label == NON_FACE]
         portraits = [square for square, label, known in zip(squares, labels, aligned)
                      if label == FACE and known]
@@ -115,7 +115,7 @@ class Augmenter:
         return batch
 
     def _move(self, squares, labels, aligned, rng):
-        """Images with their opacity, moved and zoomed: uint8, [batch, size, size, 4]."""
+        """Images with their opacity, moved and scaled: uint8, [batch, size, size, 4]."""
         size = self.image_size
         strong = np.array(
             [bool(known) or label == NON_FACE for label, known in zip(labels, aligned)])
@@ -131,7 +131,7 @@ class Augmenter:
 
 
 def _stretch(image, size, rng):
-    """Stretch to a square; the interpolation is drawn, since its traces must not tell sources."""
+    """Stretch to a square; random interpolation, since its traces must not tell datasets apart."""
     shrinks = min(image.shape[:2]) >= size
     choices = (cv2.INTER_AREA, cv2.INTER_LINEAR) if shrinks else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
     return cv2.resize(image, (size, size), interpolation=choices[rng.randint(2)])
@@ -156,11 +156,11 @@ def _mask(size, rng):
 
 
 def _framing(size):
-    """imgaug's part of the geometry, on RGB and opacity together: flips, zooms, shifts, turns."""
+    """imgaug's part of the geometry, on RGB and opacity together: flips, scales, shifts, turns."""
     turn = dict(rotate=(-25, 25), shear=(-8, 8), mode="constant", cval=0)
     aspect = (0.82, 1.22)
     # The middle of an aligned face lies below the middle of its image, hence mostly upwards: so
-    # zoomed in twice there is the inner face alone, as tightly framed collections have it.
+    # at scale 2 the inner face alone remains, as in tightly framed datasets.
     zoom_in = iaa.Sequential([
         iaa.Affine(scale=(1.0, 2.1), translate_percent={"x": (-0.1, 0.1), "y": (-0.24, 0.04)},
                    **turn),

@@ -30,7 +30,7 @@ class TrainingBatches:
     Parameters
     ----------
     mixture
-        The images; a Split is one source.
+        The images; a Split is one dataset.
     batch_size
         Even.
     image_size
@@ -69,7 +69,7 @@ class TrainingBatches:
         labels : numpy.ndarray
             int32, [batch]: 0 FACE, 1 NON_FACE.
         bad : list of (str, str)
-            Files that did not decode, each with the cause. Other images take their places.
+            Files that did not decode, each with the cause. Other images replace them.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""Images of several sources, mixed in chosen shares, for each class and epoch.
+"""Images of several datasets, mixed in chosen shares, for each class and epoch.
 
-A source is a pair of lists: faces and non-faces that come from one place. Left alone, the largest
-source would rule the training; weights say how much of each class comes from which source.
+A dataset is a pair of lists: faces and non-faces. Without weights the largest dataset would
+dominate the training; weights set the share of each dataset in each class.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from darknet_face.images.file_lists import CELEBA, Split, load_source, source_name
 
 Source = collections.namedtuple("Source", "name face_weight other_weight")
-Source.__doc__ = """A source and its weights, as ``train.py --sources`` takes them.
+Source.__doc__ = """A dataset and its weights, as ``train.py --sources`` takes them.
 
-The weights are relative to the other sources' of the same class; None stands for the number of
-the source's images.
+The weights are relative to the other datasets' of the same class; None stands for the number of
+the dataset's images.
 """
 
 
@@ -44,14 +44,14 @@ def parse_source(text: str) -> Source:
 
 
 class Mixture:
-    """The images of one split of several sources.
+    """The images of one split of several datasets.
 
     Parameters
     ----------
     splits
-        One for each source.
+        One for each dataset.
     sources
-        Their names and weights; by default one aligned source that weighs as much as it has.
+        Their names and weights; by default one aligned dataset, weighted by its number of images.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Mixture:
     def order(self, label: int, count: int, seed: int) -> np.ndarray:
         """Which images of a class an epoch takes, in which order.
 
-        Each source gives its share of them: all of its images once before one comes again.
+        Each dataset gives its share of them: all of its images once before one comes again.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ def _repeat(size, count, rng):
 
 
 def load_mixture(data_dir: str, sources: typing.Sequence[Source], split_name: str) -> Mixture:
-    """Read the lists of several sources.
+    """Read the lists of several datasets.
 
     Raises
     ------
@@ -122,6 +122,6 @@ def load_mixture(data_dir: str, sources: typing.Sequence[Source], split_name: st
 
 
 def describe(sources: typing.Iterable[Source]) -> str:
-    """Sources and weights as one line, as the command line takes them."""
+    """Datasets and weights as one line, as the command line takes them."""
     return " ".join(source.name if source.face_weight is None
                     else "{}={:g}:{:g}".format(*source) for source in sources)

@@ -1,6 +1,6 @@
 """What the augmentation draws: cloth masks and caps, and cut-outs over backgrounds.
 
-Faces of which only the eyes show are rare in the aligned collections and common in the street.
+Faces of which only the eyes show are rare in the aligned datasets and common in everyday images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ MASK = ((0.27, 0.57), (0.5, 0.545), (0.73, 0.57), (0.72, 0.74), (0.61, 0.86), (0
         (0.39, 0.86), (0.28, 0.74))
 CAP = ((0.16, 0.39), (0.35, 0.42), (0.5, 0.43), (0.65, 0.42), (0.84, 0.39), (0.78, 0.2),
        (0.65, 0.08), (0.5, 0.04), (0.35, 0.08), (0.22, 0.2))
-# Share of the aligned faces that wear each, and of the other images that get the same shape
-# somewhere, so that the shape itself tells no class.
+# Share of the aligned faces that wear each, and of the non-faces that get the same shape
+# anywhere, so that the shape alone does not tell the class.
 SHARES = {MASK: (0.2, 0.12), CAP: (0.15, 0.09)}
 STRAPS = (0, 2, 3, 7)  # the corners of a mask that are tied to the ears
 

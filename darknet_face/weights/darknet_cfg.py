@@ -2,7 +2,7 @@
 
 Weights in darknet's format have no names and no shapes (see ``darknet_weights.py``), so they are
 only as good as the description they are read by. Each layer of a ``.cfg`` is therefore compared
-with Darknet-19. Options and layers that matter in training alone are passed over.
+with Darknet-19. Options and layers for training alone are skipped.
 Source: darknet's ``src/parser.c``.
 """
 

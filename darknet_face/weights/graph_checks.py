@@ -198,7 +198,7 @@ def _check_constants(graph_def: typing.Any,
 def _compare(nodes: Nodes, own: Nodes, outputs: typing.Iterable[str], variables: Names) -> None:
     """Walk through both graphs from their outputs on; every node must have its like.
 
-    Identities are skipped: TensorFlow 1 and 2 leave others in a frozen graph.
+    Identities are skipped: TensorFlow 1 and 2 leave different ones in a frozen graph.
     """
     seen: set[tuple[str, str]] = set()
     reached: set[str] = set()
@@ -225,7 +225,7 @@ def _compare(nodes: Nodes, own: Nodes, outputs: typing.Iterable[str], variables:
 
 
 def _without_identities(nodes: Nodes, edge: str, reached: set[str]) -> tuple[str, int]:
-    """The name and the output's number that an edge leads to, identities left out."""
+    """The name and the output's number that an edge leads to, identities skipped."""
     for _ in range(len(nodes) + 1):
         name, _, index = edge.partition(":")
         if name not in nodes:

@@ -5,9 +5,9 @@ training), ``threshold`` (an image is called a face if its probability is at lea
 ``search_bias`` (see :class:`darknet_face.classify.sliding_window.SlidingWindow`). Each may be
 missing.
 
-``threshold`` holds for one look and for searches alike: ``search_bias`` is chosen so that searches
-have the same rate of false positives at it. :mod:`darknet_face.evaluation.operating_point` chooses
-both.
+``threshold`` holds for a single pass and for the sliding window: ``search_bias`` is chosen so that
+both have the same rate of false positives. :mod:`darknet_face.evaluation.operating_point` chooses
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from darknet_face.weights.darknet_cfg import Description
 
 Metadata = typing.Dict[str, typing.Any]
 
-# Where a SavedModel's metadata lie: TensorFlow leaves this folder of it to others.
+# Where a SavedModel's metadata lie: TensorFlow leaves this folder to its users.
 IN_SAVED_MODEL = os.path.join("assets.extra", "metadata.json")
 
 MAX_CLASS_NAMES, MAX_CLASS_NAME = 1000, 100
