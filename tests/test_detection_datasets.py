@@ -129,7 +129,7 @@ def test_entities_in_utf_16(tmp_path):
 
 
 def test_nothing_left(wider, tmp_path):
-    with pytest.raises(UserError, match="none of its 5 photographs is in"):
+    with pytest.raises(UserError, match="none of its 5 images is in"):
         read_photographs(str(tmp_path / "elsewhere"), str(
             wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"))
     with pytest.raises(UserError, match="no .xml and no .txt file"):

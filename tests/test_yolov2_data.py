@@ -88,5 +88,5 @@ def test_the_largest_boxes_are_kept():
 
 
 def test_no_photograph_decodes(photographs):
-    with pytest.raises(UserError, match="none of the 1 photographs decodes"):
+    with pytest.raises(UserError, match="none of the 1 images decodes"):
         data.DetectionBatches(photographs[3:], 2, (64,)).batch(0)

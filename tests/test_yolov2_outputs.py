@@ -131,5 +131,5 @@ def test_photographs_to_draw_that_do_not_decode(tmp_path, capsys):
     anchors = np.float32([[0.4, 0.4]])
     assert draw_anchors([bad, good], anchors, 64).width > 64
     assert "bad.jpg: not an image in a known format; skipped" in capsys.readouterr().err
-    with pytest.raises(UserError, match="none of the 1 photographs"):
+    with pytest.raises(UserError, match="none of the 1 images"):
         draw_anchors([bad], anchors, 64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import os
+import typing
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -32,47 +33,40 @@ KEEP = ("pruned", "large", "all")
 Photograph = collections.namedtuple("Photograph", "path boxes ignored")
 
 
-def read_wider(wider_dir, split, keep="pruned"):
+def read_wider(wider_dir: str, split: str, keep: str = "pruned") -> list[Photograph]:
     """Read a split of WIDER FACE.
 
     Parameters
     ----------
-    wider_dir : str
+    wider_dir
         The folder with ``WIDER_train``, ``WIDER_val`` and ``wider_face_split``.
-    split : {"train", "val"}
-    keep : {"pruned", "large", "all"}
-        See :func:`prune`.
-
-    Returns
-    -------
-    list of Photograph
+    split
+        ``train`` or ``val``.
+    keep
+        ``pruned``, ``large`` or ``all``: see :func:`prune`.
     """
     return read_photographs(
         os.path.join(wider_dir, "WIDER_" + split, "images"),
         os.path.join(wider_dir, "wider_face_split", "wider_face_{}_bbx_gt.txt".format(split)), keep)
 
 
-def read_photographs(images, boxes, keep="pruned"):
-    """Read photographs and their boxes. Photographs that do not open are reported and skipped.
+def read_photographs(images: str, boxes: str, keep: str = "pruned") -> list[Photograph]:
+    """Read images and their boxes. Images that do not open are reported and skipped.
 
     Parameters
     ----------
-    images : str
-        The folder that the photographs' names are relative to.
-    boxes : str
+    images
+        The folder that the images' names are relative to.
+    boxes
         A text file in WIDER FACE's format, a COCO file (``.json``), or a folder of Pascal VOC XML
         files or of YOLO's text files, one for each image and of the same name.
-    keep : {"pruned", "large", "all"}
-        See :func:`prune`.
-
-    Returns
-    -------
-    list of Photograph
+    keep
+        ``pruned``, ``large`` or ``all``: see :func:`prune`.
 
     Raises
     ------
     UserError
-        When the boxes are missing or damaged, or no photograph is left.
+        When the boxes are missing or damaged, or no image is left.
     """
     named = _read_named(images, boxes)
     _check_names(boxes, [name for name, _ in named])
@@ -85,12 +79,12 @@ def read_photographs(images, boxes, keep="pruned"):
             warn("{}: {}; skipped".format(path, error))
     kept = [each for each in (prune(each, keep) for each in photographs) if each]
     if not kept:
-        raise UserError("{}: none of its {:,} photographs is in {} with the faces that the rule "
+        raise UserError("{}: none of its {:,} images is in {} with the faces that the rule "
                         "{!r} asks for; check both names".format(boxes, len(named), images, keep))
     return kept
 
 
-def _read_named(images, boxes):
+def _read_named(images: str, boxes: str) -> list:
     """Each image's name and faces: ((left, top, right, bottom), whether it counts), in pixels."""
     if os.path.isdir(boxes):
         names = sorted(os.listdir(boxes))
@@ -106,9 +100,9 @@ def _read_named(images, boxes):
                     for face in faces]) for name, faces in read_boxes(boxes)]
 
 
-def _check_names(source, names):
+def _check_names(source: str, names: typing.Iterable[str]) -> None:
     """Check that each name is one of a file within the images' folder, and new."""
-    known = set()
+    known: set[str] = set()
     for name in names:
         plain = os.path.normpath(name)
         if not name or "\0" in name or os.path.isabs(name) or (
@@ -121,8 +115,8 @@ def _check_names(source, names):
         known.add(plain)
 
 
-def _photograph(path, faces):
-    """A photograph whose boxes are clipped to the image and given as shares of its sides."""
+def _photograph(path: str, faces: list) -> Photograph:
+    """An image whose boxes are clipped to it and given as shares of its sides."""
     width, height = upright_size(path)
     pixels = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     boxes = np.clip(pixels / np.array([width, height, width, height], np.float32), 0, 1)
@@ -130,20 +124,20 @@ def _photograph(path, faces):
     return Photograph(path, boxes[valid], boxes[~valid])
 
 
-def prune(photograph, keep, max_faces=MAX_FACES, min_area=MIN_AREA):
-    """Apply a rule on small faces to a photograph.
+def prune(photograph: Photograph, keep: str, max_faces: int = MAX_FACES,
+          min_area: float = MIN_AREA) -> Photograph | None:
+    """Apply a rule on small faces to an image. Returns None if the rule drops it.
 
     Parameters
     ----------
-    photograph : Photograph
-    keep : {"pruned", "large", "all"}
-        ``pruned`` keeps a photograph with 1 to ``max_faces`` faces, all of at least ``min_area``.
-        ``large`` keeps every photograph with a face of at least ``min_area`` and ignores the
-        others. ``all`` keeps every photograph with all its faces.
-
-    Returns
-    -------
-    Photograph or None
+    photograph
+    keep
+        ``pruned`` keeps an image with 1 to ``max_faces`` faces, all of at least ``min_area``.
+        ``large`` keeps every image with a face of at least ``min_area`` and ignores its other
+        faces. ``all`` keeps every image with all its faces.
+    max_faces
+    min_area
+        As a share of the image's area.
     """
     boxes = photograph.boxes
     large = area(boxes) >= min_area
@@ -157,18 +151,18 @@ def prune(photograph, keep, max_faces=MAX_FACES, min_area=MIN_AREA):
         boxes=boxes[large], ignored=np.concatenate([photograph.ignored, boxes[~large]]))
 
 
-def area(boxes):
+def area(boxes: np.ndarray) -> np.ndarray:
     """Areas of boxes [n, 4] as shares of the image's: [n]."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _read_voc_folder(folder):
+def _read_voc_folder(folder: str) -> list:
     """The images' names and faces of all XML files in a folder, in the order of names."""
     return [read_voc(os.path.join(folder, name)) for name in sorted(os.listdir(folder))
             if name.lower().endswith(".xml")]
 
 
-def _read_yolo_folder(images, folder):
+def _read_yolo_folder(images: str, folder: str) -> list:
     """The names and faces of the images that have a text file of the same name.
 
     Each of its lines is ``class x y width height``: the box's centre and size as shares of the
@@ -188,7 +182,7 @@ def _read_yolo_folder(images, folder):
     return named
 
 
-def _read_yolo(path, image):
+def _read_yolo(path: str, image: str) -> list:
     try:
         with open_regular(path, "r", encoding="utf-8-sig") as stream:
             lines = [line.split() for line in stream.read(MAX_TEXT + 1).splitlines()]
@@ -249,18 +243,15 @@ def read_coco(path: str) -> list:
     return list(faces.values())
 
 
-def read_voc(path):
-    """Read a Pascal VOC annotation.
-
-    Parameters
-    ----------
-    path : str
-        An XML file.
+def read_voc(path: str) -> tuple[str, list]:
+    """Read a Pascal VOC annotation, an XML file.
 
     Returns
     -------
-    str, list of ((left, top, right, bottom), bool)
-        The photograph's name, and for each object its box in pixels and whether it counts
+    name
+        The image's.
+    faces
+        For each object its box (left, top, right, bottom, in pixels) and whether it counts
         (False if it is marked ``difficult``). Every object is taken for a face.
 
     Raises

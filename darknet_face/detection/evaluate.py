@@ -44,7 +44,7 @@ GROUPS = ((0.05, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.5), (0.5, 1.01))  # width
 FALSE_POSITIVES = 0.01, 0.001
 PUBLISHED_THRESHOLD = 0.1
 # Of yogeesh-agarwal/Yolov2-Face_Detection, by its README. Its predictions are not published, so
-# this code can't score them. Its photographs are WIDER FACE's whole validation set, pruned.
+# this code can't score them. Its images are WIDER FACE's whole validation set, pruned.
 PUBLISHED = 77.2, 69.8
 
 Truths = typing.Sequence[typing.Tuple[np.ndarray, np.ndarray]]
@@ -130,7 +130,7 @@ def detect_all(detect: typing.Callable, photographs: typing.Sequence[Photograph]
         except BadImage as error:
             warn("{}: {}; skipped".format(each.path, error))
     if not found:
-        raise UserError("none of the {:,} photographs decodes; check the disk".format(
+        raise UserError("none of the {:,} images decodes; check the disk".format(
             len(photographs)))
     return truths, found
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
-from darknet_face.detection.datasets import KEEP, read_wider
+from darknet_face.detection.datasets import KEEP, Photograph, read_wider
 from darknet_face.images.contact_sheets import (
     BLUE,
     GREEN,
@@ -28,43 +28,34 @@ from darknet_face.images.decode import BadImage, read_image, resize
 COUNT = 5  # as in the paper
 
 
-def size_iou(sizes, anchors):
-    """IoU of boxes with one centre.
+def size_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """IoU of boxes with one centre: [n, k], 0..1.
 
     Parameters
     ----------
-    sizes : numpy.ndarray
+    sizes
         [n, 2], widths and heights.
-    anchors : numpy.ndarray
+    anchors
         [k, 2], in the same unit.
-
-    Returns
-    -------
-    numpy.ndarray
-        [n, k], 0..1.
     """
     overlap = np.minimum(sizes[:, None], anchors[None]).prod(-1)
     return overlap / (sizes.prod(-1)[:, None] + anchors.prod(-1)[None] - overlap)
 
 
-def find_anchors(sizes, count=COUNT, seed=0, rounds=300):
-    """Cluster sizes by k-means.
+def find_anchors(sizes: np.ndarray, count: int = COUNT, seed: int = 0, rounds: int = 300
+                 ) -> np.ndarray:
+    """Cluster sizes by k-means: float32, [count, 2], smallest area first.
 
     Parameters
     ----------
-    sizes : numpy.ndarray
+    sizes
         [n, 2], widths and heights, as shares of the image's sides.
-    count : int
+    count
         k; at most n.
-    seed : int
+    seed
         Draws the first centres among the sizes.
-    rounds : int
+    rounds
         Stops after so many, or when no size changes its cluster.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, [count, 2], smallest area first.
 
     Raises
     ------
@@ -73,7 +64,7 @@ def find_anchors(sizes, count=COUNT, seed=0, rounds=300):
     """
     distinct = np.unique(sizes, axis=0)
     if len(distinct) < count:
-        raise UserError("{} distinct face sizes are too few for {} anchors; use more photographs"
+        raise UserError("{} distinct face sizes are too few for {} anchors; use more images"
                         .format(len(distinct), count))
     rng = np.random.RandomState(seed)
     anchors = distinct[rng.choice(len(distinct), count, replace=False)]
@@ -88,31 +79,28 @@ def find_anchors(sizes, count=COUNT, seed=0, rounds=300):
     return anchors[anchors.prod(1).argsort()].astype(np.float32)
 
 
-def mean_best_iou(sizes, anchors):
+def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
     """The paper's measure of a set of anchors: each size's IoU with its nearest anchor, averaged"""
     return float(size_iou(sizes, anchors).max(1).mean())
 
 
-def face_sizes(photographs):
+def face_sizes(photographs: list[Photograph]) -> np.ndarray:
     """Widths and heights of all faces, as shares of the images' sides: float32 [n, 2]."""
     boxes = np.concatenate([each.boxes for each in photographs])
     return boxes[:, 2:] - boxes[:, :2]
 
 
-def draw_anchors(photographs, anchors, size=224):
-    """A sheet of photographs with their faces in green and the nearest anchors in blue.
+def draw_anchors(photographs: list[Photograph], anchors: np.ndarray, size: int = 224
+                 ) -> Image.Image:
+    """A contact sheet of images with their faces in green and the nearest anchors in blue.
 
     Parameters
     ----------
-    photographs : list of Photograph
-    anchors : numpy.ndarray
-        [k, 2].
-    size : int
-        Height and width of each image.
-
-    Returns
-    -------
-    PIL.Image.Image
+    photographs
+    anchors
+        [k, 2], as shares of the images' sides.
+    size
+        Height and width of each image, in pixels.
     """
     tiles = []
     for each in photographs:
@@ -130,29 +118,29 @@ def draw_anchors(photographs, anchors, size=224):
                 draw.rectangle([float(corner) for corner in box * size], outline=colour, width=2)
         tiles.append(np.asarray(tile))
     if not tiles:
-        raise UserError("none of the {} photographs to draw decodes; check the disk".format(
+        raise UserError("none of the {} images to draw decodes; check the disk".format(
             len(photographs)))
     return contact_sheet(tiles, columns=4, tile=size,
                          title="Faces (green) and the nearest of the anchors (blue)")
 
 
 @cli
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Find anchor sizes by k-means and print how well each number of them fits.",
         formatter_class=HelpFormatter)
     parser.add_argument("--wider-dir", default="wider", help="WIDER FACE as distributed")
     parser.add_argument("--keep", choices=KEEP, default="pruned",
-                        help="which photographs: see photographs.py")
+                        help="which images: see datasets.py")
     parser.add_argument("--count", type=number_type(int, 1, 20), default=COUNT,
                         help="anchors to draw")
     parser.add_argument("--seed", type=number_type(int, 0, 2 ** 31), default=0)
     parser.add_argument("--draw", type=image_name, metavar="FILE",
-                        help="draw the anchors over eight photographs")
+                        help="draw the anchors over eight images")
     args = parser.parse_args()
     photographs = read_wider(args.wider_dir, "train", args.keep)
     sizes = face_sizes(photographs)
-    print("{:,} faces in {:,} photographs".format(len(sizes), len(photographs)))
+    print("{:,} faces in {:,} images".format(len(sizes), len(photographs)))
     for count in range(1, max(args.count, 9) + 1):
         anchors = find_anchors(sizes, count, args.seed)
         print("{} anchors: mean IoU {:.3f}: {}".format(

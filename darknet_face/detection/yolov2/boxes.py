@@ -13,6 +13,8 @@ shares of the image's sides.
 
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 
 from darknet_face.detection.yolov2.anchors import size_iou
@@ -25,7 +27,7 @@ MAX_DETECTIONS = 100  # per image
 MIN_SCORE = 0.01
 
 
-def encode(boxes, grid, anchors):
+def encode(boxes: np.ndarray, grid: int, anchors: np.ndarray) -> np.ndarray:
     """What the network should predict for an image's faces.
 
     Each face belongs to the cell that its centre lies in, and there to the anchor whose shape has
@@ -33,16 +35,16 @@ def encode(boxes, grid, anchors):
 
     Parameters
     ----------
-    boxes : numpy.ndarray
+    boxes
         float32, [n, 4], left, top, right, bottom, 0..1.
-    grid : int
+    grid
         Cells along a side.
-    anchors : numpy.ndarray
+    anchors
         [k, 2], in cells.
 
     Returns
     -------
-    numpy.ndarray
+    target
         float32, [grid, grid, k, 5]: the centre's place in its cell (0..1), log(size / anchor), and
         1 where a face is; zeros elsewhere.
     """
@@ -59,21 +61,21 @@ def encode(boxes, grid, anchors):
     return target
 
 
-def decode(output, anchors):
+def decode(output: typing.Any, anchors: typing.Any) -> tuple[typing.Any, typing.Any]:
     """Boxes and objectness of the network's output.
 
     Parameters
     ----------
-    output : tf.Tensor
+    output
         float32, [n, grid, grid, 5 k].
-    anchors : numpy.ndarray or tf.Tensor
-        float32, [k, 2], in cells.
+    anchors
+        Array or tensor, float32, [k, 2], in cells.
 
     Returns
     -------
-    boxes : tf.Tensor
+    boxes
         float32, [n, grid, grid, k, 4], left, top, right, bottom as shares of the image's sides.
-    objectness : tf.Tensor
+    objectness
         float32, [n, grid, grid, k], 0..1.
     """
     numbers = split_anchors(output, int(anchors.shape[0]))
@@ -81,25 +83,20 @@ def decode(output, anchors):
         numbers[..., 4])
 
 
-def split_anchors(output, count):
+def split_anchors(output: typing.Any, count: int) -> typing.Any:
     """[n, grid, grid, 5 k] to [n, grid, grid, k, 5]."""
     return tf.reshape(output, tf.concat([tf.shape(output)[:3], [count, NUMBERS]], 0))
 
 
-def to_boxes(places, log_sizes, anchors):
-    """Boxes from places within cells and logarithms of sizes.
+def to_boxes(places: typing.Any, log_sizes: typing.Any, anchors: typing.Any) -> typing.Any:
+    """Boxes from places within cells and logarithms of sizes: float32, [n, grid, grid, k, 4].
 
     Parameters
     ----------
-    places, log_sizes : tf.Tensor
+    places, log_sizes
         float32, [n, grid, grid, k, 2]; see :func:`encode`.
-    anchors : numpy.ndarray or tf.Tensor
-        float32, [k, 2], in cells.
-
-    Returns
-    -------
-    tf.Tensor
-        float32, [n, grid, grid, k, 4].
+    anchors
+        Array or tensor, float32, [k, 2], in cells.
     """
     rows, columns = tf.shape(places)[1], tf.shape(places)[2]
     x, y = tf.meshgrid(tf.range(columns), tf.range(rows))
@@ -110,7 +107,7 @@ def to_boxes(places, log_sizes, anchors):
     return tf.concat([centers - halves, centers + halves], -1)
 
 
-def iou(ours, theirs):
+def iou(ours: typing.Any, theirs: typing.Any) -> typing.Any:
     """Intersection over union of boxes whose shapes broadcast: [..., 4] and [..., 4] to [...]."""
     overlap = tf.reduce_prod(tf.maximum(
         tf.minimum(ours[..., 2:], theirs[..., 2:]) - tf.maximum(ours[..., :2], theirs[..., :2]),
@@ -120,25 +117,26 @@ def iou(ours, theirs):
     return overlap / tf.maximum(union, 1e-9)
 
 
-def detections(output, anchors, min_score=MIN_SCORE, nms_iou=NMS_IOU):
+def detections(output: typing.Any, anchors: typing.Any, min_score: typing.Any = MIN_SCORE,
+               nms_iou: typing.Any = NMS_IOU) -> tuple[typing.Any, typing.Any]:
     """Faces of one image, by TensorFlow's non-maximum suppression.
 
     Parameters
     ----------
-    output : tf.Tensor
+    output
         float32, [1, grid, grid, 5 k].
-    anchors : numpy.ndarray or tf.Tensor
-        float32, [k, 2], in cells.
-    min_score : float or tf.Tensor
-        Drop boxes with a lower objectness.
-    nms_iou : float or tf.Tensor
-        Of two boxes with a higher IoU, drop the one with the lower objectness.
+    anchors
+        Array or tensor, float32, [k, 2], in cells.
+    min_score
+        Number or tensor: drop boxes with a lower objectness.
+    nms_iou
+        Number or tensor: of two boxes with a higher IoU, drop the one with the lower objectness.
 
     Returns
     -------
-    boxes : tf.Tensor
+    boxes
         float32, [m, 4], clipped to the image, best first; m is at most MAX_DETECTIONS.
-    scores : tf.Tensor
+    scores
         float32, [m]: the objectness. With one class its probability is 1, so this is the score.
     """
     boxes, objectness = decode(output, anchors)

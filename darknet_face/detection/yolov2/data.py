@@ -1,4 +1,4 @@
-"""Training batches: photographs and their boxes, augmented together by imgaug.
+"""Training batches: images and their boxes, augmented together by imgaug.
 
 Worker processes make them (:class:`darknet_face.training.workers.BatchLoader`), so this imports no
 TensorFlow. A batch depends on the seed and the step alone, whichever process makes it.
@@ -7,12 +7,13 @@ TensorFlow. A batch depends on the seed and the step alone, whichever process ma
 from __future__ import annotations
 
 import collections
+import typing
 
 import cv2
 import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.detection.datasets import area
+from darknet_face.detection.datasets import Photograph, area
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.training.augment import iaa
 
@@ -23,10 +24,10 @@ MOST_BOXES = 50  # of an image that the loss looks at; the largest are taken
 SAME_SIZE = 10  # steps between changes of the input size, as in the paper
 VISIBLE = 0.4  # a face of which less is left in the image is ignored
 MIN_SIDE = 0.06  # a face narrower than this share of the image is ignored: the grid is too coarse
-# Ranges of the zoom, one is drawn, and how far the image moves at each, as shares of its sides:
-# so that what is zoomed in on can be anywhere in it.
-ZOOMS = ((0.6, 1.2), 0.2), ((1.2, 1.8), 0.35), ((1.8, 2.6), 0.6)
-LONGEST = 768  # pixels: larger photographs are scaled down before they are augmented
+# Ranges of the scale, one is drawn, and how far the image moves at each, as shares of its sides:
+# so that what is enlarged can be anywhere in it.
+SCALES = ((0.6, 1.2), 0.2), ((1.2, 1.8), 0.35), ((1.8, 2.6), 0.6)
+LONGEST = 768  # pixels: larger images are scaled down before they are augmented
 
 # faces, ignored : float32, [batch, MOST_BOXES, 4]; rows of zeros fill up.
 Truth = collections.namedtuple("Truth", "faces ignored")
@@ -37,37 +38,39 @@ class DetectionBatches:
 
     Parameters
     ----------
-    photographs : list of Photograph
-    batch_size : int
-    sizes : sequence of int
+    photographs
+    batch_size
+    sizes
         Input sizes, multiples of 32. One is drawn for every SAME_SIZE steps.
-    seed : int
-    augment : bool
+    seed
+    augment
         False only resizes.
     """
 
-    def __init__(self, photographs, batch_size, sizes, seed=0, augment=True):
+    def __init__(self, photographs: list[Photograph], batch_size: int, sizes: typing.Sequence[int],
+                 seed: int = 0, augment: bool = True) -> None:
         self.photographs = photographs
         self.batch_size = batch_size
         self.sizes = tuple(sizes)
         self.seed = seed
         self.augment = augment
 
-    def size(self, step):
-        """The input size at a step."""
+    def size(self, step: int) -> int:
+        """The input size at a step, in pixels."""
         return self.sizes[np.random.RandomState([self.seed, 1, step // SAME_SIZE]).randint(
             len(self.sizes))]
 
-    def batch(self, step):
+    def batch(self, step: int) -> tuple[np.ndarray, Truth, list[tuple[str, str]]]:
         """The batch of a step.
 
         Returns
         -------
-        images : numpy.ndarray
+        images
             uint8, [batch, size, size, 3], RGB.
-        truth : Truth
-        bad : list of (str, str)
-            Photographs that do not decode, each with the cause. The next ones took their places.
+        truth
+        bad
+            Paths of images that do not decode, each with the cause. The next ones took their
+            places.
 
         Raises
         ------
@@ -87,8 +90,8 @@ class DetectionBatches:
             truths.append([_padded(each) for each in boxes])
         return np.stack(images), Truth(*(np.stack(each) for each in zip(*truths))), bad
 
-    def _read(self, place, bad):
-        """The photograph at a place in the endless row of shuffled passes, and its pixels."""
+    def _read(self, place: int, bad: list[tuple[str, str]]) -> tuple[Photograph, np.ndarray]:
+        """The image at a place in the endless row of shuffled passes, and its pixels."""
         count = len(self.photographs)
         for number in range(place, place + count):
             order = np.random.RandomState([self.seed, 3, number // count]).permutation(count)
@@ -97,11 +100,11 @@ class DetectionBatches:
                 return photograph, _bounded(read_image(photograph.path))
             except BadImage as error:
                 bad.append((photograph.path, str(error)))
-        raise UserError("{}: {}; none of the {:,} photographs decodes: check the disk".format(
+        raise UserError("{}: {}; none of the {:,} images decodes: check the disk".format(
             *bad[-1], count))
 
 
-def _bounded(image):
+def _bounded(image: np.ndarray) -> np.ndarray:
     scale = LONGEST / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -109,15 +112,15 @@ def _bounded(image):
     return resize(image, height, width)
 
 
-def build_augmenter(size):
-    """imgaug's augmenter for photographs of any shape; the result has sides of ``size``."""
+def build_augmenter(size: int) -> iaa.Augmenter:
+    """An augmenter for images of any shape; the result has sides of ``size`` pixels."""
     return iaa.Sequential([
         iaa.Fliplr(0.5),
-        # Zooms in mostly: most faces in photographs are small.
+        # Enlarges mostly: most faces in the images are small.
         iaa.OneOf([iaa.Affine(scale=scale, translate_percent={"x": (-move, move),
                                                               "y": (-move, move)},
                               rotate=(-8, 8), cval=(0, 255), backend="cv2")
-                   for scale, move in ZOOMS]),
+                   for scale, move in SCALES]),
         iaa.Resize({"height": size, "width": size}, interpolation="linear"),
         iaa.Multiply((0.6, 1.4), per_channel=0.2),
         iaa.Sometimes(0.3, iaa.LinearContrast((0.6, 1.5))),
@@ -127,22 +130,23 @@ def build_augmenter(size):
     ])
 
 
-def augment(augmenter, image, faces, ignored):
+def augment(augmenter: iaa.Augmenter, image: np.ndarray, faces: np.ndarray, ignored: np.ndarray
+            ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Augment an image and its boxes.
 
     Parameters
     ----------
-    augmenter : imgaug.augmenters.Augmenter
+    augmenter
         Seeded.
-    image : numpy.ndarray
+    image
         uint8, [height, width, 3].
-    faces, ignored : numpy.ndarray
+    faces, ignored
         float32, [n, 4] and [m, 4], shares of the image's sides.
 
     Returns
     -------
-    image : numpy.ndarray
-    (faces, ignored) : tuple of numpy.ndarray
+    image
+    (faces, ignored)
         Clipped to the image. Faces that have become too small, or of which too little is left in
         the image, are ignored now; what has left the image is dropped.
     """
@@ -162,12 +166,12 @@ def augment(augmenter, image, faces, ignored):
     return image, (clipped[left & good], clipped[left & ~good])
 
 
-def _padded(boxes):
+def _padded(boxes: np.ndarray) -> np.ndarray:
     largest = boxes[np.argsort(-area(boxes), kind="stable")[:MOST_BOXES]]
     return np.pad(largest, ((0, MOST_BOXES - len(largest)), (0, 0)), "constant").astype(np.float32)
 
 
-def without_padding(boxes):
+def without_padding(boxes: np.ndarray) -> np.ndarray:
     """The boxes of one image of a :class:`Truth`, without the rows of zeros."""
     return boxes[area(boxes) > 0]
 

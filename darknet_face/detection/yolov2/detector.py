@@ -7,6 +7,8 @@ In the graph: placeholder ``input`` (float32, [1, height, width, 3], RGB 0..1, s
 
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 
 from darknet_face.console import UserError
@@ -27,8 +29,19 @@ OUTPUTS = ("boxes", "scores")
 AGAIN = "train it again by train_detector.py --head yolov2"
 
 
-def build_detector(anchors):
-    """Add the detector to the default graph; the names are those of the frozen graph."""
+def build_detector(anchors: typing.Any) -> tuple[typing.Any, typing.Any]:
+    """Add the detector to the default graph; the names are those of the frozen graph.
+
+    Parameters
+    ----------
+    anchors
+        [k, 2], widths and heights, in cells.
+
+    Returns
+    -------
+    boxes, scores
+        See :func:`darknet_face.detection.yolov2.boxes.detections`.
+    """
     images = tf.placeholder(tf.float32, [1, None, None, 3], name="input")
     min_score = tf.placeholder_with_default(tf.constant(MIN_SCORE), [], name="min_score")
     nms_iou = tf.placeholder_with_default(tf.constant(NMS_IOU), [], name="nms_iou")
@@ -38,16 +51,16 @@ def build_detector(anchors):
     return detections(output, anchors, min_score, nms_iou)
 
 
-def freeze(checkpoint, anchors, path):
+def freeze(checkpoint: str, anchors: typing.Any, path: str) -> None:
     """Write a checkpoint of train.py as a frozen graph.
 
     Parameters
     ----------
-    checkpoint : str
+    checkpoint
         Its prefix.
-    anchors : sequence of (float, float)
-        In cells.
-    path : str
+    anchors
+        [k, 2], widths and heights, in cells.
+    path
         The ``.pb``.
     """
     graph = tf.Graph()
@@ -62,7 +75,7 @@ def freeze(checkpoint, anchors, path):
         stream.write(frozen.SerializeToString(deterministic=True))
 
 
-def is_detector(path):
+def is_detector(path: str) -> bool:
     """Whether a file is a frozen graph of a detector, by the names of its results."""
     try:
         names = {node.name for node in read_graph_def(path).node}
@@ -71,7 +84,7 @@ def is_detector(path):
     return {"input", "min_score", "nms_iou", "boxes", "scores"} <= names
 
 
-def saved_variables():
+def saved_variables() -> list[typing.Any]:
     """All variables of the detector but those of the classifier's last layer."""
     return [each for each in tf.global_variables() if not each.op.name.startswith("conv_18/")]
 
@@ -81,13 +94,13 @@ class Detector:
 
     Parameters
     ----------
-    path : str
+    path
         The ``.pb``.
-    image_size : int
-        Images are stretched to this height and width, a multiple of 32.
-    min_score, nms_iou : float
+    image_size
+        Images are stretched to this height and width, in pixels, a multiple of 32.
+    min_score, nms_iou
         See :func:`darknet_face.detection.yolov2.boxes.detections`.
-    precision : str
+    precision
         See :func:`darknet_face.runtime.session.new_session`.
 
     Raises
@@ -97,7 +110,7 @@ class Detector:
     """
 
     def __init__(self, path: str, image_size: int = DEFAULT_SIZE, min_score: float = MIN_SCORE,
-                 nms_iou: float = NMS_IOU, precision: str = "float32"):
+                 nms_iou: float = NMS_IOU, precision: str = "float32") -> None:
         graph_def = without_newer_attributes(read_graph_def(path))
         graph = tf.Graph()
         try:
@@ -114,39 +127,40 @@ class Detector:
                 path, cause(error), AGAIN))
         self._path, self._size, self._settings = path, image_size, (min_score, nms_iou)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find the faces of an image.
 
         Parameters
         ----------
-        image : numpy.ndarray
+        image
             uint8, [any height, any width, 3], RGB.
 
         Returns
         -------
-        boxes : numpy.ndarray
+        boxes
             float32, [n, 4], left, top, right, bottom as shares of the image's sides.
-        scores : numpy.ndarray
+        scores
             float32, [n], best first.
         """
-        picture = resize(image, self._size, self._size)[None] / np.float32(255)
+        resized = resize(image, self._size, self._size)[None] / np.float32(255)
         try:
-            return self._session.run(
-                self._results, dict(zip(self._feeds, (picture,) + self._settings)))
+            boxes, scores = self._session.run(
+                self._results, dict(zip(self._feeds, (resized,) + self._settings)))
+            return boxes, scores
         except tf.errors.ResourceExhaustedError:
             raise  # too little memory, which is not the graph's fault
         except tf.errors.OpError as error:
             raise UserError("{}: a damaged graph ({}); {}".format(
                 self._path, cause(error), AGAIN))
 
-    def __enter__(self):
+    def __enter__(self) -> Detector:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._session.close()
 
 
-def _check_graph(graph_def):
+def _check_graph(graph_def: typing.Any) -> None:
     """Check a graph before it is imported: it must be what :func:`build_detector` builds."""
     anchors = [node.attr["value"].tensor for node in graph_def.node
                if node.name == "anchors" and node.op == "Const"]
@@ -167,7 +181,7 @@ def _check_graph(graph_def):
             raise ValueError("{} holds a number that is not finite".format(node.name))
 
 
-def _check_answers(session, image_input):
+def _check_answers(session: typing.Any, image_input: str) -> None:
     """Run the layers on noise: finite weights of 1e38 give numbers that are not."""
     noise = np.random.RandomState(0).rand(1, 64, 64, 3).astype(np.float32)
     layers = [each.outputs[0] for each in session.graph.get_operations() if each.type == "BiasAdd"]

@@ -22,17 +22,18 @@ def read_history(path: str, last_step: float) -> list[dict[str, float]]:
     return [row for row in HISTORY.read(path) if row["step"] <= last_step]
 
 
-def plot_precision(path, curves, title):
+def plot_precision(path: str, curves: list[tuple[str, str, list[dict[str, float]]]], title: str
+                   ) -> None:
     """Draw AP50 over the steps of several trainings, and AP40 as a dotted line.
 
     Parameters
     ----------
-    path : str
+    path
         The image to write.
-    curves : list of (str, str, list of dict)
+    curves
         Label, matplotlib colour and rows of each training. Trainings of one label share a line in
         the legend.
-    title : str
+    title
     """
     with matplotlib.rc_context(CHART_STYLE):
         figure = Figure(figsize=(7, 4.6))

@@ -5,8 +5,9 @@ Squared errors, summed over an image and averaged over the batch:
 - places and logarithms of sizes of the anchors that have a face, weighted by 2 - w h, so that
   small faces count up to twice as much as one that fills the image;
 - objectness of those anchors, whose target is the IoU of the predicted box with the face, times 5;
-- objectness of all others, whose target is 0. Left out are boxes with an IoU over 0.6 with any
-  face, which are right about it although another anchor has it, and boxes on ignored faces.
+- objectness of all others, whose target is 0. Boxes with an IoU over 0.6 with any face are
+  skipped, for they are right about it although another anchor has it; so are boxes on ignored
+  faces.
 
 There is no term for the class: with one class its softmax is always 1.
 Source: "YOLO9000", 2016, section 2, and the scales of darknet's ``cfg/yolov2-voc.cfg``.
@@ -15,6 +16,9 @@ Source: "YOLO9000", 2016, section 2, and the scales of darknet's ``cfg/yolov2-vo
 from __future__ import annotations
 
 import collections
+import typing
+
+import numpy as np
 
 from darknet_face.detection.yolov2.boxes import iou, split_anchors, to_boxes
 from darknet_face.runtime.session import tf
@@ -28,23 +32,20 @@ IGNORED_COVER = 0.5  # share of a predicted box that ignored faces cover
 Loss = collections.namedtuple("Loss", "total place size object no_object iou")
 
 
-def yolo_loss(output, target, faces, ignored, anchors):
+def yolo_loss(output: typing.Any, target: typing.Any, faces: typing.Any, ignored: typing.Any,
+              anchors: np.ndarray) -> Loss:
     """The loss of a batch.
 
     Parameters
     ----------
-    output : tf.Tensor
+    output
         float32, [n, grid, grid, 5 k], the network's.
-    target : tf.Tensor
+    target
         float32, [n, grid, grid, k, 5]: see :func:`darknet_face.detection.yolov2.boxes.encode`.
-    faces, ignored : tf.Tensor
+    faces, ignored
         float32, [n, m, 4], left, top, right, bottom, 0..1; rows of zeros fill up.
-    anchors : numpy.ndarray
+    anchors
         float32, [k, 2], in cells.
-
-    Returns
-    -------
-    Loss
     """
     numbers = split_anchors(output, len(anchors))
     places, log_sizes = tf.sigmoid(numbers[..., :2]), numbers[..., 2:4]
@@ -56,20 +57,20 @@ def yolo_loss(output, target, faces, ignored, anchors):
     overlap = iou(boxes, truth)
     quiet = (1 - has_face) * _is_background(boxes, faces, ignored)
     parts = [
-        _per_picture(weight[..., None] * tf.square(places - target[..., :2])),
-        _per_picture(weight[..., None] * tf.square(log_sizes - target[..., 2:4])),
-        OBJECT_SCALE * _per_picture(has_face * tf.square(objectness - overlap)),
-        NO_OBJECT_SCALE * _per_picture(quiet * tf.square(objectness)),
+        _per_image(weight[..., None] * tf.square(places - target[..., :2])),
+        _per_image(weight[..., None] * tf.square(log_sizes - target[..., 2:4])),
+        OBJECT_SCALE * _per_image(has_face * tf.square(objectness - overlap)),
+        NO_OBJECT_SCALE * _per_image(quiet * tf.square(objectness)),
     ]
     mean_iou = tf.reduce_sum(has_face * overlap) / tf.maximum(tf.reduce_sum(has_face), 1.0)
     return Loss(tf.add_n(parts, name="loss"), *(parts + [mean_iou]))
 
 
-def _per_picture(errors):
+def _per_image(errors: typing.Any) -> typing.Any:
     return tf.reduce_sum(errors) / tf.cast(tf.shape(errors)[0], tf.float32)
 
 
-def _is_background(boxes, faces, ignored):
+def _is_background(boxes: typing.Any, faces: typing.Any, ignored: typing.Any) -> typing.Any:
     """1 for predicted boxes whose objectness should be 0: float32, [n, grid, grid, k]."""
     best = tf.reduce_max(iou(boxes[..., None, :], faces[:, None, None, None]), -1)
     corners = ignored[:, None, None, None]

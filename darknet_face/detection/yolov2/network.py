@@ -3,7 +3,7 @@
 Layers 0 to 17 are those of darknet19.py. The pass-through (layer 12, stride 16) is reduced to 64
 channels, reorganised to the trunk's grid (space to depth, stride 32) and joined with the trunk.
 Source: "YOLO9000", 2016, section 2, and darknet's ``cfg/yolov2-voc.cfg``, whose head has 1,024
-channels where this one has 256: for one class they bring nothing, and take 61 MB.
+channels where this one has 256: for one class they do not detect better, and take 61 MB.
 
 Batch norm of the trunk always uses the moving statistics that come with the weights, also after
 the trunk is freed: batches of a few images at changing sizes would give worse ones, and so the
@@ -13,6 +13,7 @@ trunk computes the same in training and detection. Batch norm of the head is tra
 from __future__ import annotations
 
 import os
+import typing
 
 import numpy as np
 
@@ -29,19 +30,19 @@ MOMENTUM = 0.95  # of the head's moving statistics: a training has a few hundred
 RANDOM = "random"
 
 
-def build_trunk(images):
+def build_trunk(images: typing.Any) -> tuple[typing.Any, typing.Any]:
     """Layers 0 to 17.
 
     Parameters
     ----------
-    images : tf.Tensor
+    images
         float32, [n, height, width, 3], RGB 0..1; sides are multiples of 32.
 
     Returns
     -------
-    pass_through : tf.Tensor
+    pass_through
         float32, [n, height / 16, width / 16, 512].
-    trunk : tf.Tensor
+    trunk
         float32, [n, height / 32, width / 32, 1024].
     """
     with tf.get_default_graph().gradient_override_map(darknet19.fast_gradients(True)):
@@ -49,24 +50,23 @@ def build_trunk(images):
     return ends["pass_through"], ends["trunk"]
 
 
-def build_head(pass_through, trunk, anchors, training=False, reuse=False):
+def build_head(pass_through: typing.Any, trunk: typing.Any, anchors: int, training: bool = False,
+               reuse: bool = False) -> typing.Any:
     """The detection head: four convolutions with batch norm, then a linear one.
+
+    Returns its output: float32, [n, height / 32, width / 32, 5 * anchors].
 
     Parameters
     ----------
-    pass_through, trunk : tf.Tensor
+    pass_through, trunk
         See :func:`build_trunk`.
-    anchors : int
-    training : bool
+    anchors
+        How many.
+    training
         Normalise by the batch, and add the moving averages' updates to
         ``tf.GraphKeys.UPDATE_OPS``.
-    reuse : bool
+    reuse
         Use the variables of an earlier call.
-
-    Returns
-    -------
-    tf.Tensor
-        float32, [n, height / 32, width / 32, 5 * anchors].
     """
     with tf.get_default_graph().gradient_override_map(darknet19.fast_gradients(training)):
         with tf.variable_scope(HEAD, reuse=reuse):
@@ -79,7 +79,7 @@ def build_head(pass_through, trunk, anchors, training=False, reuse=False):
                 kernel_initializer=tf.random_normal_initializer(stddev=0.01))
 
 
-def _layer(net, filters, size, training, name):
+def _layer(net: typing.Any, filters: int, size: int, training: bool, name: str) -> typing.Any:
     net = tf.layers.conv2d(
         net, filters, size, padding="same", use_bias=False, name=name,
         kernel_initializer=tf.variance_scaling_initializer(scale=2.0, mode="fan_in"))
@@ -89,33 +89,30 @@ def _layer(net, filters, size, training, name):
     return tf.nn.leaky_relu(net, darknet19.LEAKY_SLOPE)
 
 
-def head_variables():
+def head_variables() -> list[typing.Any]:
+    """The trainable variables of the head."""
     return tf.trainable_variables(HEAD + "/")
 
 
-def trunk_variables():
+def trunk_variables() -> list[typing.Any]:
     """The trainable variables of layers 0 to 17."""
     prefixes = tuple("conv_{}/".format(k) for k in range(darknet19.NUM_CONVOLUTIONS - 1))
     return [each for each in tf.trainable_variables() if each.op.name.startswith(prefixes)]
 
 
-def read_trunk(source, images=None, seed=0):
-    """The trunk's weights.
+def read_trunk(source: str, images: np.ndarray | None = None, seed: int = 0
+               ) -> dict[str, np.ndarray]:
+    """The trunk's weights, named as in the ``.npz``: :func:`darknet_face.weights.arrays.assign`.
 
     Parameters
     ----------
-    source : str
+    source
         A folder with the two pickles of the hand-off, any file that ``extract_weights.py`` reads,
         or ``random``.
-    images : numpy.ndarray, optional
+    images
         uint8, [n, height, width, 3], for the batch norm of random weights.
-    seed : int
+    seed
         For random weights.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Named as in the ``.npz``, for :func:`darknet_face.weights.arrays.assign`.
     """
     if source == RANDOM:
         return _random_trunk(images, seed)

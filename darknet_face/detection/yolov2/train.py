@@ -23,7 +23,13 @@ import numpy as np
 
 import darknet19
 from darknet_face.console import UserError, number_type, progress
-from darknet_face.detection.datasets import KEEP, prune, read_photographs, read_wider
+from darknet_face.detection.datasets import (
+    KEEP,
+    Photograph,
+    prune,
+    read_photographs,
+    read_wider,
+)
 from darknet_face.detection.evaluate import average_precision, detect_all
 from darknet_face.detection.yolov2 import data, history, network
 from darknet_face.detection.yolov2.anchors import COUNT, face_sizes, find_anchors
@@ -59,7 +65,7 @@ from darknet_face.weights.checkpoints import (
 )
 
 AGAIN = "begin again with --restart"
-CALIBRATION = 16, 224  # photographs and their size, for the batch norm of a random trunk
+CALIBRATION = 16, 224  # images and their size, for the batch norm of a random trunk
 
 Options = collections.namedtuple(
     "Options", "weights run_dir model steps freeze_steps batch_size sizes val_size max_lr "
@@ -89,7 +95,7 @@ def build_graph(options: Options, anchors: np.ndarray, learning_rate: typing.Cal
 
     Returns
     -------
-    Graph
+    graph
         ``images`` is fed uint8; ``boxes`` and ``scores`` are the detections of one image.
     """
     count = len(anchors)
@@ -123,14 +129,15 @@ class Trainer:
 
     Parameters
     ----------
-    options : Options
-    photographs : dict of str to list of Photograph
-        ``train`` and ``val``.
+    options
+    photographs
+        Lists ``train`` and ``val``.
     learning_rate
         See :func:`build_graph`.
     """
 
-    def __init__(self, options: Options, photographs: dict, learning_rate: typing.Callable):
+    def __init__(self, options: Options, photographs: dict[str, list[Photograph]],
+                 learning_rate: typing.Callable) -> None:
         self.options, self.photographs = options, photographs
         self.anchors = _anchors(photographs["train"], options.sizes)
         self._checkpoints = os.path.join(options.run_dir, "checkpoints")
@@ -143,7 +150,7 @@ class Trainer:
         self._to_beat = -1.0
         self.rows = self._start_or_resume()
 
-    def _start_or_resume(self):
+    def _start_or_resume(self) -> list[dict[str, float]]:
         """Initialise the variables, or restore the newest checkpoint; the history up to there."""
         options, step = self.options, 0
         os.makedirs(self._checkpoints, exist_ok=True)
@@ -170,7 +177,7 @@ class Trainer:
             with self.session.graph.as_default():
                 self.session.run(tf.global_variables_initializer())
             assign(self.session, network.read_trunk(
-                options.weights, self._calibration_pictures(), options.seed))
+                options.weights, self._calibration_images(), options.seed))
             keep_only(self._checkpoints, ())
             self._to_beat = self._measure_earlier_model()
             write_json(path, dict(record, to_beat=[options.model, self._to_beat]))
@@ -179,7 +186,7 @@ class Trainer:
             self._freeze_if_best(checkpoint, rows)  # a run that was killed may not have come to it
         return rows
 
-    def _measure_earlier_model(self):
+    def _measure_earlier_model(self) -> float:
         """AP50 of the detector that the model file holds before this training; -1 without one."""
         if not (os.path.exists(self.options.model) and os.path.getsize(self.options.model)):
             return -1.0
@@ -201,8 +208,8 @@ class Trainer:
         restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
         return int(self.session.run(self.net.step))
 
-    def _calibration_pictures(self):
-        """The first training photographs, for a random trunk; None for any other."""
+    def _calibration_images(self) -> np.ndarray | None:
+        """The first training images, for a random trunk; None for any other."""
         if self.options.weights != network.RANDOM:
             return None
         count, size = CALIBRATION
@@ -212,18 +219,12 @@ class Trainer:
                 with contextlib.suppress(BadImage):  # reported when its batch is made
                     images.append(resize(read_image(each.path), size, size))
         if not images:
-            raise UserError("none of the {:,} training photographs decodes; check the disk".format(
+            raise UserError("none of the {:,} training images decodes; check the disk".format(
                 len(self.photographs["train"])))
         return np.stack(images)
 
-    def run(self):
-        """Train to the end, validating on the way.
-
-        Returns
-        -------
-        list of dict
-            The history.
-        """
+    def run(self) -> list[dict[str, float]]:
+        """Train to the end, validating on the way. Returns the history, oldest row first."""
         options, stop = self.options, StopSignal()
         first = int(self.session.run(self.net.step))
         batches = data.DetectionBatches(self.photographs["train"], options.batch_size,
@@ -263,11 +264,12 @@ class Trainer:
                             "and --restart".format(step), exit_code=1)
         return loss, summary
 
-    def detect(self, image):
+    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes and scores of an image of any shape, at the validation size."""
         size = self.options.val_size
-        return self.session.run([self.net.boxes, self.net.scores],
-                                {self.net.images: resize(image, size, size)[None]})
+        boxes, scores = self.session.run([self.net.boxes, self.net.scores],
+                                         {self.net.images: resize(image, size, size)[None]})
+        return boxes, scores
 
     def _validate(self, step, losses, speed, log):
         """Measure AP, save a checkpoint, and freeze the detector if it is the best so far."""
@@ -293,12 +295,12 @@ class Trainer:
         return checkpoint
 
 
-def _plain_number(value):
+def _plain_number(value: typing.Any) -> float:
     """A number out of a file or a measurement; -1 for anything else, NaN included."""
     return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else -1.0
 
 
-def _anchors(photographs, sizes):
+def _anchors(photographs: list[Photograph], sizes: typing.Sequence[int]) -> np.ndarray:
     """Anchors in cells, at the mean input size, of the faces that the rule counts.
 
     The others are many and tiny.
@@ -308,7 +310,7 @@ def _anchors(photographs, sizes):
     return shares * np.array(np.mean(sizes) / darknet19.STRIDE, np.float32)
 
 
-def check_outputs(options):
+def check_outputs(options: Options) -> None:
     """Check that a training replaces nothing but an earlier one; raises UserError."""
     def inside(name):
         return os.path.join(options.run_dir, name)
@@ -322,8 +324,8 @@ def check_outputs(options):
             options.run_dir))
 
 
-def train(options: Options, photographs: dict, learning_rate: typing.Callable
-          ) -> list[dict[str, float]]:
+def train(options: Options, photographs: dict[str, list[Photograph]],
+          learning_rate: typing.Callable) -> list[dict[str, float]]:
     """Train a detector; see :class:`Trainer`. Returns the history, oldest row first."""
     check_precision(options.precision)
     check_outputs(options)
@@ -368,7 +370,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="do not resume: begin again")
 
 
-def read_options(args: dict, parser: argparse.ArgumentParser) -> tuple[Options, dict]:
+def read_options(args: dict, parser: argparse.ArgumentParser
+                 ) -> tuple[Options, dict[str, list[Photograph]]]:
     """The options on the command line, and the images ``train`` and ``val``."""
     args["sizes"] = tuple(args["sizes"])
     if any(size % 32 for size in args["sizes"] + (args["val_size"],)):
