@@ -92,7 +92,7 @@ def draw_charts(scores: Scores, metrics: dict[str, typing.Any],
 
 @contextlib.contextmanager
 def _without_glyph_warnings():
-    """Silence matplotlib about letters that its font lacks; browsers take them from another."""
+    """Silence matplotlib about letters that its font lacks; browsers have other fonts."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield

@@ -341,7 +341,7 @@ def format_metric(value: float) -> str:
 
 
 def format_threshold(value: float) -> str:
-    """A threshold as text: four decimals at most, or as many as tell it from 0 and 1."""
+    """A threshold as text: four decimals at most, or as many as distinguish it from 0 and 1."""
     places = next((places for places in range(4, 16)
                    if value in (0, 1) or 0 < float("{:.{}f}".format(value, places)) < 1), 16)
     return "{:.{}f}".format(value, places).rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""What is known of a model for its report: its images, and the training that it comes from."""
+"""What is known about a model for its report: its images and its training."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _history_of(record, log_dir):
     """The training history and the epoch of a model, if the logs are of its training.
 
     train.py writes the step, the epoch and the validation metrics of the weights that it keeps
-    into a JSON beside the frozen graph. They must stand in the history.
+    into a JSON beside the frozen graph. They must be in the history.
     """
     with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
         rows = read_history(os.path.join(log_dir, "history.csv"))

@@ -244,7 +244,7 @@ def _section(title, name, indices, scores, mapper, data_dir):
 def _draw_tile(path, mapper):
     """An image and its heat map: pairs of a description and a data URI.
 
-    Empty if the image was readable once and is not now.
+    Empty if the image can no longer be read.
     """
     try:
         image = read_image(path)

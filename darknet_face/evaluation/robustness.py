@@ -1,6 +1,6 @@
 """Robustness: the metrics when every test image is corrupted in the same way.
 
-If the faces of a test set are always small, soft and centred, and the other images large and
+If the faces of a test set are always small, soft and centred, and the non-faces large and
 sharp, a classifier can score well without looking at faces. Each corruption removes one such cue
 from faces and non-faces alike: colour, sharpness, noise, compression, resolution, position or size.
 If a metric falls steeply, the classifier relied on that cue.
@@ -106,7 +106,7 @@ def measure_corrupted(classifier: Engine, scores: Scores, batch_size: int = 16,
     """Measure a classifier on every corruption of its test images.
 
     Images are resized to the network's input first, so that a corruption has the same effect on
-    large and small photographs. Each file is read once.
+    large and small images. Each file is read once.
 
     Parameters
     ----------

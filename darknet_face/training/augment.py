@@ -26,11 +26,11 @@ from darknet_face.classes import FACE, NON_FACE
 from darknet_face.images.decode import resize
 from darknet_face.training.occlusions import lay_over, wear_cloth
 
-# What an Augmenter can be told to do; the parts serve to weigh them against each other.
+# What an Augmenter can do; the parts are for ablations.
 KINDS = ("all", "framing", "distortion", "none")
 
 # Where an aligned CelebA image shows the face with its hair line and chin, as shares of the
-# image: left, top, right, bottom. Whatever covers this box leaves no face to be seen.
+# image: left, top, right, bottom. Covering this box hides the face.
 ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
 
 
@@ -46,7 +46,8 @@ class Augmenter:
         rest except for the light, ``none`` only resizes.
     hidden_face_share
         Share of the non-faces that are laid over the face of one of the batch's portraits: hair,
-        shoulders and the portraits' backgrounds must not say FACE by themselves. A part of framing.
+        shoulders and the portraits' backgrounds must not be clues for FACE by themselves. A part of
+        framing.
     """
 
     def __init__(self, image_size: int, kind: str = "all", hidden_face_share: float = 0.08) -> None:
@@ -210,8 +211,8 @@ def _light(image, rng, share=0.2):
 
 def _distortion(size):
     """What cameras, editors and networks do to an image, in the order in which they do it."""
-    # From 24 pixels on, and as often down to thumbnails as only a little: softness, of any degree,
-    # must not say FACE.
+    # Down to 24 pixels, and strong and weak shrinking equally often: no degree of softness may be a
+    # clue for FACE.
     shrink = iaa.KeepSizeByResize(
         [iaa.OneOf([iaa.Resize(share, interpolation=["area", "linear", "nearest"])
                     for share in ((24.0 / size, 64.0 / size), (0.3, 0.8))])],

@@ -1,4 +1,4 @@
-"""The history of a classifier's training: its columns, and what is said of its rows.
+"""The history of a classifier's training: its columns, and messages about its rows.
 
 A training from initial weights has a row 0: their own validation before any step.
 """

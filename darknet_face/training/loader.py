@@ -2,7 +2,7 @@
 
 A training batch is a pure function of the lists, the seed and the training step. So any number of
 worker processes (see :mod:`darknet_face.training.workers`) prepares the same batches, and a
-resumed training goes on with the very batch that an uninterrupted one would have had.
+resumed training continues with the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from darknet_face.training.schedule import EpochSchedule
 class TrainingBatches:
     """Balanced, shuffled, augmented batches by number.
 
-    An epoch shows every image of the larger class at least once; the smaller class is drawn
-    through again, newly shuffled, as often as it takes. The first half of a batch are faces.
+    An epoch shows every image of the larger class at least once; the smaller class is repeated,
+    newly shuffled each time, as often as needed. The first half of a batch are faces.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
 
 def range_test(settings: Settings, loader: BatchLoader,
                build_graph: typing.Callable[..., typing.Any]) -> None:
-    """Train from the start while the learning rate rises from 0 to ``max_lr``; write what happens.
+    """Train while the learning rate rises from 0 to ``max_lr``; write loss and accuracy.
 
     Writes ``lr_range_test.csv`` and ``lr_range_test.png`` in the log folder. Stops early where the
     loss is no longer finite.

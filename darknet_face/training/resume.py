@@ -1,4 +1,4 @@
-"""Resuming a training: where it goes on, and what it must have in common with its checkpoints."""
+"""Resuming a training: where it continues, and which settings it shares with its checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
     from darknet_face.images.file_lists import Split
 
 RECORD = "settings.json"
-# What records of before a setting was there stand for.
+# Values of the settings that records of earlier versions lack.
 LATER = {"width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
          "temperature": Settings().temperature}
 AGAIN = "begin again with --restart"

@@ -53,7 +53,7 @@ class CheckpointWriter:
         self._saved_step = step
 
     def diverged(self, step: int, cause: typing.Any) -> typing.Any:
-        """The error of a training that cannot go on."""
+        """The error of a training that can't continue."""
         checkpoint = newest_checkpoint(self.folder)
         return UserError("step {}: {}; {}: begin again with a lower --max-lr and --restart".format(
             step, cause, "the last good checkpoint is {}".format(checkpoint) if checkpoint

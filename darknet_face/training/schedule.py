@@ -1,10 +1,10 @@
 """Which images each training step takes, over any number of ranks.
 
-An epoch is an order of images. At every step each rank takes its own next few of them. Together
+An epoch is an order of images. At every step each rank takes the next few of its own. Together
 the ranks take what one process with a larger batch would take.
 
-A training that resumes with as many ranks as before goes on at the same place in its epoch. With
-another number of ranks it begins that epoch again; the count of steps goes on.
+A training that resumes with as many ranks as before continues at the same step of its epoch. With
+another number of ranks it begins that epoch again; the count of steps continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ START = Segment(step=0, epoch=0, ranks=1)
 
 
 class EpochSchedule:
-    """Turns step numbers into places in epochs.
+    """Turns step numbers into positions in epochs.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class EpochSchedule:
                      (end - start) * self.ranks / left)
 
     def equivalent_step(self, step: typing.Any) -> typing.Any:
-        """The step at which one process would be: learning rates are a function of it.
+        """The equivalent step of one process: learning rates are a function of it.
 
         Returns
         -------

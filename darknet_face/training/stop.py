@@ -29,7 +29,7 @@ class StopSignal:
         signal.signal(number, signal.SIG_DFL)
 
     def agree(self, stopping: typing.Any) -> None:
-        """Note whether any of several ranks was asked to stop before the step just made."""
+        """Note whether any rank was asked to stop before the step just made."""
         if stopping and distributed.size() > 1:
             self._agreed = True
             self.number = self.number or signal.SIGTERM

@@ -67,8 +67,8 @@ def preview(settings: Settings) -> None:
 class EventLog:
     """TensorBoard's event file of a training, written by rank 0. Use it as a context manager.
 
-    A log that can't be written, for want of disk space, is given up with a warning: what matters
-    of a training is in its checkpoints and its history. ``tf.summary.FileWriter`` would print a
+    A log that can't be written, for lack of disk space, ends with a warning: the important results
+    of a training are in its checkpoints and history. ``tf.summary.FileWriter`` would print a
     traceback from its thread, and raise over the error of a checkpoint when it is closed.
 
     Parameters

@@ -1,8 +1,8 @@
-"""Distillation: train.py --teacher lets a trained network say how sure it is of each image.
+"""Distillation: train.py --teacher adds a trained network's probabilities as soft targets.
 
 Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv
-1503.02531), sections 2 and 2.1. The teacher sees the very images of the batch, augmented as they
-are, in the training graph; its weights are constants there, so checkpoints do not hold them.
+1503.02531), sections 2 and 2.1. The teacher sees the same augmented images of the batch, in
+the training graph; its weights are constants there, so checkpoints do not hold them.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def first_images(paths: typing.Any, count: int, image_size: typing.Any) -> np.nd
 
 def score_batches(classifier: Engine, loader: BatchLoader, name: str
                  ) -> tuple[np.ndarray, np.ndarray]:
-    """Classify all batches of a source; several ranks share them out.
+    """Classify all batches of a source of the loader; ranks share them.
 
     Parameters
     ----------

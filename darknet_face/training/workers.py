@@ -40,7 +40,7 @@ def _start_worker(sources, program):
 
 
 def _watch(program):
-    """End this process once the program has ended, which is not its parent."""
+    """End this process once the program, which is not its parent, has ended."""
     program.poll(None)  # nothing is ever written: it returns when the other end is closed
     os._exit(1)
 
@@ -50,7 +50,7 @@ def _work(name, step):
 
 
 def _check_temporary_folder():
-    """Make sure that the fork server can make its socket: the system bounds a socket's name."""
+    """Check that the fork server can make its socket: the system limits the name's length."""
     longest = SOCKET_NAME_LENGTH - len("/pymp-12345678/listener-12345678")
     if len(os.fsencode(tempfile.gettempdir())) > longest:
         raise UserError("{}: too long a name for a folder with sockets; set TMPDIR to a folder "
@@ -62,8 +62,8 @@ class BatchLoader:
     """Prepares training batches in worker processes, ahead of the session and in order.
 
     The workers are started by a fork server. If they were forked from this process, they could
-    inherit a lock that a thread of TensorFlow holds, and wait for it for ever. Use the loader as a
-    context manager.
+    inherit a lock that a thread of TensorFlow holds, and wait for it without end. Use the loader as
+    a context manager.
 
     Parameters
     ----------

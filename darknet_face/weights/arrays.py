@@ -57,7 +57,7 @@ def width_of(weights: typing.Mapping[str, typing.Any]) -> float:
 
 def check_weights(weights: typing.Mapping[str, typing.Any],
                   source: str) -> OrderedDict[str, np.ndarray]:
-    """Make sure that weights are Darknet-19's, whole and finite, and put them in order.
+    """Check that weights are Darknet-19's, complete and finite, and order them.
 
     A file is treated as hostile: the shape that it claims is compared with the network's before
     memory is taken for the array.

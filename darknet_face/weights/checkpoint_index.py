@@ -5,7 +5,7 @@ overflows, too many dimensions. So :func:`check_index` reads the index first and
 a checkpoint of TensorFlow 1.15 or 2 does not have.
 
 An index is a table of LevelDB: blocks of sorted entries whose keys share prefixes, a block that
-points to these blocks, and a footer that points to that one. The first entry is a
+lists these blocks, and a footer that points to this list. The first entry is a
 ``BundleHeaderProto``; the others, one per variable, are each a ``BundleEntryProto``.
 Source: ``tensorflow/core/lib/io/table_format.txt`` and ``protobuf/tensor_bundle.proto``.
 """
@@ -109,7 +109,7 @@ def _check_claims(name: str, entry: typing.Any, file_size: int) -> None:
 
 
 def _parse(message: typing.Any, content: bytes) -> typing.Any:
-    """Parse a protobuf that holds nothing but what TensorFlow writes."""
+    """Parse a protobuf that holds only what TensorFlow writes."""
     parsed = message.FromString(content)
     if parsed.SerializeToString(deterministic=True) != content:
         raise _Damaged("not TensorFlow's encoding")
@@ -155,8 +155,8 @@ def _read_number(content: bytes, place: int) -> tuple[int, int]:
 def _read_block(content: bytes, offset: int, length: int) -> Table:
     """The entries of an uncompressed block: a list of (key, value).
 
-    At its end are the places where readers may begin: each must be the begin of an entry whose key
-    shares nothing with the one before.
+    At its end are the offsets where readers may begin: at each an entry must begin whose key shares
+    nothing with the one before.
     """
     if offset + length + 5 > len(content) or length < 4 or content[offset + length]:
         raise _Damaged("a block beyond the end, or compressed")

@@ -1,7 +1,7 @@
-"""The files of TensorFlow's checkpoints: which there are, which is newest, which can go.
+"""The files of TensorFlow's checkpoints: which exist, which is newest, which can be removed.
 
 TensorFlow's own note of them, the file ``checkpoint``, is written but not relied on: it may be
-damaged, or name a checkpoint whose files were removed while others are there.
+damaged, or name a checkpoint whose files were removed.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _steps(folder: str) -> list[int]:
 
 
 def other_files(folder: str, steps: typing.Container[int]) -> list[str]:
-    """The files of all checkpoints but those of ``steps``, and files that a kill left half written.
+    """The files of all checkpoints except those of ``steps``, and half-written files.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def keep_only(folder: str, steps: typing.Container[int]) -> None:
 def cause(error: BaseException) -> str:
     """TensorFlow's message for an error, without the node's name.
 
-    TensorFlow 2 tells first where the node was made, in many lines, and the cause in the last one.
+    TensorFlow 2 writes many lines on where the node was made, and the cause in the last one.
     """
     message = getattr(error, "message", str(error))
     if message.startswith("Graph execution error"):

@@ -1,8 +1,8 @@
 """darknet's description of a network, the ``.cfg``: read, written, compared with Darknet-19.
 
-Weights in darknet's format have no names and no shapes (see ``darknet_weights.py``), so they are
-only as good as the description they are read by. Each layer of a ``.cfg`` is therefore compared
-with Darknet-19. Options and layers for training alone are skipped.
+Weights in darknet's format have no names and no shapes (see ``darknet_weights.py``): the ``.cfg``
+says how to read them. Each of its layers is therefore compared with Darknet-19. Options and
+layers for training alone are skipped.
 Source: darknet's ``src/parser.c``.
 """
 
@@ -189,7 +189,7 @@ def _read_lines(path: str) -> list[str]:
 
 
 def _parse_cfg(path: str, lines: list[str]) -> list[Section]:
-    """The sections of a ``.cfg``; option values are the strings that stand there."""
+    """The sections of a ``.cfg``; option values are strings."""
     remedy = "use darknet's .cfg of Darknet-19"
     sections = []
     for number, line in enumerate(lines, 1):
@@ -215,7 +215,7 @@ def _parse_cfg(path: str, lines: list[str]) -> list[Section]:
 
 
 def _number_of_classes(path: str, sections: list[Section]) -> int:
-    """The filters of the last convolution: the one thing that may differ."""
+    """The filters of the last convolution: only these may differ."""
     convolutions = [each for each in sections if each.kind == "convolutional"]
     if len(convolutions) != darknet19.NUM_CONVOLUTIONS:
         raise UserError("{}: {} convolutions, Darknet-19 has {}; use its own .cfg".format(
@@ -229,7 +229,7 @@ def _number_of_classes(path: str, sections: list[Section]) -> int:
 
 
 def _check_section(path: str, section: Section, kind: str, options: Options) -> None:
-    """Compare a section with what Darknet-19 has in its place."""
+    """Compare a section with Darknet-19's."""
     if section.kind != kind:
         raise UserError("{}: line {}: expected {}, found [{}]; use Darknet-19's own .cfg".format(
             path, section.line, _describe(kind, options), section.kind))

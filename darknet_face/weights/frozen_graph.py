@@ -2,7 +2,7 @@
 
 In the graph: placeholder ``input`` (float32, [None, H, W, 3], RGB 0..1) and the tensors ``logits``
 and ``probabilities`` ([None, 2], FACE first). It holds no training nodes: it is made from a graph
-that was built for inference, never cut out of the training graph.
+that was built for inference, not extracted from the training graph.
 """
 
 from __future__ import annotations

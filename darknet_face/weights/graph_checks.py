@@ -63,7 +63,7 @@ def check_graph(model: ModelFile) -> typing.Any:
 
 
 def check_answers(classifier: Classifier, path: str) -> None:
-    """Run a classifier on small images: finite weights of 1e38 give answers that are not."""
+    """Run a classifier on small images: finite weights of 1e38 give non-finite answers."""
     images = np.random.RandomState(0).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     images[0], images[1] = 0, 255
     if not np.isfinite(classifier(images)).all():
@@ -83,9 +83,9 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 def check_same(graph_def: typing.Any, own: typing.Any, outputs: typing.Sequence[str],
                variables: typing.Mapping[str, typing.Sequence[int]]) -> typing.Any:
-    """Make sure that an untrusted frozen graph is one of this project's, but for its weights.
+    """Check that an untrusted frozen graph is one of this project's; only its weights may differ.
 
-    Memory is taken for nothing whose size has not been compared.
+    Memory is allocated only for what has an expected size.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _without_notes(graph_def: typing.Any) -> typing.Any:
 
 
 def _for_any_size(graph_def: typing.Any) -> typing.Any:
-    """The graph with the height and width of its input left open, which changes no other node."""
+    """The graph with an input of any height and width, which changes no other node."""
     for node in graph_def.node:
         if node.op == "Placeholder":
             for dimension in node.attr["shape"].shape.dim[1:3]:
@@ -196,7 +196,7 @@ def _check_constants(graph_def: typing.Any,
 
 
 def _compare(nodes: Nodes, own: Nodes, outputs: typing.Iterable[str], variables: Names) -> None:
-    """Walk through both graphs from their outputs on; every node must have its like.
+    """Walk through both graphs from their outputs on; every node must have a counterpart.
 
     Identities are skipped: TensorFlow 1 and 2 leave different ones in a frozen graph.
     """

@@ -4,7 +4,7 @@
 ``bn_weights.pickle`` is ``{"conv_0": {"mean", "variance", "beta", "gamma"}, .., "conv_17": ..}``.
 
 ``pickle.load`` reads both in Python 2 and 3, with any version of NumPy. A pickle is a program, so
-they use a few of its instructions only and two classes, and :func:`read_handoff` admits no others.
+they use only a few instructions and two classes, and :func:`read_handoff` accepts only these.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Names that TensorFlow takes literally.
 
-TensorFlow looks for the files of a checkpoint by a pattern. It finds none if a ``[``, ``]`` or
-backslash is part of a folder's name, and could find others if a ``*`` or ``?`` is.
+TensorFlow finds the files of a checkpoint by a pattern. If a folder's name has a ``[``, ``]`` or
+backslash it finds none, and with a ``*`` or ``?`` perhaps the wrong ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model file says besides the weights: its input size, above all.
+"""What a model file holds besides the weights, above all its input size.
 
 The keys are ``image_size`` (height and width of the input), ``class_names``, ``step`` (of the
 training), ``threshold`` (an image is called a face if its probability is at least this) and

@@ -4,9 +4,9 @@
     print(model)                                        # the line that every script begins with
     folded_classifier(model.weights, model.image_size)
 
-:func:`read_model` reads a file, once. The parts of the object come from that one reading: whoever
-needs a part of a model takes the object, not the path. Reading an ``.npz`` or darknet's files needs
-no TensorFlow.
+:func:`read_model` reads a file, once. The parts of the object come from that one reading: code
+that needs a part of a model takes the object, not the path. Reading an ``.npz`` or darknet's files
+needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def newest_model(model_dir: str) -> str | None:
 
 
 def locate(weights: str) -> str:
-    """The file that a value of ``--weights`` stands for: the word ``released`` has one."""
+    """The file that a value of ``--weights`` stands for, also that of the word ``released``."""
     return RELEASED if weights == WORD else weights
 
 

@@ -30,7 +30,7 @@ MAX_METADATA_BYTES = 1 << 16
 
 def write_npz(path: str, weights: Arrays, dtype: typing.Any = np.float32,
               metadata: Metadata | None = None) -> None:
-    """Write weights, and what is to be said of them, as an uncompressed ``.npz``.
+    """Write weights and their metadata as an uncompressed ``.npz``.
 
     With float16 for ``dtype`` the file has half the size.
 
@@ -61,7 +61,7 @@ def read_npz(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata]:
     ------
     UserError
         For a damaged archive, for weights that do not fit, and for anything but a regular file: a
-        device would be read for ever.
+        device would be read without end.
     """
     with _opened(path) as archive:
         stored = _stored_arrays(archive)
