@@ -6,8 +6,11 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", 2016, Table 6, a
 ``python darknet19.py`` prints the layers with their parameter and operation counts.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
+import typing
 from collections import OrderedDict
 
 from darknet_face.classes import CLASS_NAMES
@@ -19,7 +22,7 @@ MAX_POOL = "max-pool 2x2, stride 2"
 
 # (filters, kernel size) of each convolution. The last, a 1x1 with one filter per class, depends on
 # the task and is appended by build().
-LAYERS = (
+LAYERS: tuple = (
     (32, 3), MAX_POOL,
     (64, 3), MAX_POOL,
     (128, 3), (64, 1), (128, 3), MAX_POOL,
@@ -41,20 +44,21 @@ LEAKY_SLOPE = 0.1
 BATCH_NORM_EPSILON = 1e-5
 
 
-def layers_of(width=1.0):
+def layers_of(width: float = 1.0) -> tuple:
     """The rows of :data:`LAYERS` with a share of every layer's filters, at least one each.
 
     Parameters
     ----------
-    width : float
+    width
         The share, above 0; 1 is the network of the paper.
     """
     return tuple(layer if layer == MAX_POOL else (max(1, int(round(layer[0] * width))), layer[1])
                  for layer in LAYERS)
 
 
-def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_layers=0,
-          width=1.0):
+def build(images: typing.Any, num_classes: int = NUM_CLASSES, training: bool = False,
+          momentum: float = 0.9, fixed_layers: int = 0, width: float = 1.0,
+          ) -> tuple[typing.Any, dict[str, typing.Any]]:
     """Add Darknet-19 to the graph that ``images`` is in.
 
     Variables are ``conv_<i>/kernel`` with ``gamma``, ``beta``, ``moving_mean`` and
@@ -62,20 +66,21 @@ def build(images, num_classes=NUM_CLASSES, training=False, momentum=0.9, fixed_l
 
     Parameters
     ----------
-    images : tf.Tensor
-        float32, [batch, height, width, 3], RGB 0..1; height and width are multiples of 32.
-    num_classes : int
+    images
+        A tensor: float32, [batch, height, width, 3], RGB 0..1; height and width are multiples of
+        32.
+    num_classes
         Filters of the last convolution.
-    training : bool
+    training
         A Python constant: True normalises by the batch and adds the moving averages' updates to
         ``tf.GraphKeys.UPDATE_OPS``; False normalises by the moving averages. Build a second graph
         to have both.
-    momentum : float
+    momentum
         Share of the old value that a moving average keeps at each update.
-    fixed_layers : int
+    fixed_layers
         The first so many convolutions are not trainable, and normalise by their moving averages
         in training too.
-    width : float
+    width
         The share of every layer's filters; see :func:`layers_of`. The channels below are for 1.
 
     Returns
@@ -138,7 +143,7 @@ def _convolution(net, layer, name, training, momentum, trainable):
         trainable=trainable, name=name)
 
 
-def fast_gradients(training):
+def fast_gradients(training: bool) -> dict[str, str]:
     """Which operations' gradients to replace, as ``tf.Graph.gradient_override_map`` takes them.
 
     TensorFlow's own gradient of a convolution's input is slow on CPUs unless MKL computes it.
@@ -172,13 +177,14 @@ def _initializer():
     return tf.variance_scaling_initializer(scale=2.0, mode="fan_in")
 
 
-def variable_shapes(num_classes=NUM_CLASSES, width=1.0):
+def variable_shapes(num_classes: int = NUM_CLASSES, width: float = 1.0,
+                    ) -> OrderedDict[str, tuple[int, ...]]:
     """Shape of every variable of the inference graph, by name.
 
     Parameters
     ----------
-    num_classes : int
-    width : float
+    num_classes
+    width
         See :func:`layers_of`.
 
     Returns
@@ -186,7 +192,7 @@ def variable_shapes(num_classes=NUM_CLASSES, width=1.0):
     OrderedDict of str to tuple of int
         In the order of the layers; kernels are [height, width, channels in, filters] (HWIO).
     """
-    shapes: OrderedDict[str, tuple] = OrderedDict()
+    shapes: OrderedDict[str, tuple[int, ...]] = OrderedDict()
     channels = 3
     convolutions = [layer for layer in layers_of(width) if layer != MAX_POOL]
     for index, (filters, size) in enumerate(convolutions):
@@ -199,15 +205,16 @@ def variable_shapes(num_classes=NUM_CLASSES, width=1.0):
     return shapes
 
 
-def layer_table(num_classes=NUM_CLASSES, size=224, width=1.0):
+def layer_table(num_classes: int = NUM_CLASSES, size: int = 224,
+                width: float = 1.0) -> list[dict]:
     """What each layer costs at one input size.
 
     Parameters
     ----------
-    num_classes : int
-    size : int
+    num_classes
+    size
         Height and width of the input, a multiple of 32.
-    width : float
+    width
         See :func:`layers_of`.
 
     Returns
@@ -236,7 +243,7 @@ def layer_table(num_classes=NUM_CLASSES, size=224, width=1.0):
 
 
 @cli
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Print Darknet-19's layers, parameters and operations.",
         formatter_class=HelpFormatter)

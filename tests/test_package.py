@@ -86,7 +86,6 @@ def test_no_module_imports_tensorflow_when_it_is_imported(answered):
     assert len(answered["modules"]) > 80 and not answered["tensorflow"]
 
 
-@pytest.mark.xfail(reason="the detector's training still imports clr.py, a chapter of the clone")
 def test_every_module_imports_without_the_chapters_of_the_clone(answered):
     assert answered["failed"] == {}
 

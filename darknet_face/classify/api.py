@@ -25,7 +25,11 @@ from darknet19 import STRIDE
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.inputs import InputImage
-from darknet_face.classify.predict import classify_by_sliding_window, classify_single_pass
+from darknet_face.classify.predict import (
+    Batches,
+    classify_by_sliding_window,
+    classify_single_pass,
+)
 from darknet_face.classify.results import Box, ImageError, Result
 from darknet_face.classify.sliding_window import (
     DEFAULT_SEARCH,
@@ -43,49 +47,46 @@ SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 
 BOX = ("x", "y", "width", "height")
 
 
-def load(weights=None, search=DEFAULT_SEARCH, threshold=None, precision="float32", image_size=None,
-         batch_size=16, model_dir=None, tight_boxes=False, fine_places=False,
-         engine=None):
+def load(weights: str | os.PathLike | None = None, search: int | str = DEFAULT_SEARCH,
+         threshold: float | None = None, precision: str = "float32", image_size: int | None = None,
+         batch_size: int = 16, model_dir: str | None = None, tight_boxes: bool = False,
+         fine_places: bool = False, engine: str | None = None) -> FaceModel:
     """Load a model.
 
     Parameters
     ----------
-    weights : str or os.PathLike, optional
+    weights
         Any file that :func:`darknet_face.weights.model_file.read_model` reads: ``.npz``,
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
-    search : {4, 2, 1, "off"}
-        The largest scale of the sliding window, as inference.py's ``--search``: the image's shorter
-        side is enlarged to up to so many times the network's input. "off" is a single pass over
-        the stretched image.
-    threshold : float, optional
+    search
+        4, 2, 1 or "off": the largest scale of the sliding window, as inference.py's ``--search``:
+        the image's shorter side is enlarged to up to so many times the network's input. "off" is a
+        single pass over the stretched image.
+    threshold
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
-    precision : {"float32", "bfloat16", "float16"}
-        What convolutions compute in.
-    image_size : int, optional
+    precision
+        What convolutions compute in: "float32", "bfloat16" or "float16".
+    image_size
         Height and width of the network's input, a multiple of 32. If absent, as in training.
-    batch_size : int
+    batch_size
         The most images that are classified together.
-    model_dir : str, optional
+    model_dir
         Where your own models are; ``saved_models`` beside this package if absent.
-    tight_boxes : bool
+    tight_boxes
         The sliding window stops at the first scale where a window is certain, which may be as large
         as the image. Look for a smaller box inside it, at up to the cost of all scales. The
         probability stays the same.
-    fine_places : bool
+    fine_places
         The former name of ``tight_boxes``, deprecated.
-    engine : {"onnxruntime", "tensorflow"}, optional
-        What runs the network. If absent, the first of these that is installed and computes in the
-        precision.
-
-    Returns
-    -------
-    FaceModel
+    engine
+        What runs the network, "onnxruntime" or "tensorflow". If absent, the first of these that is
+        installed and computes in the precision.
 
     Raises
     ------
-    utils.UserError
+    darknet_face.console.UserError
         Weights that are missing, damaged or of another network, or a precision that this computer
         lacks.
     ValueError
@@ -119,13 +120,13 @@ class FaceModel:
 
     Attributes
     ----------
-    path : str
-        The file of the weights.
-    image_size : int
+    path
+        The model file.
+    image_size
         Height and width of the network's input.
-    threshold : float
+    threshold
         From which probability on an image is a face.
-    description : str
+    description
         One line about the file, the input size and the threshold.
     """
 
@@ -140,16 +141,16 @@ class FaceModel:
         self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
         self._is_single_pass = not scales
 
-    def __call__(self, images, threshold=None):
+    def __call__(self, images: typing.Any, threshold: float | None = None) -> typing.Any:
         """Classify one image or several.
 
         Parameters
         ----------
-        images : str, os.PathLike, numpy.ndarray, PIL.Image.Image, bytes, or an iterable of these
-            A path; an array, uint8, [height, width, 3], RGB, upright; a Pillow image, which is
-            turned upright by its orientation tag; an encoded file. An array [n, height, width, 3]
-            counts as a list.
-        threshold : float, optional
+        images
+            One of these, or an iterable of them: a path; an array, uint8, [height, width, 3], RGB,
+            upright; a Pillow image, which is turned upright by its orientation tag; an encoded
+            file. An array [n, height, width, 3] counts as a list.
+        threshold
             For this call; the model's own if absent.
 
         Returns
@@ -181,13 +182,14 @@ class FaceModel:
                 answers[image.output_name] = Result(image.name, error=cause)
         return [answers[str(index)] for index in range(len(names))]
 
-    def stream(self, images, threshold=None):
+    def stream(self, images: typing.Iterable[InputImage],
+               threshold: float | None = None) -> Batches:
         """Classify images as they come, with a few read ahead.
 
         Parameters
         ----------
-        images : iterable of darknet_face.classify.inputs.InputImage
-        threshold : float, optional
+        images
+        threshold
             The model's own if absent.
 
         Yields
@@ -202,7 +204,7 @@ class FaceModel:
             self._search, images, min(self._batch_size, SEARCHED_TOGETHER), threshold,
             self._tight_boxes)
 
-    def heat_map(self, image):
+    def heat_map(self, image: typing.Any) -> np.ndarray:
         """Where a face is seen.
 
         Parameters
@@ -228,18 +230,18 @@ class FaceModel:
             raise ImageError(image.name, str(error))
         return self.mapper()(pixels)
 
-    def mapper(self):
+    def mapper(self) -> FaceMapper:
         """The :class:`darknet_face.classify.heatmaps.FaceMapper` of this model."""
         return FaceMapper(self._search)
 
-    def close(self):
+    def close(self) -> None:
         """Free the memory; the model can't be called afterwards."""
         self._engine.close()
 
-    def __enter__(self):
+    def __enter__(self) -> FaceModel:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

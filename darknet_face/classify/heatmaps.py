@@ -80,14 +80,14 @@ def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
     return (totals / counts).astype(np.float32)
 
 
-def overlay(image, face_map):
+def overlay(image: np.ndarray, face_map: np.ndarray) -> np.ndarray:
     """Lay a map over its image: grey where no face is seen, warm colours where one is.
 
     Parameters
     ----------
-    image : numpy.ndarray
+    image
         uint8, [height, width, 3], RGB.
-    face_map : numpy.ndarray
+    face_map
         float32, [height, width], 0..1.
 
     Returns

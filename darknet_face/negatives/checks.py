@@ -209,7 +209,7 @@ def expand_name(name: str, data_dir: str) -> list[str]:
 
 
 @cli
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Print the images in which the face check finds a human face, and their "
                     "share.", formatter_class=HelpFormatter)
