@@ -133,7 +133,7 @@ def main():
         description="Draw the cyclical learning rate policies.",
         formatter_class=HelpFormatter)
     rate = number_type(float, 0)
-    parser.add_argument("--plot", type=image_name, default="clr.png", help="the picture to write")
+    parser.add_argument("--plot", type=image_name, default="clr.png", help="the image to write")
     parser.add_argument("--base-lr", type=rate, default=1e-4, help="lower end of the cycle")
     parser.add_argument("--max-lr", type=rate, default=1e-3, help="upper end of the cycle")
     parser.add_argument("--step-size", type=number_type(int, 1), default=100,

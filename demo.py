@@ -54,7 +54,7 @@ def report():
                      for name in ("test", "inference"))
     rows = [(name.replace("_", " "), "{:.4f}".format(frozen[name]), "{:.4f}".format(fresh[name]))
             for name in FIGURES]
-    print("\n{} held-out pictures    test.py (frozen)    inference.py (fresh)".format(
+    print("\n{} held-out images    test.py (frozen)    inference.py (fresh)".format(
         frozen["images"]))
     for row in rows:
         print("{:<22}{:>19}{:>24}".format(*row))
@@ -72,7 +72,7 @@ def main():
         run(step)
     report()
     print("\nPictures to look at:")
-    for name, what in (("augmented.png", "training pictures as the network sees them"),
+    for name, what in (("augmented.png", "training images as the network sees them"),
                        ("training_summary.png", "loss, accuracy and learning rate"),
                        ("photographs.png", "what the released model says of photographs"),
                        ("photograph_maps", "a folder: where it sees a face in each")):

@@ -70,7 +70,7 @@ def split_of_folders(faces: list[str], non_faces: list[str]) -> dict[str, Split]
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Measure a model on the test lists or on two folders of pictures: accuracy, "
+        description="Measure a model on the test lists or on two folders of images: accuracy, "
                     "precision, recall, F1, areas under the curves, calibration, confusion matrix.",
         formatter_class=HelpFormatter)
     add_data_argument(parser)
@@ -81,7 +81,7 @@ def _parser():
                         help="the file for the metrics (default: test_metrics.json in the model "
                              "directory)")
     add_batch_size_argument(parser)
-    add_folder_arguments(parser.add_argument_group("pictures in folders instead of the test lists"))
+    add_folder_arguments(parser.add_argument_group("images in folders instead of the test lists"))
     add_sources_argument(
         parser, "measure on the test lists of these datasets, each in a row of its own")
     add_answer_arguments(parser)

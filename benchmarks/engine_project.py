@@ -55,7 +55,7 @@ def training_tasks(args, pictures):
         return steps * args.batch_size
 
     return dict(tasks, **{"training from files": from_files,
-                          "preparation of training pictures, one core": preparation})
+                          "preparation of training images, one core": preparation})
 
 
 def training_batches(args):

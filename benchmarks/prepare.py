@@ -85,7 +85,7 @@ def make_pictures(folder, count, seed=0):
     sources = [read_image(path) for path in sample_images()]
     rng = np.random.RandomState(seed)
     paths = []
-    for number in progress(range(count), desc="making pictures", unit="image", leave=False):
+    for number in progress(range(count), desc="making images", unit="image", leave=False):
         source = sources[rng.randint(len(sources))]
         height, width = (int(side * rng.uniform(0.5, 1)) for side in source.shape[:2])
         top, left = (rng.randint(whole - part + 1)

@@ -62,7 +62,7 @@ SHORT_TITLES = {
     "onnxruntime-int8": "ONNX Runtime in int8"}
 UNTIMED = ("answers", "accuracy")
 PRODUCT = "matrix product"
-PREPARATION = "preparation of training pictures, one core"
+PREPARATION = "preparation of training images, one core"
 # In probability, between engines that hold the same weights. Lower precisions move what they move:
 # how far is reported, with the accuracy, and only a broken engine is refused.
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.5}

@@ -35,7 +35,7 @@ Outcome = collections.namedtuple("Outcome", "code out err")
 
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory):
-    """A data folder with the 200 real pictures of scikit-image's LFW subset and their lists."""
+    """A data folder with the 200 real images of scikit-image's LFW subset and their lists."""
     folder = str(tmp_path_factory.mktemp("sample"))
     build_sample(folder)
     return folder
@@ -48,11 +48,11 @@ def plausible_weights(pictures, seed=0, width=WIDTH):
     """Weights as a training could leave them, without the training.
 
     Kernels are He-scaled, scales and shifts not the identity, and the moving statistics are those
-    of the pictures, so that answers differ from picture to picture.
+    of the images, so that answers differ from image to image.
 
     Parameters
     ----------
-    pictures : numpy.ndarray
+    images : numpy.ndarray
         uint8, [n, height, width, 3].
 
     Returns
@@ -93,7 +93,7 @@ def tiny_model(tmp_path_factory, sample_dir):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory, sample_dir):
-    """A data folder with 16 training pictures a class: four steps of 8 an epoch."""
+    """A data folder with 16 training images a class: four steps of 8 an epoch."""
     folder = str(tmp_path_factory.mktemp("few"))
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
         for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
@@ -207,7 +207,7 @@ def read_json_lines(path):
 
 
 def make_odd_files(folder):
-    """Pictures of unusual kinds that decode, and files that do not."""
+    """Images of unusual kinds that decode, and files that do not."""
     folder.mkdir()
     noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
     image = Image.fromarray(noise)

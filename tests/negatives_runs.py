@@ -1,4 +1,4 @@
-"""Fixtures and helpers for tests that run gen_neg_samples.py against the picture server."""
+"""Fixtures and helpers for tests that run gen_neg_samples.py against the image server."""
 
 import csv
 import glob
@@ -67,6 +67,6 @@ def table(path):
 
 
 def causes(data_dir):
-    """Cause of rejection by the name of the picture on the server."""
+    """Cause of rejection by the name of the image on the server."""
     return {row["name"].rpartition("/")[2]: row["cause"]
             for row in table(data_dir / "neg_samples" / "report.csv")}

@@ -1,7 +1,7 @@
-"""A picture server that misbehaves on purpose, for the tests of gen_neg_samples.py.
+"""An image server that misbehaves on purpose, for the tests of gen_neg_samples.py.
 
-It speaks the search formats of Wikimedia Commons and Openverse and serves pictures from memory, on
-127.0.0.1 only. A picture can have a fault; see ``FAULTS``.
+It speaks the search formats of Wikimedia Commons and Openverse and serves images from memory, on
+127.0.0.1 only. An image can have a fault; see ``FAULTS``.
 """
 
 import collections
@@ -23,7 +23,7 @@ STALL_SECONDS = 8  # how long a stalled response stays open, far beyond the test
 
 
 def texture(number, height=96, width=96):
-    """A picture of smooth random colours with noise, a different one for each number.
+    """An image of smooth random colours with noise, a different one for each number.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def texture(number, height=96, width=96):
 
 
 def encode(image, form="JPEG", **options):
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, form, **options)
     return stream.getvalue()
@@ -87,7 +87,7 @@ class PictureServer:
         self._server.server_close()
 
     def add(self, query, name, body, fault=None):
-        """Serve a picture file and list it as a result of a query."""
+        """Serve an image file and list it as a result of a query."""
         self.pictures[name] = body
         self.results.setdefault(query, []).append(name)
         if fault:
@@ -235,13 +235,13 @@ def _redirect(target):
 
 
 def _redirect_to_another_host(handler, body):
-    """Redirect to this server under its other name, to a picture that asks to wait."""
+    """Redirect to this server under its other name, to an image that asks to wait."""
     port = handler.server.server_address[1]
     handler.send_body(b"", {"Location": "http://localhost:{}/busy.jpg".format(port)}, 302)
 
 
 def _cookies(handler, body):
-    """Set two cookies: one of the same name for each picture, one of another name."""
+    """Set two cookies: one of the same name for each image, one of another name."""
     name = unquote(handler.path).rpartition("/")[2]
     handler.send_response(200)
     for cookie in ("session", name):
@@ -277,7 +277,7 @@ def _tiny_chunks(handler, body):
 
 
 def _redirects(count):
-    """Send the picture after so many redirects."""
+    """Send the image after so many redirects."""
 
     def answer(handler, body):
         path, _, hop = handler.path.partition("?hop=")
@@ -322,7 +322,7 @@ def _hang_up_in_headers(handler, body):
 
 
 def _slow(handler, body):
-    """Send the picture in pieces with pauses."""
+    """Send the image in pieces with pauses."""
     handler.send_body(body[:100], length=len(body))
     for start in range(100, len(body), len(body) // 4):
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The Python API: every kind of picture, lists, threads, thresholds, errors."""
+"""The Python API: every kind of image, lists, threads, thresholds, errors."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def truth(engine):
-    """A search of the same sizes, of one picture at a time."""
+    """A search of the same sizes, of one image at a time."""
     return SlidingWindow(engine, scales_of("2"))
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, its pictures, and a run of it with two engines at a tiny size."""
+"""The benchmark's arithmetic, its images, and a run of it with two engines at a tiny size."""
 
 import argparse
 import json
@@ -91,7 +91,7 @@ def test_every_engine_has_a_name_for_the_ratios_and_an_environment():
 
 
 def test_accuracy_is_the_share_of_right_answers(tmp_path):
-    """By a stub that calls pictures faces when they are bright: 3 of 4 are right."""
+    """By a stub that calls images faces when they are bright: 3 of 4 are right."""
     pictures = np.zeros((4, 32, 32, 3), np.uint8)
     pictures[[0, 1, 3]] = 255
     np.savez(str(tmp_path / "labelled.npz"), pictures=pictures, labels=[0, 0, 1, 1])
@@ -138,7 +138,7 @@ def test_a_run(run_script, tmp_path):
                      ("inference, batch 2", "stock"), ("inference, batch 1", "stock")}
     assert all(len(row["rounds"]) == 2 and row["lowest"] > 0 for row in results["rows"])
     assert results["largest_differences"] == {"stock": 0}
-    assert 0.4 < results["accuracy"]["stock"] <= 1  # of 25-pixel pictures, at 32 pixels
+    assert 0.4 < results["accuracy"]["stock"] <= 1  # of 25-pixel images, at 32 pixels
     assert "training, stock, against a plain graph on it" in outcome.out
     assert Image.open(str(tmp_path / "results.png")).width > 400
 

@@ -1,4 +1,4 @@
-"""The checks that a picture passes before it is a negative sample."""
+"""The checks that an image passes before it is a negative sample."""
 
 import concurrent.futures
 import threading

@@ -15,7 +15,7 @@ from darknet_face.weights.model_file import read_model
 
 @pytest.fixture(scope="module")
 def pictures(sample_dir):
-    """100 real pictures, uint8 [100, 32, 32, 3]."""
+    """100 real images, uint8 [100, 32, 32, 3]."""
     paths = load_split(sample_dir, "train").paths[:100]
     _, images, _ = next(read_batches(paths, 100, 32))
     return images
@@ -39,7 +39,7 @@ class TestFolding:
             logits = [each.session.run("logits:0", {"input:0": pictures / np.float32(255)})
                       for each in (folded, plain)]
             np.testing.assert_allclose(*logits, atol=1e-4, rtol=0)
-        assert np.ptp(logits[1], axis=0).min() > 0.1, "the pictures must not all be alike"
+        assert np.ptp(logits[1], axis=0).min() > 0.1, "the images must not all be alike"
 
     def test_no_batch_norm_is_left(self, tiny_model):
         operations = [node.op for node in

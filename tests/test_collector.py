@@ -1,4 +1,4 @@
-"""Which candidates are downloaded, which pictures are kept, and when a query ends."""
+"""Which candidates are downloaded, which images are kept, and when a query ends."""
 
 import io
 import os
@@ -68,7 +68,7 @@ def test_only_passing_failures_are_tried_again(server, run, tmp_path):
 
 
 def test_an_outage_ends_a_query_but_not_the_run(server, run, tmp_path):
-    """Without a picture server no more result pages are fetched; a later run continues."""
+    """Without an image server no more result pages are fetched; a later run continues."""
     fill(server, "dog", range(4))
     fill(server, "dog", range(4, 200), "503")
     fill(server, "cat", range(200, 204))
@@ -103,7 +103,7 @@ def test_a_continuation_that_repeats_ends(server, run, tmp_path):
 
 
 def test_pages_without_anything_new_end(server, run, tmp_path):
-    """The service offers the same four pictures on every page."""
+    """The service offers the same four images on every page."""
     fill(server, "dog", range(4))
     for number in range(100):
         server.search_faults["dog", number] = lambda handler, number=number: handler.send_json(dict(

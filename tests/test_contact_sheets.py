@@ -1,4 +1,4 @@
-"""Contact sheets: every picture in its place, in its frame, whatever its shape."""
+"""Contact sheets: every image in its place, in its frame, whatever its shape."""
 
 import argparse
 import os

@@ -98,7 +98,7 @@ def reference_layer(x, kernel, gamma, beta, mean, variance):
 
 
 def test_forward_pass_equals_numpys(tiny_model, sample_dir):
-    """The whole network on one real picture, against layers written out in NumPy."""
+    """The whole network on one real image, against layers written out in NumPy."""
     _, pictures, _ = next(read_batches(load_split(sample_dir, "test").paths, 1, 64))
     image = pictures[0].astype(np.float64) / 255
     weights = {name: array.astype(np.float64) for name, array in tiny_model.weights.items()}

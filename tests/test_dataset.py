@@ -22,7 +22,7 @@ SIZE = 32
 
 @pytest.fixture
 def plain(tmp_path):
-    """A split whose pictures say who they are: faces red 0..9, non-faces green 0..5."""
+    """A split whose images say who they are: faces red 0..9, non-faces green 0..5."""
     paths = [[], []]
     for label, count in ((0, 10), (1, 6)):
         for number in range(count):
@@ -35,7 +35,7 @@ def plain(tmp_path):
 
 
 def identities(images, labels):
-    """Which picture of its class each image of a batch is."""
+    """Which image of its class each image of a batch is."""
     return [int(image[..., label].max()) // 10 - 1 for image, label in zip(images, labels)]
 
 
@@ -229,7 +229,7 @@ def test_inference_batches_keep_the_order_and_name_the_bad(plain, tmp_path):
 
 class TestAugmentation:
     def test_detail_is_no_cue(self):
-        """Sharp and soft pictures come out with overlapping sharpness.
+        """Sharp and soft images come out with overlapping sharpness.
 
         Without augmentation the soft class is told from the sharp one by its detail alone.
         """
@@ -249,7 +249,7 @@ class TestAugmentation:
         assert (detail(out[:32])[:, np.newaxis] > detail(out[32:])).mean() > 0.1
 
     def test_place_and_size_are_no_cue(self):
-        """A mark in the middle of every picture lands elsewhere, larger and smaller."""
+        """A mark in the middle of every image lands elsewhere, larger and smaller."""
         picture = np.zeros((96, 96, 3), np.uint8)
         picture[44:52, 44:52] = 255
         augmenter = Augmenter(96, hidden_face_share=0)
@@ -264,7 +264,7 @@ class TestAugmentation:
         assert np.percentile(areas, 90) > 2 * np.percentile(areas, 10)
 
     def test_parts(self):
-        """Framing leaves a plain picture's colour, distortion its left and right, none all."""
+        """Framing leaves a plain image's colour, distortion its left and right, none all."""
         picture = np.full((96, 96, 3), (200, 30, 90), np.uint8)
         picture[:, :48] = (190, 40, 80)
         batch, labels = [picture] * 32, [0] * 16 + [1] * 16
@@ -272,7 +272,7 @@ class TestAugmentation:
         framed, distorted, plain = (
             Augmenter(96, kind)(batch, labels, seed) for kind in ("framing", "distortion", "none"))
         np.testing.assert_array_equal(plain, batch)
-        # Between the two colours only, where the picture is: in the middle of nearly every one.
+        # Between the two colours only, where the image is: in the middle of nearly every one.
         off = np.abs(framed[:, 48, 48].astype(int) - (195, 35, 85)).max(axis=1)
         assert (off <= 5).mean() > 0.7
         assert (np.abs(distorted[:, 48, 48].astype(int) - (195, 35, 85)).max(axis=1) > 5).any()
@@ -282,7 +282,7 @@ class TestAugmentation:
             axis=(1, 2))).any()
 
     def test_labels_get_the_same_distortions(self, sample_dir):
-        """Grey pictures stay three equal channels or become coloured at the same rate."""
+        """Grey images stay three equal channels or become coloured at the same rate."""
         batches = TrainingBatches(load_split(sample_dir, "train"), 140, SIZE, seed=2)
         images, labels, _ = batches.batch(0)
         coloured = np.array([np.ptp(image.astype(int), axis=2).max() > 8 for image in images])

@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture to the pixels it shows, everything else to one clear cause."""
+"""Decoding: every kind of image to the pixels it shows, everything else to one clear cause."""
 
 import io
 import os
@@ -257,7 +257,7 @@ def test_oversized_images_are_not_decoded():
 
 
 def test_large_jpegs_are_decoded_at_reduced_scale():
-    """To nearly the same picture, never below the size asked for, and whole or not at all."""
+    """To nearly the same image, never below the size asked for, and whole or not at all."""
     waves = np.sin(np.linspace(0, 12, 640))[:, np.newaxis] + np.cos(np.linspace(0, 9, 960))
     image = Image.fromarray(np.uint8(255 * (waves - waves.min()) / np.ptp(waves))).convert("RGB")
     content = encode(image, "JPEG", quality=95)

@@ -69,7 +69,7 @@ def assert_within_one_level(found, expected):
 
 
 def test_shrinking_and_enlarging_move_no_probability(run, tiny_model, sample_dir):
-    """The same answers, within the export's bound, to pictures of twice and of half the size."""
+    """The same answers, within the export's bound, to images of twice and of half the size."""
     weights = dict(tiny_model.weights)  # made less sure: near 0 and 1 nothing would show
     weights["conv_18/kernel"] = weights["conv_18/kernel"] * np.float32(0.02)
     weights["conv_18/bias"] = np.zeros(2, np.float32)
@@ -79,7 +79,7 @@ def test_shrinking_and_enlarging_move_no_probability(run, tiny_model, sample_dir
         answers = [classifier(np.stack([resize(picture) for picture in pictures])) for resize in (
             lambda picture: run("resize", picture),
             lambda picture: decode.resize(picture, SIZE, SIZE))]
-        assert np.ptp(answers[1][:, 0]) > 0.01, "the pictures must not all get the same answer"
+        assert np.ptp(answers[1][:, 0]) > 0.01, "the images must not all get the same answer"
         np.testing.assert_allclose(*answers, atol=BOUNDS["encoded"], rtol=0)
 
 

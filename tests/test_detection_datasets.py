@@ -100,7 +100,7 @@ def test_voc_folder(tmp_path):
     Image.new("RGB", (200, 100)).save(str(tmp_path / "one.jpg"))
     (tmp_path / "one.xml").write_text(VOC.format(1))
     photograph, = read_photographs(str(tmp_path), str(tmp_path))
-    np.testing.assert_allclose(photograph.boxes, [[0, 0, 0.1, 1]])  # clipped to the picture
+    np.testing.assert_allclose(photograph.boxes, [[0, 0, 0.1, 1]])  # clipped to the image
     np.testing.assert_allclose(photograph.ignored, [[0.1, 0.1, 0.3, 0.5]])
 
 

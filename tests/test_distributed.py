@@ -41,7 +41,7 @@ def tools():
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory, sample_dir):
-    """21 training pictures a class: 3 steps an epoch of two ranks, the last short and uneven."""
+    """21 training images a class: 3 steps an epoch of two ranks, the last short and uneven."""
     folder = str(tmp_path_factory.mktemp("few"))
     for split, count in (("train", 21), ("val", 9), ("test", 9)):
         for paths, name in zip(load_split(sample_dir, split), LISTS[split]):
@@ -206,7 +206,7 @@ def test_killed_and_resumed_by_as_many_ranks_equals_uninterrupted(two_ranks, few
 
 
 def test_another_number_of_ranks_begins_the_epoch_again(few, tmp_path):
-    """2, then 1, then 2: steps go on, and each epoch's pictures are complete in the end."""
+    """2, then 1, then 2: steps go on, and each epoch's images are complete in the end."""
     work = str(tmp_path)
     options = ("--warmup-epochs", "4", "--step-epochs", "4")
     stages, first = [], 0
@@ -287,7 +287,7 @@ def copied(few, tmp_path):
 
 
 def test_a_rank_that_cannot_read_its_data_ends_all(copied, tmp_path):
-    """The other machine has the lists but not the pictures."""
+    """The other machine has the lists but not the images."""
     other = str(tmp_path / "other")
     shutil.copytree(copied, other, ignore=shutil.ignore_patterns("*.png", "*.jpg"))
     error = run_with_data(copied, other, str(tmp_path / "work"))

@@ -27,7 +27,7 @@ def test_cloth_covers_its_part_and_leaves_the_eyes(monkeypatch, grey, cloth, cov
         worn = occlusions.wear_cloth(stripes, True, np.random.RandomState(seed))
         assert (worn[EYES] == stripes[EYES]).mean() > 0.9
         across = np.abs(np.diff(worn[covered].astype(int), axis=1))
-        assert across.mean() < 40, "seed {}: the picture's own stripes differ by 127".format(seed)
+        assert across.mean() < 40, "seed {}: the image's own stripes differ by 127".format(seed)
         np.testing.assert_array_equal(worn[free], stripes[free])
 
 

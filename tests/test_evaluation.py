@@ -53,7 +53,7 @@ def test_wilson_interval():
 
 
 def test_calibration_by_hand():
-    """Bin 0.2..0.3: 4 pictures at 0.25, one a face; bin 0.9..1: 6 at 0.95 and 1.0, all faces."""
+    """Bin 0.2..0.3: 4 images at 0.25, one a face; bin 0.9..1: 6 at 0.95 and 1.0, all faces."""
     is_face = np.array([True] + [False] * 3 + [True] * 6)
     scores = np.array([0.25] * 4 + [0.95] * 3 + [1.0] * 3)
     result = metrics.calibration(is_face, scores)

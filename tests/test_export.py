@@ -56,7 +56,7 @@ def model(sample_dir, pictures, tmp_path_factory):
     """Three steps of training at 32 x 32: the checkpoint, its weights, the frozen graph.
 
     So young a reference magnifies rounding errors: its last layer is scaled down, and its bias set
-    into the widest gap about the middle, so that half of the pictures are clearly called faces.
+    into the widest gap about the middle, so that half of the images are clearly called faces.
     """
     folder = str(tmp_path_factory.mktemp("trained"))
     prefix = os.path.join(folder, "checkpoints", "model")
@@ -97,14 +97,14 @@ def exported(model, sample_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(model, sample_dir):
-    """The model with its answers to some pictures, as the exporters get it."""
+    """The model with its answers to some images, as the exporters get it."""
     return export._reference(export._parser().parse_args(
         ["onnx", "--from", model.pb, "--data-dir", sample_dir, "--images", "6"]))
 
 
 @pytest.fixture(scope="module")
 def pictures(sample_dir):
-    """All 200 pictures of the sample: uint8 [200, 32, 32, 3]."""
+    """All 200 images of the sample: uint8 [200, 32, 32, 3]."""
     paths = [path for name in ("train", "val", "test") for path in load_split(
         sample_dir, name).paths]
     _, images, _ = next(read_batches(paths, len(paths), 32))
@@ -156,7 +156,7 @@ def test_onnx_any_batch_and_size(exported, model, pictures):
 
 
 def test_saved_model_in_another_process(exported, model, sample_dir):
-    """Encoded pictures in, classes and probabilities out, with TensorFlow alone."""
+    """Encoded images in, classes and probabilities out, with TensorFlow alone."""
     paths = load_split(sample_dir, "test").paths[::8]
     program = (
         "import json, sys, tensorflow.compat.v1 as tf\n"
@@ -180,7 +180,7 @@ def test_saved_model_in_another_process(exported, model, sample_dir):
 
 
 def test_darknet_files_in_opencv(exported, model, pictures):
-    """Read by OpenCV as a user would: one picture, BGR from a file, swapped to RGB."""
+    """Read by OpenCV as a user would: one image, BGR from a file, swapped to RGB."""
     net = cv2.dnn.readNetFromDarknet(*[os.path.join(exported, "darknet19_face" + extension)
                                        for extension in (".cfg", ".weights")])
     net.setInput(cv2.dnn.blobFromImage(pictures[0][..., ::-1], 1 / 255.0, swapRB=True))
@@ -205,7 +205,7 @@ def test_trained_to_npz_to_darknet_to_npz(model, tmp_path):
 
 
 def test_checkpoint_to_frozen_to_onnx(model, exported, pictures):
-    """The same top class on every picture of the sample: export.py took the frozen graph."""
+    """The same top class on every image of the sample: export.py took the frozen graph."""
     checkpoint = graphs.classifier_from_weights(read_model(model.checkpoint).weights, 32)(pictures)
     assert 80 <= checkpoint.argmax(1).sum() <= 120
     session = onnxruntime.InferenceSession(os.path.join(exported, "darknet19_face.onnx"),

@@ -12,14 +12,14 @@ from darknet_face.runtime.safe_files import read_json
 
 @pytest.fixture
 def folders(sample_dir, tmp_path, monkeypatch):
-    """The test pictures of the lists, in two folders of the current one."""
+    """The test images of the lists, in two folders of the current one."""
     split = load_split(sample_dir, "test")
     for name, paths in (("faces", split.faces), ("others/below", split.negatives)):
         (tmp_path / name).mkdir(parents=True)
         for path in paths:
             shutil.copy(path, str(tmp_path / name))
     (tmp_path / "others" / "bad.png").write_bytes(b"\x89PNG")
-    (tmp_path / "others" / "notes.txt").write_text("no picture")
+    (tmp_path / "others" / "notes.txt").write_text("no image")
     monkeypatch.chdir(str(tmp_path))
     return "--faces", "faces", "--non-faces", "others"
 

@@ -23,7 +23,7 @@ ROUNDING = 1e-6
 
 @pytest.fixture(scope="module")
 def pictures(sample_dir):
-    """100 real pictures, uint8 [100, 32, 32, 3]."""
+    """100 real images, uint8 [100, 32, 32, 3]."""
     paths = load_split(sample_dir, "train").paths[:100]
     _, images, _ = next(read_batches(paths, 100, 32))
     assert len(images) == 100
@@ -36,7 +36,7 @@ def test_frozen_equals_fresh_graph(tiny_model, pictures, fold):
     build = graphs.folded_classifier if fold else graphs.classifier_from_weights
     from_pb = frozen_graph.load(read_model(tiny_model.pb), fold=fold)(pictures)
     fresh = build(read_model(tiny_model.npz).weights, 32)(pictures)
-    assert from_pb.std(axis=0).min() > 0.05, "the pictures must not all get the same answer"
+    assert from_pb.std(axis=0).min() > 0.05, "the images must not all get the same answer"
     np.testing.assert_allclose(from_pb, fresh, atol=1e-5, rtol=0)
 
 

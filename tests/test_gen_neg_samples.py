@@ -130,7 +130,7 @@ def as_pictures(digests):
 
 
 def random_digests(random, count):
-    """Hashes of pictures that fall into one of three categories."""
+    """Hashes of images that fall into one of three categories."""
     return ["{:060x}000{}".format(random.randint(2 ** 62) << 178, random.randint(3))
             for _ in range(count)]
 
@@ -148,7 +148,7 @@ def test_added_pictures_never_move_one_from_train_to_test():
 
 
 def test_added_duplicates_never_move_one_from_train_to_test():
-    """Neither do copies in other categories, or pictures that are like two others."""
+    """Neither do copies in other categories, or images that are like two others."""
     for seed in range(300):
         random = np.random.RandomState(seed)
         known = list(zip(random_digests(random, 25), near_hashes(random, 25)))
@@ -178,7 +178,7 @@ def near_hashes(random, count):
 
 
 def test_a_growing_group_of_near_duplicates_moves_away_from_test():
-    """A picture like one that was trained on does not replace it in the test list."""
+    """An image like one that was trained on does not replace it in the test list."""
     bits = np.random.RandomState(0).rand(256) < 0.5
     near = bits.copy()
     near[:near_duplicates.NEAR_BITS] ^= True
@@ -241,7 +241,7 @@ def test_a_failed_run_leaves_the_old_lists(run, tmp_path):
 
 
 def test_a_kill_between_the_lists_leaves_no_picture_in_two(run, tmp_path, monkeypatch):
-    """Three pictures are one per list; further ones move them towards training."""
+    """Three images are one per list; further ones move them towards training."""
     sizes = ["--val-size", "0.01", "--test-size", "0.01"]
     for first in range(0, 30, 3):
         folder, data = tmp_path / "in{}".format(first), tmp_path / "data{}".format(first)

@@ -16,7 +16,7 @@ server, run = negatives_runs.server, negatives_runs.run
 
 
 def busy_site(server):
-    """1,000 pictures for three queries: 100 transient faults, 100 lasting ones, 20 duplicates.
+    """1,000 images for three queries: 100 transient faults, 100 lasting ones, 20 duplicates.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def busy_site(server):
             faults = passing if number % 10 == 3 else lasting
             fault = faults[number // 10 % 10]
         query = ("dog", "car", "sky")[number % 3]
-        if number % 50 == 7:  # a near duplicate of a picture of another query
+        if number % 50 == 7:  # a near duplicate of an image of another query
             server.add(query, "{}.jpg".format(number), encode(texture(number - 5), quality=60))
         else:
             fill(server, query, [number], fault)
@@ -51,7 +51,7 @@ def attributed(data_dir):
 
 
 def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
-    """Every good picture is kept once, and three kills do not change the result."""
+    """Every good image is kept once, and three kills do not change the result."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     with PictureServer() as server:

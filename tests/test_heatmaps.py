@@ -36,7 +36,7 @@ def test_logits_are_the_mean_of_the_class_map(tiny_model, size):
 
 
 def test_a_picture_of_one_cell_gets_the_classifier_s_answer(tiny_model):
-    """At scale 1 a 32 x 32 picture has a single cell: the map is its probability everywhere."""
+    """At scale 1 a 32 x 32 image has a single cell: the map is its probability everywhere."""
     mapper = make_mapper(tiny_model.weights, 32, scales=(1,))
     classifier = graphs.classifier_from_weights(tiny_model.weights, 32)
     for seed in range(5):
@@ -109,7 +109,7 @@ def test_overlay_is_grey_without_a_face_and_warm_with_one():
 
 
 def test_strips_give_the_same_drawing(monkeypatch):
-    """A large picture is drawn in strips, since a drawing takes many times its memory."""
+    """A large image is drawn in strips, since a drawing takes many times its memory."""
     rng = np.random.RandomState(0)
     picture = rng.randint(0, 256, (41, 30, 3)).astype(np.uint8)
     face_map = rng.rand(41, 30).astype(np.float32)

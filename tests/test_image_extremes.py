@@ -1,4 +1,4 @@
-"""Pictures that are extreme, damaged beside their pixels, or not even files."""
+"""Images that are extreme, damaged beside their pixels, or not even files."""
 
 import io
 import os
@@ -177,7 +177,7 @@ def test_a_small_file_costs_little_time_in_a_slow_decoder():
 
 
 def test_memory_is_bounded(tmp_path):
-    """A large picture with transparency: 4 bytes per pixel in Pillow, 3 as the answer, and strips.
+    """A large image with transparency: 4 bytes per pixel in Pillow, 3 as the answer, and strips.
 
     In a process of its own, since the peak is that of a process.
     """

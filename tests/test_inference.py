@@ -45,7 +45,7 @@ def test_terminal_csv_and_json_tell_the_same(infer, pictures, classifier, tmp_pa
         assert row["class"] == each["class"] == name
         assert each["probability"] == pytest.approx(max(truth, 1 - truth), abs=1e-5)
         assert line.split() == [name, "{:.4f}".format(each["probability"]), row["file"]]
-    assert len({row["class"] for row in rows}) == 2, "the pictures must not all be alike"
+    assert len({row["class"] for row in rows}) == 2, "the images must not all be alike"
     assert "classified 20 images" in outcome.err
     assert "model: " in outcome.err and "darknet19_weights.npz" in outcome.err
 

@@ -136,7 +136,7 @@ def test_what_is_kept_of_the_operating_point(tiny_model, tmp_path):
 
 def test_hints(tiny_model):
     start = Settings(image_size=32)
-    assert "480 pictures are few" in hint(start, 480) and "--init-from released" in hint(start, 480)
+    assert "480 images are few" in hint(start, 480) and "--init-from released" in hint(start, 480)
     assert hint(start, 5000) is None
     start = start._replace(init_from=tiny_model.pb)
     assert hint(start, 480) is None

@@ -1,4 +1,4 @@
-"""Mining: what a model takes for a face becomes a source of non-faces; test pictures stay out."""
+"""Mining: what a model takes for a face becomes a source of non-faces; test images stay out."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Several sources in one training: shares as asked, every picture before one comes again."""
+"""Several sources in one training: shares as asked, every image before one comes again."""
 
 import argparse
 import collections

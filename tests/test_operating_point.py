@@ -1,4 +1,4 @@
-"""The stored threshold: chosen on validation pictures, for one look and for searches alike."""
+"""The stored threshold: chosen on validation images, for one look and for searches alike."""
 
 import numpy as np
 import pytest

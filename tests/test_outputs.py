@@ -75,7 +75,7 @@ def test_sort_into(infer, pictures, tmp_path):
 
 
 def test_sorting_never_overwrites(infer, pictures, tmp_path):
-    """Two pictures of one name and folder name, one more from an earlier run."""
+    """Two images of one name and folder name, one more from an earlier run."""
     names = []
     for number, source in enumerate(("00.png", "00.png", "02.png")):
         folder = tmp_path / str(number) / "album"
@@ -89,7 +89,7 @@ def test_sorting_never_overwrites(infer, pictures, tmp_path):
                       for name in os.listdir(str(target / "face")))
     with open(names[0], "rb") as first, open(names[2], "rb") as third:
         assert set(contents) == {first.read(), third.read()}
-    assert len(contents) == 2, "the second run finds an equal picture"
+    assert len(contents) == 2, "the second run finds an equal image"
 
 
 def test_equal_names_keep_their_folders(infer, pictures, tmp_path, monkeypatch):

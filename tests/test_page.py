@@ -58,7 +58,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Eight pictures, one of them with a hostile name, and a file that is none."""
+    """Eight images, one of them with a hostile name, and a file that is none."""
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number in range(8):

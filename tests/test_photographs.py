@@ -17,7 +17,7 @@ def test_groups(share, group):
 
 
 def test_shares_at_a_rate_of_false_positives():
-    """At 1 % of 200 face-free pictures two may score above the threshold."""
+    """At 1 % of 200 face-free images two may score above the threshold."""
     scores = [(Picture("n", "cat", False), [float(number), float(number) + 5])
               for number in range(200)]
     scores += [(Picture("f", "celeba", True), [value, value + 5])
@@ -49,4 +49,4 @@ def test_no_face_free_picture_decodes(run_script, sample_dir, tiny_model, tmp_pa
                          tiny_model.npz, "--image-size", 32, "--scales", 1)
     assert outcome.code == 2 and "bad.jpg: not an image in a known format" in outcome.err
     assert outcome.err.splitlines()[-1] == (
-        "error: none of the face-free pictures of own decodes; check the lists")
+        "error: none of the face-free images of own decodes; check the lists")

@@ -16,7 +16,7 @@ FACE_LISTS = {split: names[0] for split, names in LISTS.items()}
 
 
 def portrait(number):
-    """A picture of CelebA's size that no other number has."""
+    """An image of CelebA's size that no other number has."""
     rng = np.random.RandomState(number)
     return Image.fromarray(rng.randint(0, 256, (218, 178, 3)).astype(np.uint8))
 

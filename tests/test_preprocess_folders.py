@@ -1,4 +1,4 @@
-"""Folders of own pictures to file lists: splits by content, duplicates, doubts, clear errors."""
+"""Folders of own images to file lists: splits by content, duplicates, doubts, clear errors."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from preprocess_folders import Labelled, divide
 
 
 def texture(seed, side=64):
-    """A picture that is like no other: 16 x 16 random colours, enlarged."""
+    """An image that is like no other: 16 x 16 random colours, enlarged."""
     colours = np.random.RandomState(seed).randint(0, 256, (16, 16, 3)).astype(np.uint8)
     return Image.fromarray(colours).resize((side, side), Image.BICUBIC)
 
@@ -338,7 +338,7 @@ def bright(monkeypatch, tmp_path):
 
 
 def test_doubts_are_reported_and_drawn(bright, run_script, tmp_path):
-    sheet = tmp_path / "f" / "sheet.png"  # among the pictures, but none of them
+    sheet = tmp_path / "f" / "sheet.png"  # among the images, but none of them
     for _ in range(2):
         outcome = run_script(preprocess_folders, *bright + ("--review", sheet))
         assert outcome.code == 0 and len(outcome.err.splitlines()) == 2
@@ -375,7 +375,7 @@ def test_a_missing_released_model_is_one_line(run_script, folders, monkeypatch, 
 
 
 def test_the_released_model_tells_faces_from_others(sample_dir, tmp_path):
-    """Real pictures, given as what they are and as what they are not."""
+    """Real images, given as what they are and as what they are not."""
     classifier = preprocess_folders.released_classifier()
     doubts = {}
     for shown in (FACE, NON_FACE):

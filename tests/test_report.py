@@ -88,7 +88,7 @@ def made(tmp_path_factory, sample_dir, tiny_model):
 
 @pytest.fixture(scope="module")
 def truth(sample_dir, tiny_model):
-    """Labels and probabilities of the test pictures, straight from the frozen graph."""
+    """Labels and probabilities of the test images, straight from the frozen graph."""
     split = load_split(sample_dir, "test")
     return split, metrics.score_split(frozen_graph.load(read_model(tiny_model.pb)), split)
 
@@ -155,7 +155,7 @@ def test_page_shows_charts_metrics_and_mistakes(made):
         assert row["file"] in words and "{:.4f}".format(row["face_probability"]) in words
     pictures = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
     tiles = min(24, len(content["mistakes"])) + 12
-    assert len(pictures) >= 2 * min(tiles, 20), "each picture with its map"
+    assert len(pictures) >= 2 * min(tiles, 20), "each image with its map"
     for uri in pictures:
         image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         image.load()
@@ -246,7 +246,7 @@ def test_training_curve_of_the_model(tmp_path, sample_dir):
 
 
 def test_what_train_py_noted_beside_the_graph(tmp_path, sample_dir):
-    """The numbers of pictures of the training, and where its history lies."""
+    """The numbers of images of the training, and where its history lies."""
     model = train_record(str(tmp_path))
     record = read_json(str(tmp_path / "model.json"))
     (tmp_path / "logs").mkdir()

@@ -1,4 +1,4 @@
-"""Corruptions do what their names say, and the table measures them on the right pictures."""
+"""Corruptions do what their names say, and the table measures them on the right images."""
 
 import io
 
@@ -15,7 +15,7 @@ from darknet_face.images.file_lists import load_split
 
 @pytest.fixture(scope="module")
 def picture():
-    """A smooth picture with colour and structure, uint8 [100, 100, 3]."""
+    """A smooth image with colour and structure, uint8 [100, 100, 3]."""
     y, x = np.mgrid[:100, :100]
     channels = [128 + 100 * np.sin(x / 9.0), 128 + 100 * np.cos(y / 7.0), (x + y) * 1.2]
     return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
@@ -84,7 +84,7 @@ def center_of_light(image):
     ("zoomed in, 1.5 times", (50, 65)), ("zoomed out, to a half", (50, 55)),
 ])
 def test_where_things_move(name, expected):
-    """From row 50, column 60; the middle of the picture is at 50, 50."""
+    """From row 50, column 60; the middle of the image is at 50, 50."""
     moved = CORRUPTIONS[name](spot(50, 60))
     np.testing.assert_allclose(center_of_light(moved), expected, atol=0.6)
 
@@ -98,7 +98,7 @@ def test_what_a_move_uncovers_is_grey():
 
 
 class ColourClassifier:
-    """Calls a picture a face by its lower half's brightness: it falls when pictures move."""
+    """Calls an image a face by its lower half's brightness: it falls when images move."""
 
     image_size = 32
 

@@ -27,7 +27,7 @@ ATTRIBUTES = {
     "Placeholder": {"dtype", "shape"}, "Softmax": {"T"}}
 
 def test_the_released_weights_give_the_same_probabilities(sample_dir):
-    """On the 40 embedded test pictures, to within 1e-5."""
+    """On the 40 embedded test images, to within 1e-5."""
     with open(REFERENCE) as stream:
         reference = json.load(stream)
     paths = load_split(sample_dir, "test").paths

@@ -1,4 +1,4 @@
-"""Every picture of an epoch once, whatever the number of ranks."""
+"""Every image of an epoch once, whatever the number of ranks."""
 
 import itertools
 
@@ -49,7 +49,7 @@ def test_ranks_take_each_picture_once(length, half, ranks):
         assert all(1 <= share.count <= half for share in shares)
         assert sum(share.weight for share in shares) == pytest.approx(ranks)
         learned = [share.count for share in shares if share.weight]
-        # The weighted mean of the ranks' means is the mean over all the pictures.
+        # The weighted mean of the ranks' means is the mean over all the images.
         np.testing.assert_allclose(
             [share.weight / ranks / share.count for share in shares if share.weight],
             1 / sum(learned))
@@ -107,7 +107,7 @@ def test_what_a_killed_run_took_after_its_checkpoint_is_forgotten():
 
 
 def test_batches_follow_the_schedule(sample_dir):
-    """Pictures of two ranks' batches, one of them short, are those of the order, each once."""
+    """Images of two ranks' batches, one of them short, are those of the order, each once."""
     split = load_split(sample_dir, "train")
     split = type(split)(split.faces[:11], split.negatives[:7])
     alone = TrainingBatches(split, 22, 32, augment="none").batch(0)[0][:11]

@@ -58,7 +58,7 @@ def encoded(number, form="PNG", size=(90, 70)):
 
 
 def cut_form():
-    """A form of three pictures without its last boundary, as options of a request."""
+    """A form of three images without its last boundary, as options of a request."""
     body = b"".join(b'--B\r\nContent-Disposition: form-data; name="p"; filename="p.png"\r\n\r\n'
                     + encoded(number) + b"\r\n" for number in range(3))
     return {"data": body, "headers": FORM}

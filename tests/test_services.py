@@ -34,7 +34,7 @@ def test_search_goes_through_the_pages_of_a_service(server, run, tmp_path, sourc
 
 @pytest.mark.parametrize("source, page_size", [("wikimedia", 50), ("openverse", 20)])
 def test_of_an_enormous_result_page_a_page_is_taken(server, run, tmp_path, source, page_size):
-    """Four pictures are wanted, and a service offers 70,000 that are not there."""
+    """Four images are wanted, and a service offers 70,000 that are not there."""
     numbers = range(70000)
     page = json.dumps({
         "page_count": 1, "results": [{"url": "/{}".format(number)} for number in numbers],

@@ -106,7 +106,7 @@ def test_the_processor_s_flags(tmp_path, flags, expected):
 
 @needs_bfloat16
 def test_bfloat16_answers_are_close(sample_dir):
-    """The released model's: they move, but no picture changes its class."""
+    """The released model's: they move, but no image changes its class."""
     weights = read_model(os.path.join(ROOT, "saved_models", "darknet19_face.npz")).weights
     _, images, _ = next(read_batches(load_split(sample_dir, "test").paths[::4], 10, 96))
     exact, close = (classifier_from_weights(weights, 96, 1, precision)(images)

@@ -55,7 +55,7 @@ def test_extreme_shapes_stay_small(search, scale):
 
 
 def test_below_one_the_picture_lies_within_its_repeated_edges(search, tiny_model):
-    """Against OpenCV's border around the picture at its own size."""
+    """Against OpenCV's border around the image at its own size."""
     image = np.random.RandomState(4).randint(0, 256, (40, 40, 3)).astype(np.uint8)
     padded = cv2.copyMakeBorder(image, 12, 12, 12, 12, cv2.BORDER_REPLICATE)  # 64 = 40 / 0.625
     probability = classifier_from_weights(tiny_model.weights, SIZE)(padded[np.newaxis])[0, 0]

@@ -207,7 +207,7 @@ def test_the_contact_sheet_shows_what_was_kept(server, run, tmp_path):
     fill(server, "собака", range(30, 34))
     _, out, _ = run("--queries", "dog", "собака")
     sheet = decode.read_image(str(tmp_path / "neg_samples" / "sheet.png"))
-    # Two strips: 25 pictures take two rows of 20, 4 pictures one row.
+    # Two strips: 25 images take two rows of 20, 4 images one row.
     assert sheet.shape[0] >= 3 * reports.SHEET_TILE
     assert sheet.shape[1] >= 20 * reports.SHEET_TILE
     assert "sheet.png" in out

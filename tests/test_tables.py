@@ -109,7 +109,7 @@ def test_rows_that_no_table_has(tmp_path, value):
 @pytest.mark.parametrize("content", [
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0", b"file,size\n", b'{"name": 1}', b"notes"])
 def test_no_other_file_is_written_over(infer, pictures, tmp_path, option, content):
-    """``--csv *.png`` names a picture as the table."""
+    """``--csv *.png`` names an image as the table."""
     other = tmp_path / "other"
     other.write_bytes(content)
     for extra in ((), ("--csv", tmp_path / "out.csv", "--resume")[:3 if option == "--json" else 0]):

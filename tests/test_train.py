@@ -404,7 +404,7 @@ def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_p
     data, bad = str(tmp_path / "data"), str(tmp_path / "bad.png")
     shutil.copytree(few, data)
     with open(bad, "w") as stream:
-        stream.write("no picture")
+        stream.write("no image")
     faces = list(load_split(few, "train").faces)
     save_list(os.path.join(data, LISTS["train"][0]), faces[1:] + [bad])
     outcome = run_here(run_script, data, str(tmp_path), "--epochs", "2", "--lr-range-test")

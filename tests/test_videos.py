@@ -125,7 +125,7 @@ def test_the_next_whole_frame_replaces_a_damaged_one():
 
 
 def test_stills_with_the_name_of_a_video(infer, pictures, tmp_path):
-    """Also with digits in it, which OpenCV takes for a series of pictures."""
+    """Also with digits in it, which OpenCV takes for a series of images."""
     names = [str(tmp_path / name) for name in ("still.mp4", "still01.avi", "page.ts")]
     for name in names[:2]:
         shutil.copy(pictures + "/00.png", name)

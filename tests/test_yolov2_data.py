@@ -14,7 +14,7 @@ NONE = np.zeros((0, 4), np.float32)
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Black pictures of 120 x 80 with a white rectangle where the face is; one is no picture."""
+    """Black images of 120 x 80 with a white rectangle where the face is; one is no image."""
     pixels = np.zeros((80, 120, 3), np.uint8)
     pixels[20:52, 36:72] = 255
     paths = [str(tmp_path / "{}.png".format(k)) for k in range(3)]
@@ -61,7 +61,7 @@ def test_boxes_move_with_the_picture():
         augmenter.seed_(seed)
         image, (faces, _) = data.augment(augmenter, pixels, box, NONE)
         assert image.shape == (96, 96, 3)
-        for face in faces:  # none when it has left the picture
+        for face in faces:  # none when it has left the image
             left, top, right, bottom = (face * 96).round().astype(int)
             inside = image[top + 4:bottom - 4, left + 4:right - 4].mean()
             assert inside > 180, "bright within the box of seed {}".format(seed)

@@ -12,7 +12,7 @@ GRID = 2
 
 
 def make_case(seed=0):
-    """An output, its target, and the faces: two in the first picture, one in the second."""
+    """An output, its target, and the faces: two in the first image, one in the second."""
     rng = np.random.RandomState(seed)
     output = rng.randn(2, GRID, GRID, 10).astype(np.float32)
     faces = np.zeros((2, 3, 4), np.float32)

@@ -103,7 +103,7 @@ def test_a_detection_replaces_no_photograph(tmp_path, capsys):
     with pytest.raises(UserError, match="b.jpg.json: not a result of this program"):
         detect_faces(no_faces, images(tmp_path, "b.jpg"), str(tmp_path / "out"))
     assert photograph.read_bytes() == content
-    for _ in range(2):  # its own results are replaced, whatever the picture's format
+    for _ in range(2):  # its own results are replaced, whatever the image's format
         assert detect_faces(no_faces, images(tmp_path, "c.webp", "d.png"),
                             str(tmp_path / "out")) == (2, 0, 0)
     assert sorted(name for name in os.listdir(str(tmp_path / "out")) if name[0] in "cd") == [

@@ -1,4 +1,4 @@
-"""The YOLOv2 example as a whole: it learns made pictures, resumes, freezes and detects."""
+"""The YOLOv2 example as a whole: it learns made images, resumes, freezes and detects."""
 
 import glob
 import json
@@ -26,7 +26,7 @@ STEPS = 60
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Eight pictures of noise with a disc each, the face, and their box file."""
+    """Eight images of noise with a disc each, the face, and their box file."""
     folder, rng, lines = tmp_path_factory.mktemp("made"), np.random.RandomState(0), []
     for number in range(8):
         image = Image.fromarray(rng.randint(0, 90, (96, 96, 3)).astype(np.uint8))

@@ -162,7 +162,7 @@ class SlidingWindow:
             for start in range(0, len(group), most):
                 part = group[start:start + most]
                 scaled = np.stack([_fit(images[index], size, scale) for index in part])
-                with explain_memory_errors("search smaller pictures, or less far"):
+                with explain_memory_errors("search smaller images, or less far"):
                     log_odds = self.engine.window_log_odds(scaled)
                 yield from zip(part, log_odds - self.bias)
 

@@ -35,17 +35,17 @@ MOST_CATEGORIES = 15
 LONGEST_NAME = 22  # columns of a category's name, in which a CJK letter takes two
 LABEL_SIZE = 11  # points
 CAPTIONS = {
-    "confusion": "How many pictures of each class were assigned to each class.",
-    "histogram": "How many pictures got which probability. A confident classifier makes two peaks "
+    "confusion": "How many images of each class were assigned to each class.",
+    "histogram": "How many images got which probability. A confident classifier makes two peaks "
                  "far apart.",
     "roc": "True-positive rate against false-positive rate, over all thresholds.",
-    "precision-recall": "Precision (the share of faces among the pictures called faces) against "
+    "precision-recall": "Precision (the share of faces among the images called faces) against "
                         "recall (the share of the faces that are found).",
     "reliability": "On the dashed line a probability of 0.8 is right in 8 cases of 10. Each point "
-                   "has its number of pictures above it and a bar for its 95 % interval.",
+                   "has its number of images above it and a bar for its 95 % interval.",
     "categories": "The kinds of non-faces that are most often called a face, at most {}.".format(
         MOST_CATEGORIES),
-    "robustness": "Mistakes when every test picture is corrupted in the same way.",
+    "robustness": "Mistakes when every test image is corrupted in the same way.",
     "training": "The loss per epoch. The dotted line marks the epoch whose weights the model has.",
 }
 
@@ -123,7 +123,7 @@ def _draw_histogram(axis, scores, metrics):
                   color=hexadecimal(colour), alpha=0.55)
     axis.axvline(metrics["threshold"], color=hexadecimal(INK), linestyle="--", linewidth=1.5,
                  label="threshold {}".format(format_threshold(metrics["threshold"])))
-    axis.set(title="Scores", xlabel="probability of a face", ylabel="pictures (log scale)",
+    axis.set(title="Scores", xlabel="probability of a face", ylabel="images (log scale)",
              yscale="log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{:g}".format(value)))
     axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncol=3, fontsize=12,

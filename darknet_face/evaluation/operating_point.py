@@ -73,7 +73,7 @@ def _choose(engine, split, rate, batch_size):
     if point["threshold"] is None:
         if distributed.rank() == 0:
             warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
-                 "have the highest scores of all validation pictures; none is stored".format(rate))
+                 "have the highest scores of all validation images; none is stored".format(rate))
         return {}
     windows = _best_windows(SlidingWindow(engine), split.negatives)
     bias = bias_of_search(windows, point["threshold"], rate)

@@ -178,11 +178,11 @@ def main() -> None:
                      for path in others]
     wide = photographs_by_width(options.wider_dir, options.split) if options.wider_dir else []
     if not any(not picture.is_face for picture in pictures):
-        raise UserError("no face-free pictures in {}; name more --sources".format(
+        raise UserError("no face-free images in {}; name more --sources".format(
             ", ".join(options.sources)))
     scores = score(search, pictures, wide)
     if not any(not picture.is_face for picture, _ in scores):
-        raise UserError("none of the face-free pictures of {} decodes; check the lists".format(
+        raise UserError("none of the face-free images of {} decodes; check the lists".format(
             ", ".join(options.sources)))
     rows = summarise(scores, search.scales)
     print(format_rows(rows))

@@ -251,7 +251,7 @@ def _draw_tile(path, mapper):
     except BadImage as error:
         warn("{}: {}; not shown in the report".format(path, error))
         return []
-    images = [("the picture", _data_uri(scale_to(image, TILE)))]
+    images = [("the image", _data_uri(scale_to(image, TILE)))]
     if mapper:
         drawn = overlay(image, mapper(image))
         images.append(("its heat map", _data_uri(scale_to(drawn, TILE))))

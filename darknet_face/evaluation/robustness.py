@@ -149,7 +149,7 @@ def format_robustness(rows: typing.Any) -> str:
     """Format the metrics as a table for the terminal, one line per corruption."""
     names = ("accuracy", "precision", "recall", "f1", "roc_auc")
     lines = ["{:<22} {:>9} {:>9} {:>9} {:>9} {:>9}".format(
-        "test pictures", "accuracy", "precision", "recall", "F1", "ROC AUC")]
+        "test images", "accuracy", "precision", "recall", "F1", "ROC AUC")]
     lines += ["{:<22} ".format(row["disturbance"])
               + " ".join("{:>9}".format(format_metric(row[name])) for name in names)
               for row in rows]

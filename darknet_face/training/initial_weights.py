@@ -129,7 +129,7 @@ def hint(settings: Settings, pictures: int) -> str | None:
     if not settings.init_from:
         if pictures >= FEW:
             return None
-        return ("hint: {:,} pictures are few for random initial weights; --init-from "
+        return ("hint: {:,} images are few for random initial weights; --init-from "
                 "released starts from the released model".format(pictures))
     trained = _read(settings.init_from)[1].get("image_size")
     if trained in (None, settings.image_size):
