@@ -18,6 +18,10 @@ in the last steps.
 import argparse
 import dataclasses
 
+from utils import HelpFormatter, cli, number_type
+
+# What is missing outside the environment is said by then.
+# isort: split
 import numpy as np
 
 from clr import cyclical_learning_rate
@@ -27,7 +31,6 @@ from darknet_face.detection.scenes import SceneBatches, draw_boxes
 from darknet_face.detection.yolov2 import train as yolov2
 from darknet_face.images.contact_sheets import check_drawing, contact_sheet, image_name, save_image
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors, tf
-from utils import HelpFormatter, cli, number_type
 
 HEADS = ("pyramid", "yolov2")
 STEEPNESS = 8.0  # the cycle's height in --max-lr, where it is cut off: 1/16 of the steps rise
