@@ -1,7 +1,7 @@
 """Measure this project beside what a user would pick instead, in one interleaved run.
 
-    make bench                                # the environments, then all of it: about 25 minutes
-    make bench BENCH="--rounds 2 --seconds 2" # rougher
+    make bench-engines                        # the environments, then all of it: about 25 minutes
+    make bench-engines BENCH="--rounds 2 --seconds 2" # rougher
     python benchmarks/run.py --help
 
 Engines are processes that take turns: each round measures every task of every engine once, so that

@@ -52,7 +52,7 @@ run_inside() {
         set -- env PYTHON37="$python37/bin/python3.7" "$@"
     fi
     exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 PIP_DEFAULT_TIMEOUT=180 \
-        chroot "$root" sh -c 'cd /root/darknet-face && exec "$@"' sh "$@"
+        chroot "$root" sh -c 'cd /srv/darknet-face && exec "$@"' sh "$@"
 }
 
 if [ "${1:-}" = --inside ]; then
@@ -80,7 +80,7 @@ trap '[ -z "$child" ] || kill -KILL $child 2> /dev/null || true; rm -rf --one-fi
 trap 'exit 130' INT TERM
 cp -a "$base/root/." "$root"
 copy_network_settings
-git clone --quiet --depth 1 "file://$PWD" "$root/root/darknet-face"
+git clone --quiet --depth 1 "file://$PWD" "$root/srv/darknet-face"
 unshare --mount --pid --fork --kill-child --mount-proc "$0" --inside "$root" "$python37" "$@" &
 child=$!
 wait $child

@@ -20,7 +20,7 @@ def test_pictures_one_bit_beyond_the_threshold_are_different():
     far = bits.copy()
     far[:near_duplicates.NEAR_BITS + 1] ^= True
     assert len(set(near_duplicates.near_duplicate_groups(np.array([bits, far])))) == 2
-    seen = checks.SeenPictures()
+    seen = checks.SeenImages()
     seen.add("a", bits)
     assert seen.find("b", far) is None
     far[0] ^= True
@@ -31,7 +31,7 @@ def test_pictures_one_bit_beyond_the_threshold_are_different():
 def test_seen_pictures_grow_beyond_their_first_room():
     random = np.random.RandomState(0)
     hashes = random.rand(600, 256) < 0.5
-    seen = checks.SeenPictures()
+    seen = checks.SeenImages()
     for number, bits in enumerate(hashes):
         assert seen.find(str(number), bits) is None
         seen.add(str(number), bits)

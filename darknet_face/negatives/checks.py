@@ -25,6 +25,7 @@ from darknet_face.images import decode
 from darknet_face.images.file_lists import load_list, resolve
 from darknet_face.images.find_images import find_images
 from darknet_face.images.near_duplicates import HASH_SIDE, NEAR_BITS
+from darknet_face.negatives.reports import Unusable
 
 STORED_SIDE = 512  # pixels: the longest side of a stored image
 JPEG_QUALITY = 90
@@ -35,20 +36,8 @@ _LARGE = 4 * 1000 * 1000
 _decoding_large = threading.Lock()
 
 
-class Unfit(Exception):
-    """An image that is no negative.
-
-    Parameters
-    ----------
-    cause
-        A few words to count it under.
-    detail
-    """
-
-    def __init__(self, cause: str, detail: str = "") -> None:
-        super().__init__(": ".join(filter(None, [cause, detail])))
-        self.cause = cause
-        self.detail = detail
+class Unfit(Unusable):
+    """An image that is no negative."""
 
 
 def decode_download(body: bytes, max_pixels: int, min_side: int) -> np.ndarray:

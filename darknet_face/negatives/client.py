@@ -29,6 +29,7 @@ from darknet_face.negatives.guard import (
     literal_address,
     network_of,
 )
+from darknet_face.negatives.reports import Unusable
 
 MAX_REDIRECTS = 5
 MAX_URL = 2000  # characters of an image's address; longer ones are attacks or mistakes
@@ -58,20 +59,8 @@ class Patience(typing.NamedTuple):
     longest_wait: float = 120.0
 
 
-class FetchError(Exception):
-    """A failed download.
-
-    Parameters
-    ----------
-    cause
-        A few words to count it under.
-    detail
-    """
-
-    def __init__(self, cause: str, detail: str = "") -> None:
-        super().__init__(": ".join(filter(None, [cause, detail])))
-        self.cause = cause
-        self.detail = detail
+class FetchError(Unusable):
+    """A failed download."""
 
 
 class Refused(FetchError):

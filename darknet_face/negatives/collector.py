@@ -14,6 +14,7 @@ from darknet_face.images.decode import pixel_digest
 from darknet_face.images.near_duplicates import perceptual_hash
 from darknet_face.negatives.checks import FaceDetector, Unfit, decode_download, stored_form
 from darknet_face.negatives.client import FetchError, PoliteClient, Refused
+from darknet_face.negatives.reports import Unusable
 from darknet_face.negatives.services import Candidate, ResultPage, Service
 from darknet_face.negatives.store import NegativeStore
 
@@ -111,7 +112,7 @@ class Collector:
             jpeg, stored = stored_form(image)
             if self._faces and self._faces.has_face(stored):
                 raise Unfit("human face")
-        except (FetchError, Unfit) as error:
+        except Unusable as error:
             final = isinstance(error, (Refused, Unfit))
             self._store.add_failure(candidate, query, error, final)
             return final

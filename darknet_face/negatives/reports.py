@@ -28,6 +28,22 @@ class Rejection(typing.NamedTuple):
 
 
 
+class Unusable(Exception):
+    """Why a candidate or file gives no negative.
+
+    Parameters
+    ----------
+    cause
+        A few words to count it under.
+    detail
+    """
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(": ".join(filter(None, [cause, detail])))
+        self.cause = cause
+        self.detail = detail
+
+
 def write_csv(path: str, header: list[str], rows: typing.Iterable[typing.Iterable]) -> None:
     """Write a CSV file that terminals and spreadsheet programs can open safely.
 

@@ -27,7 +27,7 @@ import numpy as np
 from darknet_face.console import UserError
 from darknet_face.negatives.checks import SeenImages
 from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verdict
-from darknet_face.negatives.reports import Rejection
+from darknet_face.negatives.reports import Rejection, Unusable
 from darknet_face.negatives.services import Candidate, ResultPage
 from darknet_face.runtime.atomic_files import PARTIAL, write_atomically
 
@@ -138,9 +138,9 @@ class NegativeStore:
         now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
         self._records.add_fetched(Fetched(candidate, digest, bits, now.isoformat()))
 
-    def add_failure(self, candidate: Candidate, query: str, error: typing.Any,
+    def add_failure(self, candidate: Candidate, query: str, error: Unusable,
                     final: bool) -> None:
-        """Remember why a candidate gave no image (a FetchError or an Unfit)."""
+        """Remember why a candidate gave no image."""
         self._records.add_failure(
             Failure(candidate.url, query, error.cause, error.detail, final))
 

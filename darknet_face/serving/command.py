@@ -16,15 +16,10 @@ from typing import Sequence
 from flask import Flask
 
 from darknet_face.classify.api import FaceModel, load
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
+from darknet_face.classify.options import add_model_arguments, add_search_argument
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
-from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.decode import MAX_PIXELS
-from darknet_face.options import (
-    add_image_size_argument,
-    add_weights_argument,
-)
-from darknet_face.runtime.session import PRECISIONS
 from darknet_face.serving.app import Settings, create_app
 from darknet_face.serving.batching import Batcher
 from darknet_face.serving.callers import ANY_ORIGIN
@@ -39,17 +34,8 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description="Serve a page to try the model in, and a JSON endpoint.",
         formatter_class=HelpFormatter)
-    add_weights_argument(parser)
-    parser.add_argument("--model-dir", default="saved_models", help="folder with your own model")
-    add_image_size_argument(parser)
-    parser.add_argument("--search", choices=SEARCH_CHOICES, default=DEFAULT_SEARCH,
-                        help="how far to search an image, as in inference.py")
-    parser.add_argument("--threshold", type=number_type(float, 0, 1),
-                        help="call an image a face if its probability is at least this "
-                             "(default: the model's own, or 0.5)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
-    add_engine_argument(parser)
+    add_model_arguments(parser, batch_size=8)
+    add_search_argument(parser, DEFAULT_SEARCH)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1",
                        help="address to listen at; any other than this computer's own lets others "
@@ -62,8 +48,6 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
                        default=65, help="refuse larger images")
     group.add_argument("--queue", type=number_type(int, 1, 1000), default=32,
                        help="images that may wait; beyond that the answer is status 503")
-    group.add_argument("--batch-size", type=number_type(int, 1, 256), default=8,
-                       help="images that are classified together")
     group.add_argument("--access-log", metavar="FILE",
                        help="append a line for each request; - for standard output")
     group = parser.add_argument_group("others that may use the server; see docs/serving.md")

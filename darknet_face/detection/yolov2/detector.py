@@ -128,19 +128,7 @@ class Detector:
         self._path, self._size, self._settings = path, image_size, (min_score, nms_iou)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the faces of an image.
-
-        Parameters
-        ----------
-        image
-            uint8, [any height, any width, 3], RGB.
-
-        Returns
-        -------
-        boxes
-            float32, [n, 4], left, top, right, bottom as shares of the image's sides.
-        scores
-            float32, [n], best first.
+        """Find the faces of an image: as :class:`darknet_face.detection.detector.OnePassDetector`.
         """
         resized = resize(image, self._size, self._size)[None] / np.float32(255)
         try:
