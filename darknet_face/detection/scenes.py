@@ -90,11 +90,13 @@ class SceneBatches:
         faces, ignored : numpy.ndarray
             float32, [n, 4] and [m, 4], left, top, right, bottom in pixels, within the scene.
         """
+        makers = {"photograph": self._photograph, "paste": self._paste, "close": self._close,
+                  "negative": self._negative}
         for attempt in range(100):
             rng = np.random.RandomState([self.seed, index, attempt])
             kind = KINDS[np.searchsorted(self._kind_edges, rng.rand(), side="right")][0]
             try:
-                canvas = getattr(self, "_" + kind)(rng)
+                canvas = makers[kind](rng)
             except _Bad as error:
                 bad.append(error.args)
                 continue

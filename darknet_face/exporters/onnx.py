@@ -31,8 +31,6 @@ FILES = {"NHWC": (NAME + ".onnx", "onnx", "[batch, height, width, 3]"),
          "NCHW": (NAME + "_nchw.onnx", "onnx-nchw", "[batch, 3, height, width]")}
 MOST_METADATA = 1 << 16  # bytes in a file beside the weights
 
-Predict = typing.Callable[[np.ndarray], np.ndarray]
-
 
 def export_onnx(reference: Reference, out: str, layout: str = "NHWC") -> float:
     """Write the model of a layout into the folder ``out``.

@@ -188,8 +188,8 @@ def _read_lines(path: str) -> list[str]:
                     path, MAX_BYTES))
             lines = [line.strip() for line in itertools.islice(stream, MAX_LINES + 1)]
     except FileNotFoundError:
-        raise UserError("{}: no such file; name the boxes by --wider-dir or --train-boxes and "
-                        "--test-boxes".format(path))
+        raise UserError("{}: no such file; name the folder of WIDER FACE, or the file of boxes "
+                        "itself".format(path))
     except UnicodeDecodeError:
         raise UserError("{}: not a text file; download it again".format(path))
     if len(lines) > MAX_LINES:
