@@ -31,6 +31,7 @@ from darknet_face.exporters.savedmodel import check_own
 from darknet_face.images.crops import face_crops, face_free_windows
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import load_list, read_names
+from darknet_face.images.formats import HAS_OLD_DECODERS
 from darknet_face.images.wider_face import BoxFiles, find_labelled_images
 from darknet_face.negatives.checks import Unfit, decode_download
 from darknet_face.negatives.records import Records
@@ -306,3 +307,5 @@ KINDS = collections.OrderedDict([
     ("voc", Kind("a.xml", mutate_text, read_voc, None)),
     ("video", Kind("film.avi", mutate_bytes, read_video, None)),
 ])
+if HAS_OLD_DECODERS:
+    del KINDS["heic"]  # refused unread: see darknet_face/images/formats.py

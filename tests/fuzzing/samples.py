@@ -23,6 +23,7 @@ from darknet_face.engines.tensorflow_classifier import classifier_from_weights
 from darknet_face.exporters.onnx import to_onnx
 from darknet_face.exporters.savedmodel import write_saved_model
 from darknet_face.images.file_lists import Split
+from darknet_face.images.formats import HAS_OLD_DECODERS
 from darknet_face.negatives.records import KEPT, Failure, Fetched, Records, Verdict
 from darknet_face.negatives.services import Candidate, ResultPage
 from darknet_face.runtime.atomic_files import write_json
@@ -135,15 +136,12 @@ def _make_pictures(folder):
             picture.save(_new(folder, kind, "picture." + extension), **options)
     _write(folder, "ppm", "picture.ppm", "P3 3 2 255\n# c\n" + "1 2 3\n" * 6)
     _write(folder, "bmp", "picture.bmp", _run_length_bmp())
-    _write(folder, "heic", "picture.heic", _heic(image))
+    if not HAS_OLD_DECODERS:
+        _write(folder, "heic", "picture.heic", _heic(image))
 
 
 def _heic(image):
-    """A HEIC, or the beginning of one where none is read."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return b"\0\0\0\x1cftypheic" + bytes(200)
+    import pillow_heif
     stream = io.BytesIO()
     pillow_heif.from_pillow(image).save(stream, quality=80)
     return stream.getvalue()
