@@ -1,23 +1,24 @@
 """Two trainings in one folder: the second is refused and changes nothing."""
 
+import errno
 import os
 import subprocess
 import sys
 
+import portalocker
 import pytest
+from conftest import ROOT
 
 from darknet_face.console import UserError
-from darknet_face.training.lock import NAME, locked
+from darknet_face.training.lock import HOLDER, NAME, locked
 from darknet_face.training.settings import Settings
 
-HOLDER = """
-import fcntl, sys, time
-stream = open(sys.argv[1], "a+")
-fcntl.flock(stream, fcntl.LOCK_EX)
-stream.write("process 1 on earth")
-stream.flush()
-print("held", flush=True)
-time.sleep(60)
+PROGRAM = """
+import sys, time
+from darknet_face.training.lock import locked_folders
+with locked_folders({"--model-dir": sys.argv[1]}):
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
@@ -32,9 +33,8 @@ def hold():
     holders = []
 
     def start(folder):
-        os.makedirs(folder, exist_ok=True)
         holders.append(subprocess.Popen(
-            [sys.executable, "-c", HOLDER, os.path.join(folder, NAME)], stdout=subprocess.PIPE))
+            [sys.executable, "-c", PROGRAM, folder], stdout=subprocess.PIPE, cwd=ROOT))
         assert holders[-1].stdout.readline() == b"held\n"
         return holders[-1]
 
@@ -48,8 +48,9 @@ def hold():
 @pytest.mark.parametrize("option, other", [("--model-dir", "logs"), ("--log-dir", "model")])
 def test_a_second_training_is_refused(settings, hold, tmp_path, option, other):
     folder = settings.model_dir if option == "--model-dir" else settings.log_dir
-    hold(folder)
-    with pytest.raises(UserError, match="process 1 on earth.*choose another " + option):
+    holder = hold(folder)
+    expected = "process {} on .*choose another {}".format(holder.pid, option)
+    with pytest.raises(UserError, match=expected):
         with locked(settings):
             pytest.fail("both hold it")
     assert not os.path.exists(str(tmp_path / other)), "a folder made for nothing is removed"
@@ -77,10 +78,37 @@ def test_one_folder_for_both(settings, hold, tmp_path):
     os.symlink(settings.model_dir, settings.log_dir)
     for each in (settings._replace(log_dir=settings.model_dir), settings):
         with locked(each):
-            assert os.listdir(settings.model_dir) == [NAME]
+            assert os.listdir(settings.model_dir) == [HOLDER, NAME]
 
 
 def test_the_range_test_may_run_beside_a_training_with_other_logs(settings, hold):
     hold(settings.model_dir)
     with locked(settings._replace(lr_range_test=True)):
         pass
+
+
+def test_a_file_system_without_locks_is_warned_of(settings, monkeypatch, capsys):
+    def refuse(*_):
+        raise portalocker.LockException(OSError(errno.ENOLCK, "No locks available"))
+
+    monkeypatch.setattr(portalocker, "lock", refuse)
+    with locked(settings):
+        pass
+    assert capsys.readouterr().err.count("do not start a second training there") == 2
+
+
+def test_files_that_cannot_be_removed_while_they_are_open(settings, monkeypatch):
+    """As on Windows, where the names go after the lock."""
+    remove = os.remove
+
+    def remove_if_closed(name):
+        links = ["/proc/self/fd/" + number for number in os.listdir("/proc/self/fd")]
+        if any(os.path.exists(link) and os.path.samefile(link, name) for link in links):
+            raise PermissionError(errno.EACCES, "The file is in use", name)
+        remove(name)
+
+    monkeypatch.setattr(os, "remove", remove_if_closed)
+    with locked(settings):
+        monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.undo()
+    assert not os.path.exists(settings.model_dir)

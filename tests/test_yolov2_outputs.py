@@ -1,6 +1,5 @@
 """The YOLOv2 example replaces nothing but its own files, and trains once in a folder."""
 
-import fcntl
 import json
 import os
 
@@ -16,7 +15,7 @@ from darknet_face.detection.yolov2 import history
 from darknet_face.detection.yolov2.anchors import draw_anchors
 from darknet_face.detection.yolov2.train import Options, check_outputs, train
 from darknet_face.runtime.atomic_files import write_json
-from darknet_face.training.lock import NAME
+from darknet_face.training.lock import locked_folders
 
 
 @pytest.fixture
@@ -76,9 +75,7 @@ def test_a_history_without_faces_is_read(tmp_path):
 
 
 def test_one_training_in_a_folder(options):
-    os.makedirs(options.run_dir)
-    with open(os.path.join(options.run_dir, NAME), "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with locked_folders({"--run-dir": options.run_dir}):
         with pytest.raises(UserError, match="another training.*choose another --run-dir"):
             train(options, {}, None)
 

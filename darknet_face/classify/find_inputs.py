@@ -112,15 +112,21 @@ def _shared_folder(names: typing.Iterable[str]) -> str:
             path = _without_pattern(name)
             folders.append(os.path.abspath(path if os.path.isdir(path or os.curdir)
                                            else os.path.dirname(path)))
+    if len({os.path.splitdrive(folder)[0] for folder in folders}) > 1:
+        return ""  # of several drives of Windows
     return os.path.commonpath(folders) if folders else os.getcwd()
 
 
 def _below(folder: str, path: str) -> str:
     """A relative path without ``..``: from the folder if the path lies in it, else from the root.
+
+    A drive of Windows becomes a folder.
     """
     path = os.path.abspath(path)
-    inside = os.path.commonpath([folder, path]) == folder
-    return os.path.relpath(path, folder if inside else os.sep)
+    if folder and path.startswith(os.path.join(folder, "")):
+        return os.path.relpath(path, folder)
+    drive, rest = os.path.splitdrive(path)
+    return os.path.join(drive.replace(":", "").strip("\\"), rest.lstrip(os.sep))
 
 
 def _find(names: typing.Iterable[str], frames_per_second: float,
@@ -191,7 +197,7 @@ def _matches(pattern: str, report: Report | None) -> typing.Iterator[str]:
     Unlike :func:`glob.glob`, ``**`` enters each folder once. Two links to their own folder would
     otherwise stand for 2^40 paths.
     """
-    parts = pattern.split(os.sep)
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
     if "**" not in parts:
         yield from sorted(glob.iglob(pattern))
         return

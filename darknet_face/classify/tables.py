@@ -127,7 +127,8 @@ def keep_whole_rows(path: str, kind: str, only: set[int] | None = None) -> set[i
     if not os.path.isfile(path):
         raise _other_file(path, "not a regular file, so it cannot be resumed")
     kept = set()
-    with open(path, **ENCODING) as source, write_atomically(path, "w", **ENCODING) as target:
+    # The source is closed first: Windows replaces no open file.
+    with write_atomically(path, "w", **ENCODING) as target, open(path, **ENCODING) as source:
         rows = _RowWriter(target, kind)
         rows.write_header()
         for row in _whole_rows(path, source, kind):

@@ -264,7 +264,7 @@ def read_names(stream: BinaryIO) -> Iterator[str]:
 def relative_to_data(path: str, data_dir: str) -> str:
     """A file's name in a list: relative to ``data_dir`` if it is in there, otherwise absolute."""
     path, data_dir = os.path.abspath(path), os.path.abspath(data_dir)
-    if os.path.commonpath([path, data_dir]) == data_dir:
+    if path.startswith(os.path.join(data_dir, "")):
         return os.path.relpath(path, data_dir)
     return path
 

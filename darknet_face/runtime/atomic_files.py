@@ -110,8 +110,9 @@ def staged(folder: str) -> typing.Iterator[str]:
 def remove_leftovers(path: str) -> None:
     """Remove what killed programs left beside ``path`` of their writing it.
 
-    A temporary file or folder is left over if its writer is dead. Of a writer on another machine
-    that can't be known: then it is left over after :data:`LEFT_AFTER` seconds without a change.
+    A temporary file or folder is left over if its writer is dead. Of a writer on another machine,
+    or on Windows, that can't be known: then it is left over after :data:`LEFT_AFTER` seconds
+    without a change.
     """
     folder, name = os.path.split(os.path.abspath(path))
     _remove_leftovers(folder, name, _temporary_names(folder))
@@ -151,7 +152,7 @@ def _is_left(path, match):
     """Whether the writer of a temporary file is gone."""
     if not match.group("pid"):  # of an older version of this program
         return True
-    if match.group("machine") != _machine():
+    if match.group("machine") != _machine() or os.name == "nt":  # there os.kill() would end it
         with contextlib.suppress(OSError):
             return time.time() - os.stat(path).st_mtime > LEFT_AFTER
         return False

@@ -15,6 +15,8 @@ import typing
 
 from darknet_face.console import UserError
 
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a named pipe opens at once; Windows has none in folders
+
 
 def open_regular(path: str, mode: str = "rb", **options: typing.Any) -> typing.IO:
     """Open a regular file for reading; ``options`` go to :func:`open`.
@@ -28,7 +30,7 @@ def open_regular(path: str, mode: str = "rb", **options: typing.Any) -> typing.I
     """
 
     def opener(name, flags):
-        descriptor = os.open(name, flags | os.O_NONBLOCK)  # returns at once for a pipe
+        descriptor = os.open(name, flags | NONBLOCK)
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISREG(kind):
             return descriptor

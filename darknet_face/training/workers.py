@@ -58,6 +58,16 @@ def _check_temporary_folder():
                             tempfile.gettempdir(), longest))
 
 
+def _start_context():
+    """How workers are started: by a fork server, or anew where there is none, as on Windows."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    _check_temporary_folder()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "darknet_face.training.loader"])
+    return context
+
+
 class BatchLoader:
     """Prepares training batches in worker processes, ahead of the session and in order.
 
@@ -79,9 +89,7 @@ class BatchLoader:
         self._pending: collections.deque = collections.deque()
         self._reported: set[str] = set()
         if workers:
-            _check_temporary_folder()
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__, "darknet_face.training.loader"])
+            context = _start_context()
             program, self._alive = context.Pipe(duplex=False)
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 workers, context, initializer=_start_worker, initargs=(sources, program))
