@@ -19,6 +19,7 @@ from darknet_face.detection.model_file import (
     write_frozen,
 )
 from darknet_face.detection.pyramid import variable_shapes
+from darknet_face.engines.engine import ENGINES
 from darknet_face.runtime.session import tf
 
 SPEC = Spec(width=0.02, channels=4, image_size=96, threshold=0.0, step=3, ap50=0.25, run="a1")
@@ -63,10 +64,11 @@ def test_both_forms_give_back_the_weights_and_the_answers(weights, npz, frozen):
     np.testing.assert_allclose(answers[0][0], answers[1][0], atol=1e-5)
 
 
-def test_folding_changes_nothing(weights):
-    """The detector's folded graph against the graph as it is trained, with its batch norms."""
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_answers_as_the_graph_that_is_trained(weights, engine):
+    """The engines' folded networks against the graph with its batch norms."""
     image = np.random.RandomState(1).randint(0, 256, (64, 96, 3)).astype(np.uint8)
-    with OnePassDetector(weights, SPEC) as detector:
+    with OnePassDetector(weights, SPEC, engine=engine) as detector:
         found = detector._run(image)
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.import_graph_def(detector_graph(weights, SPEC), name="")
@@ -81,9 +83,9 @@ def test_folding_changes_nothing(weights):
 def test_images_are_scaled_down_but_never_up(weights, monkeypatch, width, height, input_shape):
     with OnePassDetector(weights, SPEC) as detector:
         shapes = []
-        run = detector.session.run
-        monkeypatch.setattr(detector.session, "run", lambda fetches, feed: shapes.append(
-            feed["input:0"].shape[1:3]) or run(fetches, feed))
+        run = detector._network
+        monkeypatch.setattr(detector, "_network", lambda images: shapes.append(
+            images.shape[1:3]) or run(images))
         detector(np.zeros((height, width, 3), np.uint8))
     assert shapes == [input_shape]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing
 
+from darknet_face.console import UserError
+
 YOLOV2_THRESHOLD = 0.4  # of its scores, which are no probabilities
 DEFAULT = "saved_models/face_detector.npz"
 
@@ -22,7 +24,7 @@ def load(path: str = DEFAULT, **options: typing.Any) -> typing.Any:
     path
         A file that train_detector.py wrote: an ``.npz``, or a frozen graph of either head.
     options
-        image_size, min_score, nms_iou, precision: see
+        image_size, min_score, nms_iou, precision, engine: see
         :class:`darknet_face.detection.detector.OnePassDetector`.
 
     Returns
@@ -42,5 +44,7 @@ def load(path: str = DEFAULT, **options: typing.Any) -> typing.Any:
 
     if path.lower().endswith(".pb") and is_detector(path):
         given = {name: value for name, value in options.items() if value is not None}
+        if given.pop("engine", "tensorflow") != "tensorflow":
+            raise UserError("{}: the yolov2 head needs --engine tensorflow".format(path))
         return Detector(path, **dict({"min_score": YOLOV2_THRESHOLD}, **given))
     return OnePassDetector.load(path, **options)

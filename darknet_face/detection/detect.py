@@ -22,6 +22,7 @@ from darknet_face.classify.outputs import ONE_IMAGE_ERRORS
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, printable, warn
 from darknet_face.detection import DEFAULT, load
 from darknet_face.detection.detector import NMS_IOU
+from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.contact_sheets import (
     GREEN,
     check_drawing,
@@ -140,6 +141,7 @@ def main() -> None:
                              "yolov2 head stretches all to it (default: the model's)")
     parser.add_argument("--fps", type=number_type(float, 0.001, 1000), default=1.0,
                         help="frames to take from each second of video")
+    add_engine_argument(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="bfloat16 is faster on processors that have it")
     args = parser.parse_args()
@@ -149,7 +151,7 @@ def main() -> None:
     skipped = Skipped()
     images = find_inputs(args.names, args.fps, {os.path.realpath(args.out)}, skipped.add)
     with load(args.model, image_size=args.image_size, min_score=args.threshold,
-              nms_iou=args.nms_iou, precision=args.precision) as detect:
+              nms_iou=args.nms_iou, precision=args.precision, engine=args.engine) as detect:
         count, faces, bad = detect_faces(detect, images, args.out)
     print("found {:,} faces in {:,} images{}{}; results in {}".format(
         faces, count, ", skipped {:,} bad ones".format(bad) if bad else "",

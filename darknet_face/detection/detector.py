@@ -15,9 +15,8 @@ import numpy as np
 
 from darknet19 import STRIDE
 from darknet_face.console import UserError
-from darknet_face.detection.model_file import OUTPUTS, Spec, detector_graph, read_detector
-from darknet_face.engines.tensorflow_classifier import fold_batch_norm
-from darknet_face.runtime.session import new_session, tf
+from darknet_face.detection.engines import open_network
+from darknet_face.detection.model_file import Spec, read_detector
 
 LEAST_SCORE = 0.01
 MOST_CANDIDATES, MOST_FACES = 400, 200
@@ -26,7 +25,7 @@ NESTED = 0.8  # of two boxes one of which lies in the other by this share, the b
 
 
 class OnePassDetector:
-    """Finds the faces of images. Use it as a context manager, or close its session yourself.
+    """Finds the faces of images. Several threads may use one at once.
 
     Parameters
     ----------
@@ -39,23 +38,18 @@ class OnePassDetector:
         Drop boxes with a lower score; the spec's threshold if absent.
     nms_iou
         Of two boxes with a higher IoU, drop the one with the lower score.
-    precision, threads
-        See :func:`darknet_face.runtime.session.new_session`.
+    precision, threads, engine
+        See :func:`darknet_face.engines.engine.open_engine`.
     """
 
     def __init__(self, weights: dict, spec: Spec, image_size: int | None = None,
                  min_score: float | None = None, nms_iou: float = NMS_IOU,
-                 precision: str = "float32", threads: int | None = None):
+                 precision: str = "float32", threads: int | None = None,
+                 engine: str | None = None):
         self.image_size = image_size or spec.image_size
         self.min_score = spec.threshold if min_score is None else min_score
         self.nms_iou = nms_iou
-        graph = tf.Graph()
-        with graph.as_default():
-            # Folding is needed: on CPUs without AVX-512 TensorFlow 2 takes ten times as long for
-            # a convolution that it fuses with a batch norm itself.
-            tf.import_graph_def(
-                fold_batch_norm(detector_graph(weights, spec), OUTPUTS), name="")
-        self.session = new_session(graph, threads, precision)
+        self._network: typing.Any = open_network(weights, spec, engine, precision, threads)
 
     @classmethod
     def load(cls, path: str, **options: typing.Any) -> OnePassDetector:
@@ -96,15 +90,14 @@ class OnePassDetector:
         filled = np.zeros((1, -(-rows // STRIDE) * STRIDE, -(-columns // STRIDE) * STRIDE, 3),
                           np.float32)
         filled[0, :rows, :columns] = image / np.float32(255)
-        boxes, scores = self.session.run(
-            [name + ":0" for name in OUTPUTS], {"input:0": filled})
+        boxes, scores = self._network(filled)
         return boxes[0], scores[0]
 
     def __enter__(self) -> OnePassDetector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.session.close()
+        self._network = None  # frees the memory
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float = LEAST_SCORE,
