@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import typing
@@ -43,16 +42,23 @@ def __dir__() -> list[str]:
     return sorted(list(globals()) + __all__)
 
 
-def _end_outside_the_environment() -> None:
-    """End a script of the clone with one line where the packages that it needs are not there."""
+def _explain_missing_packages() -> None:
+    """Let a script of the clone end with one line where a package that it needs is not there."""
     clone = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     script = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "")
-    missing = [name for name in ("numpy", "cv2", "tqdm") if not importlib.util.find_spec(name)]
-    if missing and os.path.dirname(script) == clone:
+    if os.path.dirname(script) != clone:
+        return
+
+    def explain(kind: typing.Any, error: BaseException, traceback: typing.Any) -> None:
+        if not isinstance(error, ModuleNotFoundError):
+            sys.__excepthook__(kind, error, traceback)
+            return
         print("error: {} has no {}: run make, then 'source .venv-tf2/bin/activate' (or .venv-tf1); "
-              "or, to classify only, pip install .".format(sys.executable, missing[0]),
+              "or, to classify only, pip install .".format(sys.executable, error.name),
               file=sys.stderr)
         sys.exit(2)
 
+    sys.excepthook = explain
 
-_end_outside_the_environment()
+
+_explain_missing_packages()
