@@ -3,9 +3,10 @@
     darknet-face photo.jpg photos/     # classify: darknet_face.classify.command
     darknet-face serve                 # a page and a JSON endpoint: darknet_face.serving.command
     darknet-face export onnx           # for other engines: darknet_face.exporters.command
+    darknet-face info                  # model, engine, versions: darknet_face.classify.info
     darknet-face --version
 
-A file of the name ``serve`` or ``export`` is written ``./serve``.
+A file of the name ``serve``, ``export`` or ``info`` is written ``./serve``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import sys
 from darknet_face import __version__
 from darknet_face.console import UserError, cli
 
-COMMANDS = {"serve": "darknet_face.serving.command", "export": "darknet_face.exporters.command"}
+COMMANDS = {"serve": "darknet_face.serving.command", "export": "darknet_face.exporters.command",
+            "info": "darknet_face.classify.info"}
 # Of modules that not everybody needs: the extra of this package that brings them.
 EXTRAS = {"tensorflow": "tensorflow", "tf_keras": "tensorflow", "flask": "serve",
           "waitress": "serve", "onnx": "export", "skimage": "export"}

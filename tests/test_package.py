@@ -9,6 +9,8 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+from darknet_face.runtime.safe_files import sha256
+
 pytest.importorskip("hatchling", reason="hatchling is not installed")
 
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
@@ -106,10 +108,24 @@ def test_the_command_tells_its_version():
     assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.startswith("darknet-face ")
 
 
-@pytest.mark.parametrize("name", ["serve", "export"])
+@pytest.mark.parametrize("name", ["serve", "export", "info"])
 def test_the_command_starts_the_program_that_is_named(name):
     ended = darknet_face(name, "--help")
     assert ended.returncode == 0 and "usage: darknet-face {} ".format(name) in ended.stdout
+
+
+def test_info_names_model_engine_and_versions(tiny_model):
+    ended = darknet_face("info", "--json", "--weights", tiny_model.npz)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = json.loads(ended.stdout)
+    assert found["model"]["path"] == tiny_model.npz and found["model"]["image_size"] == 32
+    assert found["model"]["sha256"] == sha256(tiny_model.npz) and not found["model"]["released"]
+    assert found["engine"]["name"] == "onnxruntime" and found["engine"]["version"]
+    assert found["threads"] >= 1 and set(found["libraries"]) == {"numpy", "cv2", "PIL"}
+    told = darknet_face("info", "--weights", "released").stdout
+    assert "(the released one), input 224 x 224" in told and "engine: onnxruntime " in told
+    ended = darknet_face("info", "--weights", "/nowhere.npz")
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
 
 
 def test_a_missing_extra_is_one_line(tmp_path):
