@@ -20,7 +20,7 @@ RUN grep -v find-links /wheels/requirements-tf2.txt > /wheels/constraints.txt \
     && pip install --no-cache-dir --constraint /wheels/constraints.txt \
         "$(echo /wheels/*.whl)[serve,heic]" \
     && rm -r /wheels
-RUN useradd --system --uid 10001 --create-home face
+RUN useradd --uid 10001 --create-home face
 USER face
 WORKDIR /home/face
 ENV PYTHONUNBUFFERED=1
