@@ -42,12 +42,14 @@ def test_resume_after_a_line_cut_in_the_middle(infer, pictures, tmp_path):
     assert outcome.code == 0 and outcome.out == "" and "20 were done before" in outcome.err
 
 
-def test_a_table_of_the_former_order_is_resumed(infer, pictures, tmp_path):
+@pytest.mark.parametrize("columns", tables.FORMER_COLUMNS)
+def test_a_table_of_a_former_order_is_resumed(infer, pictures, tmp_path, columns):
     table = str(tmp_path / "out.csv")
     infer(pictures, "--csv", table)
     rows = read_csv(table)
     with open(table, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, tables.FORMER_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n",
+                                extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows[:7])
     outcome = infer(pictures, "--csv", table, "--resume")
@@ -96,7 +98,7 @@ def test_rows_that_no_table_has(tmp_path, value):
     """Brackets that nest too deep for Python's parser; a name that is no text."""
     path = tmp_path / "t.json"
     path.write_text("{" + ", ".join('"{}": {}'.format(name, value)
-                                    for name in tables.COLUMNS) + "}\n")
+                                    for name in tables.JSON_KEYS) + "}\n")
     before = path.read_bytes()
     with pytest.raises(UserError, match="t.json: damaged, or not a table"):
         tables.keep_whole_rows(str(path), "json")
@@ -146,7 +148,7 @@ def test_another_program_s_objects_are_kept(infer, pictures, tmp_path, content):
 
 def test_every_beginning_of_a_table_is_known(tmp_path):
     path = str(tmp_path / "out.jsonl")
-    row = dict.fromkeys(tables.COLUMNS, 1)
+    row = dict.fromkeys(tables.JSON_KEYS, 1)
     row.update({"file": "a\"b\\\n\udc80.png", "class": "FACE"})
     table = tables.Table(path, "json")
     table.write(None, row)

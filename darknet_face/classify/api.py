@@ -26,11 +26,13 @@ from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.heatmaps import FaceMapper
 from darknet_face.classify.inputs import InputImage
 from darknet_face.classify.predict import (
+    BOX,
     Batches,
+    classify_by_detector,
     classify_by_sliding_window,
     classify_single_pass,
 )
-from darknet_face.classify.results import Box, ImageError, Result
+from darknet_face.classify.results import Box, Face, ImageError, Result
 from darknet_face.classify.sliding_window import (
     DEFAULT_SEARCH,
     SCALES,
@@ -38,16 +40,17 @@ from darknet_face.classify.sliding_window import (
     SlidingWindow,
     scales_of,
 )
+from darknet_face.detection import DETECTOR
+from darknet_face.detection.confirm import open_finder
 from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
 from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 
 SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 300 MB each
-BOX = ("x", "y", "width", "height")
 
 
-def load(weights: str | os.PathLike | None = None, search: int | str = DEFAULT_SEARCH,
+def load(weights: str | os.PathLike | None = None, search: int | str | None = None,
          threshold: float | None = None, precision: str = "float32", image_size: int | None = None,
          batch_size: int = 16, model_dir: str | None = None, tight_boxes: bool = False,
          fine_places: bool = False, engine: str | None = None) -> FaceModel:
@@ -60,9 +63,11 @@ def load(weights: str | os.PathLike | None = None, search: int | str = DEFAULT_S
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
     search
-        4, 2, 1 or "off": the largest scale of the sliding window, as inference.py's ``--search``:
-        the image's shorter side is enlarged to up to so many times the network's input. "off" is a
-        single pass over the stretched image.
+        As inference.py's ``--search``. "detector": a detector finds every face, and the classifier
+        confirms it. 4, 2 or 1: the largest scale of a sliding window; the image's shorter side is
+        enlarged to up to so many times the network's input. "off": a single pass over the stretched
+        image. If absent, "detector" where there is one that is calibrated for the weights,
+        otherwise 4.
     threshold
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
@@ -92,9 +97,9 @@ def load(weights: str | os.PathLike | None = None, search: int | str = DEFAULT_S
     ValueError
         An option out of range.
     """
-    if str(search) not in SEARCH_CHOICES:
-        raise ValueError("search={!r}: must be one of {}".format(
-            search, ", ".join(SEARCH_CHOICES)))
+    choices = (DETECTOR,) + SEARCH_CHOICES
+    if search is not None and str(search) not in choices:
+        raise ValueError("search={!r}: must be one of {}".format(search, ", ".join(choices)))
     if engine not in (None,) + ENGINES:
         raise ValueError("engine={!r}: must be one of {}".format(engine, ", ".join(ENGINES)))
     if image_size is not None and (
@@ -107,10 +112,11 @@ def load(weights: str | os.PathLike | None = None, search: int | str = DEFAULT_S
         warnings.warn("fine_places is called tight_boxes now", DeprecationWarning, stacklevel=2)
     if threshold is not None:
         _checked(threshold)
-    model = choose_model(model_dir or os.path.dirname(RELEASED),
-                         None if weights is None else os.fspath(weights), image_size, threshold)
-    return FaceModel(model, scales_of(str(search)), precision, batch_size,
-                     tight_boxes or fine_places, engine)
+    model_dir = model_dir or os.path.dirname(RELEASED)
+    model = choose_model(model_dir, None if weights is None else os.fspath(weights), image_size,
+                         threshold)
+    return FaceModel(model, None if search is None else str(search), precision, batch_size,
+                     tight_boxes or fine_places, engine, model_dir)
 
 
 class FaceModel:
@@ -130,16 +136,20 @@ class FaceModel:
         One line about the file, the input size and the threshold.
     """
 
-    def __init__(self, model: ModelFile, scales: typing.Sequence[float],
-                 precision: str = "float32", batch_size: int = 16, tight_boxes: bool = False,
-                 engine: str | None = None) -> None:
+    def __init__(self, model: ModelFile, search: str | None = None, precision: str = "float32",
+                 batch_size: int = 16, tight_boxes: bool = False, engine: str | None = None,
+                 model_dir: str = "saved_models") -> None:
         self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
         self._engine = open_engine(
             model.weights, model.image_size, engine, precision=precision)
+        self._find_faces = open_finder(
+            self._engine, model.weights, model_dir, search == DETECTOR, engine=engine,
+            precision=precision) if search in (None, DETECTOR) else None
+        scales = scales_of(DEFAULT_SEARCH if search in (None, DETECTOR) else search)
         self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
-        self._is_single_pass = not scales
+        self._is_single_pass = search == "off"
 
     def __call__(self, images: typing.Any, threshold: float | None = None) -> typing.Any:
         """Classify one image or several.
@@ -174,10 +184,11 @@ class FaceModel:
         answers = {}
         for rows, bad in self.stream(_inputs(images, names), threshold):
             for image, row in rows:
-                box = None if row["x"] is None else Box(*[row[name] for name in BOX])
                 answers[image.output_name] = Result(
                     image.name, row["face_probability"], row["class"] == CLASS_NAMES[FACE],
-                    row["class"], box)
+                    row["class"], None if row["x"] is None else _box(row),
+                    faces=None if row["boxes"] is None else [
+                        Face(_box(each), each["probability"]) for each in row["boxes"]])
             for image, cause in bad:
                 answers[image.output_name] = Result(image.name, error=cause)
         return [answers[str(index)] for index in range(len(names))]
@@ -198,6 +209,8 @@ class FaceModel:
             As :func:`darknet_face.classify.predict.classify_single_pass`.
         """
         threshold = self.threshold if threshold is None else _checked(threshold)
+        if self._find_faces:
+            return classify_by_detector(self._find_faces, images, self._batch_size, threshold)
         if self._is_single_pass:
             return classify_single_pass(self._engine, images, self._batch_size, threshold)
         return classify_by_sliding_window(
@@ -243,6 +256,10 @@ class FaceModel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _box(row):
+    return Box(*[row[name] for name in BOX])
 
 
 def _checked(threshold):

@@ -35,7 +35,6 @@ from darknet_face.classify.inputs import InputImage, digest
 from darknet_face.classify.options import add_model_arguments, add_search_argument
 from darknet_face.classify.outputs import ONE_IMAGE_ERRORS, Output, OutputOptions, open_outputs
 from darknet_face.classify.predict import Batches, Row, predict_on_all_ranks
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH
 from darknet_face.classify.tables import check_table, keep_whole_rows
 from darknet_face.classify.videos import camera_frames
 from darknet_face.console import (
@@ -83,8 +82,7 @@ def add_arguments(command: argparse.ArgumentParser, without_names: str) -> None:
                               "standard input" + without_names)
     add_model_arguments(command)
     group = command.add_argument_group("for named images")
-    add_search_argument(group, None, " (default: {} for named images{})".format(
-        DEFAULT_SEARCH, without_names and ", off for the test lists"))
+    add_search_argument(group, without_names and "; off for the test lists")
     group.add_argument("--photographs", action="store_true",
                        help="classify the photographs in the scikit-image package")
     group.add_argument("--fps", type=number_type(float, 1e-3), default=1.0,
@@ -166,7 +164,7 @@ def run(args: argparse.Namespace) -> None:
     """Classify what the options of :func:`add_arguments` name, and write the results."""
     if args.images and not args.photographs and distributed.rank() == 0:
         check_names(args.images, [each for each in (args.sort_into, args.heatmap) if each])
-    model = load(args.weights, args.search or DEFAULT_SEARCH, args.threshold, args.precision,
+    model = load(args.weights, args.search, args.threshold, args.precision,
                  args.image_size, args.batch_size, args.model_dir, engine=args.engine)
     if not args.quiet:
         print_model(model.description)

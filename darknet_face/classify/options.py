@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from darknet_face.classify.sliding_window import SEARCH_CHOICES
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.console import number_type
+from darknet_face.detection import DETECTOR
 from darknet_face.engines.engine import add_engine_argument
 from darknet_face.options import (
     add_batch_size_argument,
@@ -34,12 +35,13 @@ def add_answer_arguments(parser: argparse._ActionsContainer) -> None:
                         help="what convolutions compute in")
 
 
-def add_search_argument(parser: argparse._ActionsContainer, default: str | None,
-                        note: str = "") -> None:
-    """Add ``--search``, the reach of the sliding window; ``note`` ends the help."""
+def add_search_argument(parser: argparse._ActionsContainer, note: str = "") -> None:
+    """Add ``--search``, how faces are looked for; ``note`` ends the help."""
     parser.add_argument(
-        "--search", choices=SEARCH_CHOICES, default=default,
-        help="run a sliding window over the image, its shorter side enlarged to up to so many "
-             "times the network's input: 4 finds faces from about 5 %% of the width on, 2 from "
-             "10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, a single pass over the "
-             "stretched image" + note)
+        "--search", choices=(DETECTOR,) + SEARCH_CHOICES,
+        help="detector finds every face by a detector whose boxes the classifier confirms. A "
+             "number runs the classifier as a sliding window over the image, its shorter side "
+             "enlarged to up to so many times the network's input: 4 finds faces from about 5 %% "
+             "of the width on, 2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, "
+             "a single pass over the stretched image (default: detector if there is one that is "
+             "calibrated for the model, otherwise {}){}".format(DEFAULT_SEARCH, note))

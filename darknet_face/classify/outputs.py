@@ -135,7 +135,7 @@ class ContactSheet(Output):
     def write(self, image: InputImage, row: Row) -> None:
         self.total += 1
         if len(self.tiles) < self.most:
-            self.tiles.append(fit(_with_box(image.read(), row), TILE))
+            self.tiles.append(fit(_with_boxes(image.read(), row), TILE))
             self.rows.append(row)
 
     def close(self) -> None:
@@ -157,14 +157,15 @@ class ContactSheet(Output):
                 name if names[name] == 1 else row["file"])
 
 
-def _with_box(pixels: np.ndarray, row: Row) -> np.ndarray:
-    """An image with the window in which a face was found."""
+def _with_boxes(pixels: np.ndarray, row: Row) -> np.ndarray:
+    """An image with its faces, or with the window in which one was found."""
     if row["class"] != CLASS_NAMES[FACE] or row.get("x") is None:
         return pixels
     drawn = pixels.copy()
-    corner = row["x"], row["y"]
-    opposite = row["x"] + row["width"] - 1, row["y"] + row["height"] - 1
-    cv2.rectangle(drawn, corner, opposite, GREEN, max(1, max(pixels.shape[:2]) // 60))
+    for box in row.get("boxes") or [row]:
+        corner = box["x"], box["y"]
+        opposite = box["x"] + box["width"] - 1, box["y"] + box["height"] - 1
+        cv2.rectangle(drawn, corner, opposite, GREEN, max(1, max(pixels.shape[:2]) // 60))
     return drawn
 
 

@@ -1,10 +1,12 @@
-"""Classify images by a single pass or by a sliding window, in one process or shared among ranks.
+"""Classify images by the detector, a sliding window or a single pass, on one rank or several.
 
 Each function yields pairs of a batch's results and of its images that could not be read:
 
 - a list of (InputImage, row); a row is a dict with ``file``, ``class``, ``face_probability``,
   the box in whole pixels of the image, ``x``, ``y``, ``width`` and ``height``, None for a single
-  pass, and ``probability``, that of the class;
+  pass and where nothing is found, ``probability``, that of the class, ``faces``, their number, and
+  ``boxes``, a list of dicts with the box in pixels and the ``probability`` of each; these two are
+  None where no detector was asked;
 - a list of (InputImage, cause).
 """
 
@@ -13,11 +15,14 @@ from __future__ import annotations
 import itertools
 import typing
 
+import numpy as np
+
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.inputs import InputImage
 from darknet_face.images.reader import read_ahead, read_batches
 from darknet_face.runtime import distributed
 
+BOX = ("x", "y", "width", "height")  # the keys of a box, in pixels
 PER_ROUND = 64  # images per rank between two exchanges of results
 
 Row = typing.Dict[str, typing.Any]
@@ -45,13 +50,15 @@ def classify_single_pass(classifier: typing.Any, images: typing.Iterable[InputIm
 
 
 def _row(image: InputImage, probability: float, threshold: float,
-         box: typing.Sequence[int | None] = (None, None, None, None)) -> Row:
+         box: typing.Sequence[int | None] = (None, None, None, None),
+         boxes: list[dict[str, typing.Any]] | None = None) -> Row:
     """The row of an image with its probability of FACE."""
     is_face = probability >= threshold
     return {"file": image.name, "class": CLASS_NAMES[FACE if is_face else 1 - FACE],
             "face_probability": probability,
-            **dict(zip(("x", "y", "width", "height"), box)),
-            "probability": probability if is_face else 1 - probability}
+            **dict(zip(BOX, box)),
+            "probability": probability if is_face else 1 - probability,
+            "faces": None if boxes is None else len(boxes), "boxes": boxes}
 
 
 def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterable[InputImage],
@@ -82,6 +89,40 @@ def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterab
                              [int(round(each)) for each in window[1:5]]))
                 for (image, _), window in zip(good, windows)],
                [(image, cause or "") for image, pixels, cause in chunk if pixels is None])
+
+
+def classify_by_detector(find_faces: typing.Callable[[np.ndarray], tuple[float, list[typing.Any]]],
+                         images: typing.Iterable[InputImage], batch_size: int,
+                         threshold: float = 0.5) -> Batches:
+    """Classify images by the faces in them, as they come.
+
+    Parameters
+    ----------
+    find_faces
+        :class:`darknet_face.detection.confirm.FaceFinder`
+    batch_size
+        How many images to read ahead.
+    threshold
+        See :func:`classify_single_pass`; also which faces are counted.
+    """
+    for image, pixels, cause in read_ahead(images, InputImage.read, ahead=batch_size):
+        if pixels is None:
+            yield [], [(image, cause or "")]
+            continue
+        probability, faces = find_faces(pixels)
+        boxes = [_in_pixels(face, pixels.shape) for face in faces]
+        best = [boxes[0][name] for name in BOX] if boxes else [None] * len(BOX)
+        yield [(image, _row(image, probability, threshold, best, [
+            each for each in boxes if each["probability"] >= threshold]))], []
+
+
+def _in_pixels(face: typing.Any, shape: tuple[int, ...]) -> dict[str, typing.Any]:
+    """A :class:`darknet_face.detection.confirm.Face` in whole pixels of its image."""
+    height, width = shape[:2]
+    left, right = (int(round(each * width)) for each in (face.left, face.right))
+    top, bottom = (int(round(each * height)) for each in (face.top, face.bottom))
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top,
+            "probability": face.probability}
 
 
 def predict_on_all_ranks(predict: typing.Callable[[typing.Iterable[InputImage]], Batches],

@@ -18,6 +18,13 @@ class Box(typing.NamedTuple):
     height: int
 
 
+class Face(typing.NamedTuple):
+    """A face in an image: its box, and the probability that it is one, 0..1."""
+
+    box: Box
+    probability: float
+
+
 class Result(typing.NamedTuple):
     """The answer for one image. All fields but ``name`` and ``error`` are None if it is unreadable.
 
@@ -32,7 +39,11 @@ class Result(typing.NamedTuple):
     label
         "FACE" or "NON_FACE".
     box
-        The window with the highest probability, whatever the label. None with ``search="off"``.
+        The box or window with the highest probability, whatever the label. None with
+        ``search="off"``, and where the detector finds nothing at all.
+    faces
+        With ``search="detector"`` the faces whose probability is at least the threshold, the most
+        probable first. None otherwise: a sliding window does not tell how many there are.
     error
         Why the image could not be read, or None.
     """
@@ -43,6 +54,7 @@ class Result(typing.NamedTuple):
     label: str | None = None
     box: Box | None = None
     error: str | None = None
+    faces: list[Face] | None = None
 
     @property
     def place(self) -> Box | None:

@@ -5,7 +5,7 @@ own name, so that its rows survive Ctrl-C or a power failure. :func:`keep_whole_
 that was cut off.
 
 ``face_probability`` is the probability of a face, the column to sort by. ``probability`` is that of
-the class.
+the class. ``faces`` is their number, where the detector was asked; JSON has their ``boxes`` too.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import check_replaceable, starts_with
 
-COLUMNS = ("file", "class", "face_probability", "x", "y", "width", "height", "probability")
-# The order until version 1.0; such tables are resumed too.
-FORMER_COLUMNS = ("file", "class", "probability", "face_probability", "x", "y", "width", "height")
+COLUMNS = ("file", "class", "face_probability", "x", "y", "width", "height", "probability",
+           "faces")
+JSON_KEYS = COLUMNS + ("boxes",)
+# Those of earlier versions; such tables are resumed too.
+FORMER_COLUMNS = (
+    COLUMNS[:-1],
+    ("file", "class", "probability", "face_probability", "x", "y", "width", "height"))
 MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
 ENCODING: dict[str, typing.Any] = {
@@ -87,7 +91,7 @@ class _RowWriter:
 
     def __init__(self, stream: typing.IO[str], kind: str) -> None:
         self.stream, self.kind = stream, kind
-        self.csv = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        self.csv = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
 
     def write_header(self) -> None:
         if self.kind == "csv":
@@ -153,7 +157,7 @@ def check_table(path: str, kind: str) -> None:
 
 
 def _is_csv_table(path: str) -> bool:
-    return any(starts_with(path, ",".join(columns)) for columns in (COLUMNS, FORMER_COLUMNS))
+    return any(starts_with(path, ",".join(columns)) for columns in (COLUMNS,) + FORMER_COLUMNS)
 
 
 def _is_json_table(path: str) -> bool:
@@ -180,7 +184,7 @@ def _whole_rows(path: str, source: typing.IO[str], kind: str) -> typing.Iterator
         if kind == "csv":
             lines = csv.reader(lines)
             columns = next(lines, columns)
-            if tuple(columns) not in (COLUMNS, FORMER_COLUMNS):
+            if tuple(columns) not in (COLUMNS,) + FORMER_COLUMNS:
                 raise _other_file(path)
         for line in lines:
             row = _parse_csv(columns, line) if kind == "csv" else _parse_json(line)
@@ -206,7 +210,7 @@ def _parse_json(line: str) -> Row | None:
     """A row as a dict, or None if it is not whole."""
     try:
         row = json.loads(line)
-        whole = isinstance(row, dict) and set(row) == set(COLUMNS)
+        whole = isinstance(row, dict) and set(row) in (set(JSON_KEYS), set(FORMER_COLUMNS[0]))
         return row if whole and isinstance(row["file"], str) else None
     except (ValueError, RecursionError):  # the last for nested brackets
         return None

@@ -2,27 +2,33 @@
 
     from darknet_face.detection import load
 
-    detect = load("saved_models/face_detector.npz")
+    detect = load()                  # the newest one here, otherwise the released one
     boxes, scores = detect(image)    # uint8, [height, width, 3], RGB
 """
 
 from __future__ import annotations
 
+import os
 import typing
 
 from darknet_face.console import UserError
+from darknet_face.weights.model_file import RELEASED
 
 YOLOV2_THRESHOLD = 0.4  # of its scores, which are no probabilities
-DEFAULT = "saved_models/face_detector.npz"
+DETECTOR = "detector"  # the value of the option --search that asks for one
+OWN = "face_detector.npz"  # what train_detector.py writes into saved_models
+DEFAULT = os.path.join("saved_models", OWN)
+RELEASED_DETECTOR = os.path.join(os.path.dirname(RELEASED), "darknet19_detector.npz")
 
 
-def load(path: str = DEFAULT, **options: typing.Any) -> typing.Any:
+def load(path: str | None = None, **options: typing.Any) -> typing.Any:
     """Load a detector of either kind.
 
     Parameters
     ----------
     path
-        A file that train_detector.py wrote: an ``.npz``, or a frozen graph of either head.
+        A file that train_detector.py wrote: an ``.npz``, or a frozen graph of either head. If
+        absent, your own in ``saved_models``, or the released one.
     options
         image_size, min_score, nms_iou, precision, engine: see
         :class:`darknet_face.detection.detector.OnePassDetector`.
@@ -42,6 +48,7 @@ def load(path: str = DEFAULT, **options: typing.Any) -> typing.Any:
     from darknet_face.detection.detector import OnePassDetector
     from darknet_face.detection.yolov2.detector import Detector, is_detector
 
+    path = path or (DEFAULT if os.path.exists(DEFAULT) else RELEASED_DETECTOR)
     if path.lower().endswith(".pb") and is_detector(path):
         given = {name: value for name, value in options.items() if value is not None}
         if given.pop("engine", "tensorflow") != "tensorflow":

@@ -17,6 +17,7 @@ import typing
 import numpy as np
 
 from darknet_face.console import UserError
+from darknet_face.detection.calibration import Calibration
 from darknet_face.detection.pyramid import (
     CHANNELS,
     build_network,
@@ -47,7 +48,8 @@ class Spec:
     width and channels are those of :func:`darknet_face.detection.pyramid.build_network`;
     image_size is the longer side that images are scaled to; threshold the lowest score of a face;
     step and ap50 tell of the training: its updates, and the validation's average precision at IoU
-    0.5 (-1 if it was not measured). run names the training that the weights are of.
+    0.5 (-1 if it was not measured). run names the training that the weights are of. calibration
+    makes probabilities of its scores, if calibrate.py has fitted one.
     """
 
     width: float = 0.25
@@ -57,6 +59,7 @@ class Spec:
     step: int = 0
     ap50: float = -1.0
     run: str = ""
+    calibration: Calibration | None = None
 
     def check(self, path: str) -> None:
         """Raise UserError for a value of another kind or out of range."""
@@ -150,8 +153,10 @@ def _note(path):
 def _spec(path, content):
     if content.get("detector") != HEAD_NAME:
         raise UserError("{}: not a detector of train_detector.py; name its file".format(path))
-    spec = Spec(**{each.name: content.get(each.name, each.default)
-                   for each in dataclasses.fields(Spec)})
+    values = {each.name: content.get(each.name, each.default) for each in dataclasses.fields(Spec)}
+    if values["calibration"] is not None:
+        values["calibration"] = Calibration.parse(values["calibration"], path)
+    spec = Spec(**values)
     spec.check(path)
     return spec
 

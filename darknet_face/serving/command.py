@@ -17,7 +17,6 @@ from flask import Flask
 
 from darknet_face.classify.api import FaceModel, load
 from darknet_face.classify.options import add_model_arguments, add_search_argument
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, warn
 from darknet_face.images.decode import MAX_PIXELS
 from darknet_face.serving.app import Settings, create_app
@@ -35,7 +34,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         prog=prog, description="Serve a page to try the model in, and a JSON endpoint.",
         formatter_class=HelpFormatter)
     add_model_arguments(parser, batch_size=8)
-    add_search_argument(parser, DEFAULT_SEARCH)
+    add_search_argument(parser)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1",
                        help="address to listen at; any other than this computer's own lets others "

@@ -4,7 +4,8 @@
 
 const AT_A_TIME = 3;   // requests; the server classifies them together
 const MOST_TRIES = 60; // when the server says that too many images wait
-const COLUMNS = ["file", "class", "face_probability", "x", "y", "width", "height", "error"];
+const COLUMNS = ["file", "class", "face_probability", "x", "y", "width", "height", "faces",
+                 "error"];
 
 const find = (id) => document.getElementById(id);
 const cards = [];      // {item, file, answer} of each image
@@ -84,22 +85,28 @@ function draw(card) {
   }
   const isFace = answer.probability >= threshold;
   item.classList.toggle("face", isFace);
-  part("label").textContent = isFace ? "Face" : "No face";
+  const faces = (answer.faces || []).filter((face) => face.probability >= threshold);
+  part("label").textContent = !isFace ? "No face"
+    : faces.length > 1 ? `${faces.length} faces` : "Face";
   part("probability").textContent = answer.probability.toFixed(4);
   part("fill").style.width = 100 * answer.probability + "%";
-  drawBox(part("box"), part("photo"), answer.place, isFace && find("boxes").checked);
+  const boxes = faces.length ? faces : answer.place ? [answer.place] : [];
+  drawBoxes(part("boxes"), part("photo"), isFace && find("boxes").checked ? boxes : []);
   part("map").hidden = !(answer.map && find("maps").checked);
   if (answer.map) { part("map").src = answer.map; }
 }
 
-function drawBox(box, photo, place, isShown) {
+function drawBoxes(parent, photo, boxes) {
   const width = photo.naturalWidth, height = photo.naturalHeight;
-  box.hidden = !(isShown && place && width && height);
-  if (box.hidden) { return; }
-  box.style.left = 100 * place.x / width + "%";
-  box.style.top = 100 * place.y / height + "%";
-  box.style.width = 100 * place.width / width + "%";
-  box.style.height = 100 * place.height / height + "%";
+  parent.replaceChildren(...(width && height ? boxes : []).map((place) => {
+    const box = document.createElement("div");
+    box.className = "box";
+    box.style.left = 100 * place.x / width + "%";
+    box.style.top = 100 * place.y / height + "%";
+    box.style.width = 100 * place.width / width + "%";
+    box.style.height = 100 * place.height / height + "%";
+    return box;
+  }));
 }
 
 function summarise() {
@@ -126,7 +133,7 @@ function table() {
     const label = answer.probability >= threshold ? "FACE" : "NON_FACE";
     const box = answer.place || {};
     return [file.name || "pasted", answer.error ? "" : label, answer.probability, box.x, box.y,
-            box.width, box.height, answer.error];
+            box.width, box.height, answer.faces?.length, answer.error];
   });
   return [COLUMNS, ...rows].map((row) => row.map(quoted).join(",") + "\r\n").join("");
 }

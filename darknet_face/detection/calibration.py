@@ -1,0 +1,97 @@
+"""How the scores of the detector and of the classifier become the probability of a face.
+
+Stored with the detector: see :mod:`darknet_face.detection.model_file`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import typing
+
+import numpy as np
+
+from darknet_face.console import UserError
+
+LARGEST_WEIGHT = 1e3
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How scores become the probability of a face. Log-odds are natural logarithms.
+
+    Attributes
+    ----------
+    alone
+        Of the detector: a bias, and the factor of its log-odds.
+    together
+        Of both: a bias, and the factors of the detector's and of the classifier's log-odds.
+    margin
+        The side of what the classifier sees, in longer sides of the box.
+    most_boxes
+        How many boxes the classifier looks at, the best first.
+    hopeless, certain
+        The classifier is asked between these log-odds of the detector alone.
+    classifier
+        The digest of the classifier's weights: see :func:`weights_digest`.
+    """
+
+    alone: tuple[float, float]
+    together: tuple[float, float, float]
+    margin: float
+    most_boxes: int
+    hopeless: float
+    certain: float
+    classifier: str
+
+    def lowered(self, odds: float) -> Calibration:
+        """The same with all answers lower by some log-odds."""
+        return dataclasses.replace(
+            self, alone=(self.alone[0] - odds, *self.alone[1:]),
+            together=(self.together[0] - odds, *self.together[1:]),
+            hopeless=self.hopeless - odds, certain=self.certain - odds)
+
+    def uncertain(self, alone: np.ndarray) -> np.ndarray:
+        """Which boxes the classifier looks at, by the detector's log-odds alone, best first."""
+        if not len(alone) or alone[0] >= self.certain:
+            return np.zeros(0, int)
+        return np.flatnonzero(alone[:self.most_boxes] > self.hopeless)
+
+    @classmethod
+    def parse(cls, value: typing.Any, path: str) -> Calibration:
+        """Make one from a file's metadata; raises UserError for anything unusable."""
+        try:
+            fields = {each.name: value[each.name] for each in dataclasses.fields(cls)}
+            numbers = [*fields["alone"], *fields["together"], fields["margin"],
+                       fields["hopeless"], fields["certain"]]
+            good = (len(fields["alone"]) == 2 and len(fields["together"]) == 3
+                    and all(isinstance(each, (int, float)) and abs(each) <= LARGEST_WEIGHT
+                            for each in numbers)
+                    and 1 <= fields["margin"] <= 10 and type(fields["most_boxes"]) is int
+                    and 1 <= fields["most_boxes"] <= 100
+                    and isinstance(fields["classifier"], str))
+        except (TypeError, KeyError):
+            good = False
+        if not good or set(value) != set(fields):
+            raise UserError("{}: no usable calibration; run python -m "
+                            "darknet_face.detection.calibrate again".format(path))
+        return cls(**dict(fields, alone=tuple(fields["alone"]),
+                          together=tuple(fields["together"])))
+
+
+def log_odds(probability: typing.Any) -> typing.Any:
+    """Of a probability, a number or an array, 1e-6 from 0 and 1 at least."""
+    clipped = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))
+
+
+def weights_digest(weights: typing.Mapping[str, np.ndarray]) -> str:
+    """A digest of a classifier's weights, whatever file they are in.
+
+    Numbers are rounded to float16, which released files hold.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name], np.float16).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,162 @@
+"""Faces found by the one-pass detector and confirmed by the full classifier.
+
+The narrow detector looks at the whole image once. Where it is neither certain nor hopeless, the
+classifier looks at the best boxes, each with a margin around it. A logistic regression that was
+fitted on validation images (:mod:`darknet_face.detection.calibrate`) joins both answers to a
+probability.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import typing
+
+import cv2
+import numpy as np
+
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, sigmoid
+from darknet_face.console import UserError
+from darknet_face.detection import OWN, RELEASED_DETECTOR
+from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
+from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
+from darknet_face.detection.model_file import read_spec
+from darknet_face.engines.engine import Engine
+from darknet_face.images.decode import resize
+
+
+class Face(typing.NamedTuple):
+    """A face: its box as shares of the image's sides, and its probability."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    probability: float
+
+
+class FaceFinder:
+    """Finds faces by a detector whose boxes a classifier confirms.
+
+    Several threads may use one at once.
+
+    Parameters
+    ----------
+    detector
+        With :data:`darknet_face.detection.detector.LEAST_SCORE` as its ``min_score``.
+    engine
+        Runs the classifier.
+    calibration
+    """
+
+    def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration):
+        self.detector, self.engine, self.calibration = detector, engine, calibration
+
+    def __call__(self, image: np.ndarray) -> tuple[float, list[Face]]:
+        """Find the faces of an image.
+
+        Parameters
+        ----------
+        image
+            uint8, [any height, any width, 3], RGB.
+
+        Returns
+        -------
+        probability
+            That the image shows a face.
+        faces
+            All candidates, the most probable first.
+        """
+        boxes, scores = self.detector(image)
+        detected = log_odds(scores)
+        joined = self.calibration.alone[0] + self.calibration.alone[1] * detected
+        chosen = self.calibration.uncertain(joined)
+        if len(chosen):
+            seen = look_at(self.engine, image, boxes[chosen], self.calibration.margin)
+            bias, of_detector, of_classifier = self.calibration.together
+            joined[chosen] = bias + of_detector * detected[chosen] + of_classifier * seen
+        faces = [Face(*map(float, box), float(sigmoid(odds))) for box, odds in zip(boxes, joined)]
+        faces.sort(key=lambda face: -face.probability)
+        nothing = self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE)
+        return max([face.probability for face in faces], default=float(sigmoid(nothing))), faces
+
+
+def look_at(engine: Engine, image: np.ndarray, boxes: np.ndarray, margin: float) -> np.ndarray:
+    """The classifier's log-odds of a face in each box.
+
+    Parameters
+    ----------
+    engine
+    image
+        uint8, [height, width, 3], RGB.
+    boxes
+        [n, 4], left, top, right, bottom as shares of the image's sides.
+    margin
+        The side of the square that it sees, in longer sides of the box.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, [n].
+    """
+    crops = [crop(image, box, margin, engine.image_size) for box in boxes]
+    return engine.window_log_odds(np.stack(crops))[:, 0, 0]
+
+
+def crop(image: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.ndarray:
+    """A square around a box, scaled to a size; beyond the image its edges are repeated.
+
+    Parameters are those of :func:`look_at`.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = box * [width, height, width, height]
+    half = max(1.0, margin * max(right - left, bottom - top) / 2)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    left, top = int(math.floor(x - half)), int(math.floor(y - half))
+    side = int(math.ceil(2 * half))
+    part = image[max(0, top):top + side, max(0, left):left + side]
+    outside = (max(0, -top), max(0, top + side - height), max(0, -left),
+               max(0, left + side - width))
+    if any(outside):
+        part, outside = _shrunk(part, outside, side, size)
+        part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_REPLICATE)
+    return resize(part, size, size)
+
+
+def _shrunk(part, outside, side, size):
+    """Scale a large part down before its edges are repeated, so that no huge image is made."""
+    factor = 2 * size / side
+    if factor >= 1:
+        return part, outside
+    sides = [max(1, int(round(each * factor))) for each in part.shape[:2]]
+    return resize(part, *sides), [int(round(each * factor)) for each in outside]
+
+
+def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], model_dir: str,
+                needed: bool, **options: typing.Any) -> FaceFinder | None:
+    """The finder with a detector that is calibrated for a classifier: your own, or the released.
+
+    Parameters
+    ----------
+    classifier, weights
+        Its engine, and what identifies it.
+    model_dir
+        Where your own detector is.
+    needed
+        Whether to raise UserError if there is none; otherwise None is returned.
+    options
+        See :class:`darknet_face.detection.detector.OnePassDetector`.
+    """
+    paths = [path for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR)
+             if os.path.exists(path)]
+    digest = weights_digest(weights) if paths else ""
+    for path in paths:
+        calibration = read_spec(path).calibration
+        if calibration and calibration.classifier == digest:
+            detector = OnePassDetector.load(path, min_score=LEAST_SCORE, **options)
+            return FaceFinder(detector, classifier, calibration)
+    if needed:
+        raise UserError("--search detector: no detector is calibrated for this model; run python "
+                        "-m darknet_face.detection.calibrate, or take --search {}".format(
+                            DEFAULT_SEARCH))
+    return None
