@@ -5,6 +5,7 @@
     darknet-face 'photos/**/*.webp' --json - --sort-into sorted
     find / -name '*.jpg' | darknet-face -          # a list on standard input
     darknet-face film.mp4 --contact-sheet film.png --heatmap maps
+    darknet-face film.mp4 --annotate answers.mp4 --fps 10
     darknet-face --camera 0
     darknet-face photos/ --only face               # prints only the faces
     darknet-face photos/ --sort-into sorted --sort-into-mode move
@@ -29,6 +30,7 @@ import typing
 from tqdm import tqdm
 
 from darknet_face.classes import CLASS_NAMES, FACE
+from darknet_face.classify.annotated import video_name
 from darknet_face.classify.api import load
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.inputs import InputImage, digest
@@ -49,6 +51,7 @@ from darknet_face.console import (
 from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.decode import BadImage
 from darknet_face.images.find_images import Skipped
+from darknet_face.images.formats import VIDEO_EXTENSIONS
 from darknet_face.images.samples import sample_images
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import explain_memory_errors
@@ -120,6 +123,9 @@ def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
         help="draw a contact sheet: green frames for faces, red for non-faces")
     add(["--contact-sheet-images", "--montage-images"], 200, type=number_type(int, 1, 10000),
         metavar="N", help="show at most so many images on it, the first ones")
+    group.add_argument("--annotate", type=video_name, metavar="VIDEO",
+                       help="write the frames of a video with label, probability and box as a "
+                            "video, .mp4 or .avi; --fps 10 makes it smoother")
     group.add_argument("--heatmap", metavar="DIR",
                        help="write each image with a map of where a face is seen")
 
@@ -139,6 +145,11 @@ def check_arguments(command: argparse.ArgumentParser, args: argparse.Namespace) 
         args.batch_size = 1  # show the answer for a frame before the next frame comes
     if args.resume and (args.only or args.quiet):
         command.error("--resume needs all rows and answers: leave out --only and --quiet")
+    if args.annotate and (args.photographs or len(args.images) != 1
+                          or not args.images[0].lower().endswith(VIDEO_EXTENSIONS)):
+        command.error("--annotate takes one video: name it")
+    if args.annotate and (args.only or args.resume):
+        command.error("--annotate shows all frames: leave out --only and --resume")
     if args.quiet and distributed.size() > 1:
         command.error("--quiet works with one process only")
     if args.resume and args.csv in (None, "-"):
@@ -149,12 +160,12 @@ def check_arguments(command: argparse.ArgumentParser, args: argparse.Namespace) 
 def _check_outputs(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Check that no file is written twice and that no image is replaced."""
     files = [os.path.realpath(path)
-             for path in (args.csv, args.json, args.contact_sheet) if path]
+             for path in (args.csv, args.json, args.contact_sheet, args.annotate) if path]
     if len(set(files)) < len(files):
-        command.error("--csv, --json and --contact-sheet need different files")
+        command.error("--csv, --json, --contact-sheet and --annotate need different files")
     if set(files) & {os.path.realpath(name) for name in args.images if name != "-"}:
-        command.error("a file that --csv, --json or --contact-sheet would write is among the "
-                      "images")
+        command.error("a file that --csv, --json, --contact-sheet or --annotate would write is "
+                      "among the images")
     for option, folder in (("--heatmap", args.heatmap), ("--sort-into", args.sort_into)):
         if folder and os.path.lexists(folder) and not os.path.isdir(folder):
             command.error("{} {}: not a folder; name another".format(option, folder))

@@ -15,12 +15,12 @@ import shutil
 import sys
 import typing
 
-import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from darknet_face.classes import CLASS_NAMES, FACE
+from darknet_face.classify.annotated import AnnotatedVideo, with_boxes
 from darknet_face.classify.heatmaps import overlay
 from darknet_face.classify.inputs import InputImage
 from darknet_face.classify.predict import Row
@@ -65,6 +65,8 @@ class OutputOptions(typing.NamedTuple):
         Write only images of this class, "FACE" or "NON_FACE".
     quiet
         Print no lines.
+    annotate, fps
+        A video file, and its frames per second.
     """
 
     csv: str | None = None
@@ -77,6 +79,8 @@ class OutputOptions(typing.NamedTuple):
     resume: bool = False
     only: str | None = None
     quiet: bool = False
+    annotate: str | None = None
+    fps: float = 1.0
 
 
 def open_outputs(options: OutputOptions, make_mapper: typing.Callable[[], typing.Any]
@@ -96,6 +100,8 @@ def open_outputs(options: OutputOptions, make_mapper: typing.Callable[[], typing
         outputs.append(HeatMaps(options.heatmap, make_mapper()))
     if options.contact_sheet:
         outputs.append(ContactSheet(options.contact_sheet, options.contact_sheet_images))
+    if options.annotate:
+        outputs.append(AnnotatedVideo(options.annotate, options.fps))
     if options.sort_into:
         outputs.append(Sorter(options.sort_into, options.sort_into_mode))
     if "-" not in (options.csv, options.json) and not options.quiet:
@@ -135,7 +141,7 @@ class ContactSheet(Output):
     def write(self, image: InputImage, row: Row) -> None:
         self.total += 1
         if len(self.tiles) < self.most:
-            self.tiles.append(fit(_with_boxes(image.read(), row), TILE))
+            self.tiles.append(fit(with_boxes(image.read(), row), TILE))
             self.rows.append(row)
 
     def close(self) -> None:
@@ -155,18 +161,6 @@ class ContactSheet(Output):
             name = os.path.basename(row["file"])
             yield "{class} {probability:.3f}\n".format(**row) + printable(
                 name if names[name] == 1 else row["file"])
-
-
-def _with_boxes(pixels: np.ndarray, row: Row) -> np.ndarray:
-    """An image with its faces, or with the window in which one was found."""
-    if row["class"] != CLASS_NAMES[FACE] or row.get("x") is None:
-        return pixels
-    drawn = pixels.copy()
-    for box in row.get("boxes") or [row]:
-        corner = box["x"], box["y"]
-        opposite = box["x"] + box["width"] - 1, box["y"] + box["height"] - 1
-        cv2.rectangle(drawn, corner, opposite, GREEN, max(1, max(pixels.shape[:2]) // 60))
-    return drawn
 
 
 class Sorter(Output):
