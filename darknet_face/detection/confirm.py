@@ -75,7 +75,8 @@ class FaceFinder:
             seen = look_at(self.engine, image, boxes[chosen], self.calibration.margin)
             bias, of_detector, of_classifier = self.calibration.together
             joined[chosen] = bias + of_detector * detected[chosen] + of_classifier * seen
-        faces = [Face(*map(float, box), float(sigmoid(odds))) for box, odds in zip(boxes, joined)]
+        faces = [Face._make([*map(float, box), float(sigmoid(odds))])
+                 for box, odds in zip(boxes, joined)]
         faces.sort(key=lambda face: -face.probability)
         nothing = self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE)
         return max([face.probability for face in faces], default=float(sigmoid(nothing))), faces
@@ -119,7 +120,8 @@ def crop(image: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.nda
                max(0, left + side - width))
     if any(outside):
         part, outside = _shrunk(part, outside, side, size)
-        part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_REPLICATE)
+        above, below, before, after = outside
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
     return resize(part, size, size)
 
 

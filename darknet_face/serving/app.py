@@ -220,7 +220,7 @@ def _row(name: str | None, answer: Answer) -> dict[str, typing.Any]:
     row = {"name": name, "label": result.label, "is_face": result.is_face,
            "probability": result.probability,
            "place": result.box and result.box._asdict(),
-           "faces": result.faces and [
+           "faces": None if result.faces is None else [
                dict(face.box._asdict(), probability=face.probability) for face in result.faces]}
     if answer.heat_map is not None:
         row["map"] = _data_url(answer.heat_map)
