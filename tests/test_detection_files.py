@@ -1,6 +1,7 @@
 """The one-pass detector's files are read as untrusted, and its boxes do not repeat each other."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from darknet_face.console import UserError
 from darknet_face.detection import load
 from darknet_face.detection.detector import OnePassDetector, suppress
+from darknet_face.detection.engines import open_network
 from darknet_face.detection.model_file import (
     NOTE,
     Spec,
@@ -20,6 +22,8 @@ from darknet_face.detection.model_file import (
 )
 from darknet_face.detection.pyramid import variable_shapes
 from darknet_face.engines.engine import ENGINES
+from darknet_face.engines.onnx_runtime import open_session
+from darknet_face.exporters import detector as exporter
 from darknet_face.runtime.session import tf
 
 SPEC = Spec(width=0.02, channels=4, image_size=96, threshold=0.0, step=3, ap50=0.25, run="a1")
@@ -209,3 +213,23 @@ def test_overlapping_and_nested_boxes_are_one_face():
     assert kept.tolist() == pytest.approx([0.9, 0.6])
     assert len(suppress(boxes, scores, 0.95)[0]) == 0
     assert len(suppress(boxes[:0], scores[:0])[0]) == 0
+
+
+def test_the_export_answers_alike_in_both_layouts(run_script, npz, weights, tmp_path, monkeypatch):
+    import export
+
+    outcome = run_script(export, "detector", "--detector", npz, "--out", tmp_path / "out")
+    assert outcome.code == 0 and "agrees within" in outcome.out, outcome.err
+    assert sorted(os.listdir(str(tmp_path / "out"))) == sorted(exporter.FILES.values())
+    image = np.random.RandomState(1).rand(1, 64, 96, 3).astype(np.float32)
+    expected = open_network(weights, SPEC, "tensorflow")(image)
+    for name, given in (("darknet19_detector.onnx", image),
+                        ("darknet19_detector_nchw.onnx", image.transpose(0, 3, 1, 2).copy())):
+        session = open_session(str(tmp_path / "out" / name))
+        for one, other in zip(session.run(["boxes", "scores"], {"input": given}), expected):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    os.remove(str(tmp_path / "out" / "darknet19_detector.onnx"))
+    monkeypatch.setattr(exporter, "SCORE_BOUND", -1.0)
+    outcome = run_script(export, "detector", "--detector", npz, "--out", tmp_path / "out")
+    assert outcome.code == 1 and "not written: ONNX Runtime's score differs" in outcome.err
+    assert os.listdir(str(tmp_path / "out")) == ["darknet19_detector_nchw.onnx"]

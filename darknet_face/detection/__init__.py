@@ -21,6 +21,11 @@ DEFAULT = os.path.join("saved_models", OWN)
 RELEASED_DETECTOR = os.path.join(os.path.dirname(RELEASED), "darknet19_detector.npz")
 
 
+def default_detector() -> str:
+    """The path of your own detector in ``saved_models``, or of the released one."""
+    return DEFAULT if os.path.exists(DEFAULT) else RELEASED_DETECTOR
+
+
 def load(path: str | None = None, **options: typing.Any) -> typing.Any:
     """Load a detector of either kind.
 
@@ -48,7 +53,7 @@ def load(path: str | None = None, **options: typing.Any) -> typing.Any:
     from darknet_face.detection.detector import OnePassDetector
     from darknet_face.detection.yolov2.detector import Detector, is_detector
 
-    path = path or (DEFAULT if os.path.exists(DEFAULT) else RELEASED_DETECTOR)
+    path = path or default_detector()
     if path.lower().endswith(".pb") and is_detector(path):
         given = {name: value for name, value in options.items() if value is not None}
         if given.pop("engine", "tensorflow") != "tensorflow":

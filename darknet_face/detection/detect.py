@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.outputs import ONE_IMAGE_ERRORS
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, printable, warn
-from darknet_face.detection import DEFAULT, load
+from darknet_face.detection import default_detector, load
 from darknet_face.detection.detector import NMS_IOU
 from darknet_face.engines.engine import add_engine_argument
 from darknet_face.images.contact_sheets import (
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", metavar="NAME",
                         help="images ({}, ..), videos, folders, patterns, or - for a list"
                         .format(EXTENSIONS[0]))
-    parser.add_argument("--model", default=DEFAULT,
+    parser.add_argument("--model", default=default_detector(),
                         help="a file of train_detector.py, of either head")
     parser.add_argument("--out", default="found", help="folder for the results")
     parser.add_argument("--threshold", type=number_type(float, 0, 1),

@@ -23,7 +23,7 @@ import typing
 import numpy as np
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
-from darknet_face.detection import DEFAULT, load
+from darknet_face.detection import default_detector, load
 from darknet_face.detection.datasets import KEEP, Photograph, read_wider
 from darknet_face.images.contact_sheets import (
     BLUE,
@@ -239,7 +239,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Measure a detector on WIDER FACE's validation images.",
         formatter_class=HelpFormatter)
-    parser.add_argument("model", nargs="?", default=DEFAULT, help="a file of train_detector.py")
+    parser.add_argument("model", nargs="?", default=default_detector(),
+                        help="a file of train_detector.py")
     parser.add_argument("--wider-dir", default="wider", help="WIDER FACE as distributed")
     parser.add_argument("--keep", choices=KEEP, default="all",
                         help="which images: see datasets.py")

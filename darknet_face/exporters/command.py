@@ -4,6 +4,7 @@
     python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
     python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
     python export.py onnx-nchw     # exports/darknet19_face_nchw.onnx, for OpenCV's blobFromImage
+    python export.py detector      # exports/darknet19_detector.onnx, in both layouts
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
     python export.py compare       # all engines side by side on the same images
 
@@ -27,6 +28,7 @@ import typing
 import numpy as np
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
+from darknet_face.detection import default_detector
 from darknet_face.exporters import savedmodel
 from darknet_face.exporters.compare import (
     Reference,
@@ -37,10 +39,12 @@ from darknet_face.exporters.compare import (
     table_row,
 )
 from darknet_face.exporters.darknet import export_darknet, run_opencv
+from darknet_face.exporters.detector import export_detector
 from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
 from darknet_face.images.reader import read_batches
+from darknet_face.images.samples import sample_images
 from darknet_face.options import (
     NEWEST,
     add_data_argument,
@@ -175,7 +179,17 @@ def _parser(prog: str | None = None) -> argparse.ArgumentParser:
                                       "its ranges are measured on images of the validation lists")
             command.add_argument("--calibration-images", type=number_type(int, 1), default=100,
                                  help="how many images --int8 measures on, half of them faces")
+    _add_detector(commands)
     return parser
+
+
+def _add_detector(commands):
+    command = commands.add_parser(
+        "detector", formatter_class=HelpFormatter, help="the one-pass detector as ONNX models",
+        description="The one-pass detector as ONNX models of both layouts.")
+    command.add_argument("--detector", default=default_detector(), metavar="FILE",
+                         help="a file of train_detector.py")
+    command.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
 
 
 @cli
@@ -186,6 +200,9 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
     args = parser.parse_args(arguments)
     # End by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if args.command == "detector":
+        export_detector(args.detector, sample_images(), args.out)
+        return
     if args.command in ("all", "compare"):
         args.json = args.json or os.path.join(args.out, "compare.json")
         check_json(args.json, ["source", "engines"], "a table of this script")
