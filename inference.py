@@ -16,8 +16,6 @@ import argparse
 import os
 
 from darknet_face.classify import command
-from darknet_face.classify.sliding_window import scales_of
-from darknet_face.detection import DETECTOR
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import load_sources
@@ -50,8 +48,6 @@ def _parse_arguments():
           or args.quiet or args.only):
         parser.error("--csv, --resume, --contact-sheet, --heatmap, --sort-into, --quiet and --only "
                      "are for named images: name some")
-    elif args.search == DETECTOR:
-        parser.error("--search detector is for named images; the test lists take a sliding window")
     elif args.json == "-":
         parser.error("--json - is for named images; the metrics of the test lists need a file")
     command.check_arguments(parser, args)
@@ -74,7 +70,7 @@ def main():
         open_engine(model.weights, model.image_size, args.engine, precision=args.precision),
         load_sources(args.data_dir, args.sources, "test"), model,
         args.json or os.path.join(args.model_dir, "inference_metrics.json"),
-        evaluation_options(args, scales_of(args.search)))
+        evaluation_options(args, args.search or "off"))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ import collections
 import os
 
 from darknet_face.classes import FACE, NON_FACE
-from darknet_face.classify.options import add_answer_arguments
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES, scales_of
+from darknet_face.classify.options import add_answer_arguments, add_search_argument
 from darknet_face.engines.tensorflow_classifier import Classifier, folded_classifier
 from darknet_face.evaluation.options import add_evaluation_arguments, evaluation_options
 from darknet_face.images.file_lists import (
@@ -86,10 +85,7 @@ def _parser():
         parser, "measure on the test lists of these datasets, each in a row of its own")
     add_answer_arguments(parser)
     add_evaluation_arguments(parser)
-    parser.add_argument("--search", choices=SEARCH_CHOICES,
-                        help="also judge by a sliding window at scales up to this, as inference.py "
-                             "answers (default: {} for folders, off for the aligned images of the "
-                             "lists)".format(DEFAULT_SEARCH))
+    add_search_argument(parser, "; off for the test lists, whose images are aligned")
     return parser
 
 
@@ -101,7 +97,8 @@ def _parse():
             "--non-faces" if args.faces else "--faces"))
     if args.faces and args.sources != parser.get_default("sources"):
         parser.error("--sources names lists, --faces and --non-faces name folders: leave one out")
-    args.search = args.search or (DEFAULT_SEARCH if args.faces else "off")
+    if not args.faces:
+        args.search = args.search or "off"
     return args
 
 
@@ -115,7 +112,7 @@ def main() -> None:
         raise UserError("{}: no such file; run train.py, or name a model with --weights, such as "
                         "--weights released".format(path))
     model = choose_model(args.model_dir, path, threshold=args.threshold)
-    options = evaluation_options(args, scales_of(args.search))
+    options = evaluation_options(args, args.search)
     if args.faces:
         splits = split_of_folders(args.faces, args.non_faces)
         options = options._replace(data_dir=None)

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 import test as test_script
-from darknet_face.classify.sliding_window import SlidingWindow, scales_of
-from darknet_face.engines.engine import open_engine
+from darknet_face.classify.api import load
+from darknet_face.classify.sliding_window import scales_of
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
-    score_by_sliding_window,
+    score_as_answered,
     union,
 )
 from darknet_face.evaluation.metrics import Scores
-from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import Split, load_split, save_list, source_list
 
 
@@ -35,15 +34,18 @@ def test_rows_by_hand():
     assert union(splits) == (("f1", "f2", "f3", "gone"), ("n1", "n2", "n3"))
 
 
-def test_scores_by_search_are_the_searchs_answers(sample_dir, tiny_model, tmp_path, capsys):
+@pytest.mark.parametrize("search", [2, "off"])
+def test_scores_are_the_answers_of_a_call(sample_dir, tiny_model, tmp_path, capsys, search):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG")
     faces, others = load_split(sample_dir, "val")
-    search = SlidingWindow(open_engine(tiny_model.weights, 32), (1, 2))
-    scores = score_by_sliding_window(search, Split(faces + (str(bad),), others))
-    assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
-    for path, probability in zip(scores.paths, scores.face_probabilities):
-        assert search(read_image(path)).probability == pytest.approx(probability, abs=1e-6)
+    with load(tiny_model.npz, search=search) as model:
+        scores = score_as_answered(model, Split(faces + (str(bad),), others))
+        assert scores.skipped == 1 and "bad.png" in capsys.readouterr().err
+        for path, probability in zip(scores.paths, scores.face_probabilities):
+            result = model(path)
+            assert result.probability == pytest.approx(probability, abs=1e-6)
+            assert scores.boxes[path] == (tuple(result.box) if search == 2 else (None,) * 4)
 
 
 def test_scales_of_the_option():

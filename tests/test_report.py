@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -131,6 +132,8 @@ def test_page_is_valid_and_self_contained(made):
     assert page.open == []
     assert len(page.ids) == len(set(page.ids)), "an id names one element"
     for reference in page.references:
+        if os.path.exists(os.path.join(made[0], unquote(reference))):
+            continue  # the link to a misclassified image: it is opened, not loaded
         assert reference.startswith(
             ("data:image/jpeg;base64,", "data:image/png;base64,", "#")), reference[:80]
         if reference.startswith("#"):
@@ -162,6 +165,42 @@ def test_page_shows_charts_metrics_and_mistakes(made):
         assert max(image.size) == report.TILE
 
 
+def test_an_image_opens_where_it_lies(made):
+    page = Page(made[2])
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert len(links) > 12
+    opened = [os.path.realpath(os.path.join(made[0], unquote(link))) for link in links]
+    mistakes = {os.path.realpath(os.path.join(made[1]["data_dir"], row["file"]))
+                for row in made[1]["mistakes"]}
+    assert all(map(os.path.isfile, opened)) and len(mistakes & set(opened)) > 12
+
+
+@pytest.mark.parametrize("highest", [0.03, 0.8])
+def test_the_map_of_a_missed_image_shows_where_it_came_closest(tmp_path, sample_dir, highest):
+    """Its colours are scaled; a map that reaches one half is shown as it is."""
+    split = load_split(sample_dir, "test")
+    paths = [split.faces[0], split.negatives[0]]
+    scores = Scores(paths, np.array([0, 1]), np.array([0.01, 0.002]), 0,
+                    {paths[0]: (2, 3, 10, 12), paths[1]: (None,) * 4})
+
+    def mapper(image):
+        face_map = np.zeros(image.shape[:2], np.float32)
+        face_map[:, 12:] = highest
+        return face_map
+
+    report.write_report(str(tmp_path), "model", judged(scores), mapper)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    image, drawn = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))))
+        .astype(int) for tag, attributes in page.elements if tag == "img"][:2]
+    warm = (drawn[:, -40:, 0] - drawn[:, -40:, 2]).mean()
+    assert warm > 25 > 10 > abs(drawn[:, :40, 0] - drawn[:, :40, 2]).mean()
+    assert ("map up to 0.03" in " ".join(page.text)) == (highest < 0.5)
+    scale = report.TILE / 25
+    edge = image[int(9 * scale), int(2.4 * scale)]
+    assert edge[2] - edge[0] > 80, "the box is blue"
+
+
 def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
     """Markup, a byte that is not UTF-8, a control character, a formula in a folder's name."""
     source = load_split(sample_dir, "test").faces[0]
@@ -179,6 +218,9 @@ def test_names_of_files_cannot_break_the_page(tmp_path, sample_dir):
     page = Page(text)
     assert page.open == [] and "\x1b" not in text
     assert not any("onerror" in attributes for _, attributes in page.elements)
+    links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+    assert {os.path.realpath(os.path.join(os.fsencode(folder), unquote_to_bytes(link)))
+            for link in links} == {os.fsencode(os.path.realpath(name)) for name in names}
     assert "<img src=x onerror=alert(1)>.png" in " ".join(page.text)
     with open(os.path.join(folder, "report.json")) as stream:
         assert {row["file"] for row in json.load(stream)["mistakes"]} == set(names)

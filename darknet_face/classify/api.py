@@ -243,6 +243,16 @@ class FaceModel:
             raise ImageError(image.name, str(error))
         return self.mapper()(pixels)
 
+    @property
+    def method(self) -> str:
+        """How images are judged, in words."""
+        if self._find_faces:
+            return "detector whose boxes the classifier confirms"
+        if self._is_single_pass:
+            return "single pass"
+        return "sliding window, scales {}".format(
+            ", ".join("{:g}".format(scale) for scale in self._search.scales))
+
     def mapper(self) -> FaceMapper:
         """The :class:`darknet_face.classify.heatmaps.FaceMapper` of this model."""
         return FaceMapper(self._search)

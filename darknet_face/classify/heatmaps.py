@@ -80,7 +80,7 @@ def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
     return (totals / counts).astype(np.float32)
 
 
-def overlay(image: np.ndarray, face_map: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, face_map: np.ndarray, outline: bool = True) -> np.ndarray:
     """Lay a map over its image: grey where no face is seen, warm colours where one is.
 
     Parameters
@@ -89,17 +89,21 @@ def overlay(image: np.ndarray, face_map: np.ndarray) -> np.ndarray:
         uint8, [height, width, 3], RGB.
     face_map
         float32, [height, width], 0..1.
+    outline
+        Mark where the map is 0.5 by a white line with black edges.
 
     Returns
     -------
     numpy.ndarray
-        uint8, [height, width, 3]. A white line with black edges marks where the map is 0.5.
+        uint8, [height, width, 3].
     """
     mixed = np.empty_like(image)
     rows = max(1, STRIP_PIXELS // image.shape[1])
     for top in range(0, image.shape[0], rows):
         part = slice(top, top + rows)
         mixed[part] = _mix(image[part], face_map[part])
+    if not outline:
+        return mixed
     outlines, _ = cv2.findContours(
         (face_map >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, min(image.shape[:2]) // 200)

@@ -1,4 +1,4 @@
-"""Mistakes by dataset, and the scores of a sliding window.
+"""Mistakes by dataset, and the scores of the answers that a user gets.
 
 One number over all images hides a dataset on which the classifier fails. So each one gets rows of
 its own. A dataset may have faces or non-faces alone.
@@ -10,15 +10,15 @@ import itertools
 import typing
 
 from darknet_face.classes import FACE, NON_FACE
+from darknet_face.classify.inputs import InputImage
+from darknet_face.classify.predict import BOX
 from darknet_face.console import printable, progress, warn
 from darknet_face.evaluation.metrics import Scores, interval, scores_of
-from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import Split
-from darknet_face.images.reader import read_ahead
 from darknet_face.runtime import distributed
 
 if typing.TYPE_CHECKING:
-    from darknet_face.classify.sliding_window import SlidingWindow
+    from darknet_face.classify.api import FaceModel
 
 
 def union(splits: typing.Mapping[str, Split]) -> Split:
@@ -59,8 +59,8 @@ def format_by_source(rows: typing.Iterable[typing.Mapping[str, typing.Any]]) -> 
     return "\n".join(lines)
 
 
-def score_by_sliding_window(window: SlidingWindow, split: Split) -> Scores:
-    """Classify a split's images by their most probable window. Ranks share the images.
+def score_as_answered(model: FaceModel, split: Split) -> Scores:
+    """Classify a split's images as a call of the model does. Ranks share the images.
 
     Raises
     ------
@@ -68,14 +68,16 @@ def score_by_sliding_window(window: SlidingWindow, split: Split) -> Scores:
         If no image of a class decodes.
     """
     mine = split.paths[distributed.rank()::distributed.size()]
-    found = {}
-    with progress(total=len(mine), desc="sliding window", unit="image", leave=False) as bar:
-        for path, image, cause in read_ahead(mine, read_image):
-            if image is None:
-                warn("{}: {}; skipped".format(printable(path), cause))
-            else:
-                found[path] = window(image).probability
-            bar.update()
-    for others in distributed.gather(found):
+    found, boxes = {}, {}
+    with progress(total=len(mine), desc=model.method, unit="image", leave=False) as bar:
+        for results, bad in model.stream(InputImage(path, path, None) for path in mine):
+            for image, cause in bad:
+                warn("{}: {}; skipped".format(printable(image.name), cause))
+            for image, row in results:
+                found[image.name] = row["face_probability"]
+                boxes[image.name] = tuple(row[name] for name in BOX)
+            bar.update(len(results) + len(bad))
+    for others, other_boxes in distributed.gather((found, boxes)):
         found.update(others)
-    return scores_of(found, split)
+        boxes.update(other_boxes)
+    return scores_of(found, split)._replace(boxes=boxes)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import typing
 
-from darknet_face.classify.heatmaps import FaceMapper
-from darknet_face.classify.sliding_window import SCALES, SlidingWindow
-from darknet_face.engines.engine import Engine, open_engine
+from darknet_face.classify.api import FaceModel
+from darknet_face.engines.engine import Engine
 from darknet_face.evaluation.by_source import (
     format_by_source,
     mistakes_by_source,
-    score_by_sliding_window,
+    score_as_answered,
     union,
 )
 from darknet_face.evaluation.metrics import (
@@ -38,9 +37,9 @@ def evaluate_and_report(classifier: Engine, splits: typing.Mapping[str, Split], 
                         metrics_path: str, options: EvaluationOptions) -> None:
     """Measure on test images, print the tables and write the files.
 
-    With ``options.scales`` each image is judged twice: by a sliding window, as inference.py
-    answers, and by a single pass. The former comes first. All ranks classify; rank 0 does the
-    rest.
+    Unless ``options.search`` is "off", each image is judged twice: as darknet-face answers, by the
+    detector or a sliding window, and by a single pass. The former comes first. All ranks classify;
+    rank 0 does the rest.
 
     Parameters
     ----------
@@ -49,8 +48,8 @@ def evaluate_and_report(classifier: Engine, splits: typing.Mapping[str, Split], 
         The test images of each dataset, by its name.
     model
     metrics_path
-        The JSON file for the metrics: those of the single pass, and those of the sliding window
-        under ``search``.
+        The JSON file for the metrics: those of the single pass, and those of the answers under
+        ``search``.
     options
 
     Raises
@@ -63,15 +62,13 @@ def evaluate_and_report(classifier: Engine, splits: typing.Mapping[str, Split], 
     split = union(splits)
     scores = [("single pass, each image stretched to {0} x {0}".format(classifier.image_size),
                score_split(classifier, split, options.batch_size))]
-    window: typing.Any = None
-    if options.scales or options.report:
-        window = SlidingWindow(
-            open_engine(model.weights, classifier.image_size, precision=options.precision),
-            options.scales or SCALES, model.search_bias)
-    if options.scales:
-        scores.insert(0, ("sliding window, scales {}, as inference.py answers".format(
-            ", ".join("{:g}".format(scale) for scale in options.scales)),
-            score_by_sliding_window(window, split)))
+    answering: typing.Any = None
+    if options.search != "off" or options.report:
+        answering = FaceModel(model, options.search, options.precision, options.batch_size,
+                              model_dir=options.model_dir)
+    if options.search != "off":
+        scores.insert(0, (answering.method + ", as inference.py answers",
+                          score_as_answered(answering, split)))
     if distributed.rank():
         return
     name = relative_to_here(model.path)
@@ -79,7 +76,7 @@ def evaluate_and_report(classifier: Engine, splits: typing.Mapping[str, Split], 
         name, *map(len, split), model.describe_threshold()))
     judgements = [_judge(title, each, splits, model.threshold, options) for title, each in scores]
     metrics = judgements[-1].metrics
-    if options.scales:
+    if options.search != "off":
         metrics["search"] = judgements[0].metrics
     if options.robustness:
         metrics["robustness"] = measure_corrupted(
@@ -89,7 +86,7 @@ def evaluate_and_report(classifier: Engine, splits: typing.Mapping[str, Split], 
     if options.report:
         provenance = find_provenance(
             model.path, options.data_dir, options.log_dir, (len(split[0]), len(split[1])))
-        write_report(options.report, name, judgements, FaceMapper(window), provenance)
+        write_report(options.report, name, judgements, answering.mapper(), provenance)
         print("wrote {}".format(os.path.join(options.report, "index.html")))
 
 

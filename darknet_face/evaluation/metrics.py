@@ -25,7 +25,8 @@ if typing.TYPE_CHECKING:
 CALIBRATION_BINS = 10
 
 
-class Scores(collections.namedtuple("Scores", "paths labels face_probabilities skipped")):
+class Scores(collections.namedtuple(
+        "Scores", "paths labels face_probabilities skipped boxes", defaults=({},))):
     """A classifier's predictions for the images of a split.
 
     Parameters
@@ -38,6 +39,9 @@ class Scores(collections.namedtuple("Scores", "paths labels face_probabilities s
         float64, [len(paths)], 0..1.
     skipped
         How many files did not decode.
+    boxes
+        Path -> x, y, width and height of the most probable face in pixels, Nones where there is no
+        box; empty for a single pass.
     """
 
     @property

@@ -17,8 +17,9 @@ class EvaluationOptions(typing.NamedTuple):
     batch_size: int = 16
     data_dir: str | None = "data"  # where the report finds the lists; None if there are none
     log_dir: str | None = None  # of the training's history; absent, where train.py wrote it
-    scales: tuple[float, ...] = ()  # also measure with a sliding window at these
-    precision: str = "float32"  # of that sliding window
+    search: str | None = "off"  # also measure as darknet-face answers; see load()
+    precision: str = "float32"  # of those answers
+    model_dir: str = "saved_models"  # with your own detector, if there is one
 
 
 def add_evaluation_arguments(parser: argparse._ActionsContainer) -> None:
@@ -37,9 +38,8 @@ def add_evaluation_arguments(parser: argparse._ActionsContainer) -> None:
                              "(default: where train.py wrote it, otherwise logs)")
 
 
-def evaluation_options(args: argparse.Namespace, scales: tuple[float, ...] = ()
-                       ) -> EvaluationOptions:
+def evaluation_options(args: argparse.Namespace, search: str | None = "off") -> EvaluationOptions:
     """The record for the parsed options of an evaluation, --batch-size and --data-dir."""
     return EvaluationOptions(
         args.at_fpr, args.robustness, args.report, args.batch_size, args.data_dir, args.log_dir,
-        scales, args.precision)
+        search, args.precision, args.model_dir)

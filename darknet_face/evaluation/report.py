@@ -2,7 +2,8 @@
 
 The page is one file with its charts and images inside. It opens without a network, on light and
 dark screens. It shows the metrics, the curves behind them and the misclassified images, the most
-confident mistakes first, each beside its heat map. Its template is ``report.html.j2``.
+confident mistakes first, each beside its heat map; a click opens the image where it lies. The
+template is ``report.html.j2``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import base64
 import io
 import math
 import os
+import pathlib
 import typing
+import urllib.parse
 
+import cv2
 import jinja2
 import numpy as np
 from markupsafe import Markup
@@ -25,7 +29,7 @@ from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.evaluation.charts import draw_charts, to_svg
 from darknet_face.evaluation.metrics import TABLE, Scores, format_metric, format_threshold
 from darknet_face.evaluation.provenance import Provenance
-from darknet_face.images.contact_sheets import scale_to
+from darknet_face.images.contact_sheets import BLUE, scale_to
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import relative_to_data
 from darknet_face.runtime.atomic_files import write_atomically, write_json
@@ -122,7 +126,7 @@ def write_report(folder: str, model: str, judgements: typing.Sequence[Judgement]
             for split, faces, non_faces in provenance.pictures},
         "history": [_without_gaps(row) for row in provenance.history],
         "mistakes": [_describe(scores, index, data_dir) for rows in mistakes for index in rows]})
-    page = _page(model, judgements, (mistakes, close_calls), mapper, provenance)
+    page = _page(folder, model, judgements, (mistakes, close_calls), mapper, provenance)
     with write_atomically(os.path.join(folder, "index.html"), "w", encoding="utf-8") as stream:
         stream.write(page)
 
@@ -175,9 +179,9 @@ def _describe(scores, index, data_dir):
             "face_probability": float(scores.face_probabilities[index])}
 
 
-def _page(model: str, judgements: typing.Sequence[Judgement], found: typing.Any,
+def _page(folder: str, model: str, judgements: typing.Sequence[Judgement], found: typing.Any,
           mapper: FaceMapper | None, provenance: Provenance) -> str:
-    """The page as text; ``found`` is what :func:`find_mistakes` returned."""
+    """The page of a folder as text; ``found`` is what :func:`find_mistakes` returned."""
     (false_positives, missed), close_calls = found
     judged_by, scores, metrics = judgements[0]
     robustness = judgements[-1].metrics.get("robustness", ())
@@ -192,11 +196,11 @@ def _page(model: str, judgements: typing.Sequence[Judgement], found: typing.Any,
         model=model, judged_by=judged_by, metrics=metrics, faces=faces,
         non_faces=metrics["images"] - faces,
         rows=_metric_rows(metrics), pictures=provenance.pictures, mistakes=(
-            len(false_positives), len(missed)), has_maps=bool(mapper),
+            len(false_positives), len(missed)), has_maps=bool(mapper), has_boxes=bool(scores.boxes),
         charts=[{"name": name, "caption": caption,
                  "svg": Markup(to_svg(chart, "chart-" + name, caption))}
                 for name, caption, chart in charts],
-        sections=[_section(*section, scores, mapper, provenance.data_dir)
+        sections=[_section(*section, scores, mapper, provenance.data_dir, folder)
                   for section in sections],
         by_source=[(each.title, each.metrics["by_source"]) for each in judgements
                    if "by_source" in each.metrics],
@@ -228,34 +232,59 @@ def _robustness_rows(rows):
             for row in rows]
 
 
-def _section(title, name, indices, scores, mapper, data_dir):
+def _section(title, name, indices, scores, mapper, data_dir, folder):
     """A section of images, at most MOST_MISTAKES of them."""
     shown = indices[:MOST_MISTAKES]
     tiles = []
     for index in progress(shown, desc=title, leave=False):
         path = scores.paths[index]
+        images, warmest = _draw_tile(path, mapper, scores.boxes.get(path))
         tiles.append({
-            "images": _draw_tile(path, mapper),
+            "images": images, "warmest": warmest, "link": _link(path, folder),
             "file": _shown_name(path, data_dir), "probability": scores.face_probabilities[index],
             "is_face": bool(scores.labels[index] == FACE)})
     return {"title": title, "name": name, "total": len(indices), "size": TILE, "tiles": tiles}
 
 
-def _draw_tile(path, mapper):
-    """An image and its heat map: pairs of a description and a data URI.
+def _link(path, folder):
+    """Where an image lies, as seen from the page."""
+    try:
+        relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    except ValueError:  # on another drive of Windows
+        return pathlib.Path(os.path.abspath(path)).as_uri()
+    return urllib.parse.quote(os.fsencode(relative.replace(os.sep, "/")))
 
-    Empty if the image can no longer be read.
+
+def _draw_tile(path, mapper, box):
+    """An image, with the box of its most probable face, and its heat map.
+
+    Returns pairs of a description and a data URI, none if the image can no longer be read; and the
+    map's highest value, None where the map is shown as it is. A map that stays below one half, as
+    that of a missed face, is scaled: it then shows where the network came closest.
     """
     try:
         image = read_image(path)
     except BadImage as error:
         warn("{}: {}; not shown in the report".format(path, error))
-        return []
-    images = [("the image", _data_uri(scale_to(image, TILE)))]
+        return [], None
+    images, warmest = [("the image", _data_uri(scale_to(_with_box(image, box), TILE)))], None
     if mapper:
-        drawn = overlay(image, mapper(image))
+        face_map = mapper(image)
+        if 0 < face_map.max() < 0.5:
+            warmest = float(face_map.max())
+            face_map = face_map / warmest
+        drawn = overlay(image, face_map, outline=warmest is None)
         images.append(("its heat map", _data_uri(scale_to(drawn, TILE))))
-    return images
+    return images, warmest
+
+
+def _with_box(image, box):
+    if not box or None in box:
+        return image
+    drawn, (x, y, width, height) = image.copy(), box
+    thickness = max(1, max(image.shape[:2]) // 60)
+    cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), BLUE, thickness)
+    return drawn
 
 
 def _data_uri(image):
