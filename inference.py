@@ -67,7 +67,8 @@ def main():
     model = choose_model(args.model_dir, args.weights, args.image_size, args.threshold)
     command.print_model(str(model))
     evaluate_and_report(
-        open_engine(model.weights, model.image_size, args.engine, precision=args.precision),
+        open_engine(model.weights, model.image_size, args.engine, precision=args.precision,
+                    ranges=model.ranges),
         load_sources(args.data_dir, args.sources, "test"), model,
         args.json or os.path.join(args.model_dir, "inference_metrics.json"),
         evaluation_options(args, args.search or "off"))

@@ -21,7 +21,6 @@ from darknet_face.images.decode import read_image, resize
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
 
-CALIBRATION_PICTURES = 64  # for int8
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
 
 
@@ -64,11 +63,8 @@ def prepare(folder, count, image_size, batch_size, exports=True):
     with open(os.path.join(folder, "layers.json"), "w") as stream:
         json.dump(LAYERS, stream)
     shutil.copy(RELEASED, os.path.join(folder, "weights.npz"))
-    _, images, _ = next(read_batches(paths[-CALIBRATION_PICTURES:], CALIBRATION_PICTURES,
-                                     image_size))
-    np.save(os.path.join(folder, "calibration.npy"), images)
-    for kind in ("onnx", "darknet") if exports else ():
-        _export(kind, os.path.join(folder, "exports"), image_size)
+    for options in (["onnx", "--int8"], ["darknet"]) if exports else ():
+        _export(options, os.path.join(folder, "exports"), image_size)
 
 
 def make_pictures(folder, count, seed=0):
@@ -99,10 +95,10 @@ def make_pictures(folder, count, seed=0):
     return paths
 
 
-def _export(kind, folder, image_size):
-    command = [sys.executable, os.path.join(ROOT, "export.py"), kind, "--weights", RELEASED,
+def _export(options, folder, image_size):
+    command = [sys.executable, os.path.join(ROOT, "export.py"), *options, "--weights", RELEASED,
                "--image-size", str(image_size), "--images", "8", "--out", folder]
     outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              text=True, cwd=ROOT)
     if outcome.returncode:
-        raise UserError("export.py {}: {}".format(kind, outcome.stdout), exit_code=1)
+        raise UserError("export.py {}: {}".format(options[0], outcome.stdout), exit_code=1)

@@ -15,6 +15,7 @@ from darknet_face.engines.engine import ENGINES, Engine, choose_engine, open_eng
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
+from darknet_face.runtime.session import check_precision
 from darknet_face.weights.model_file import RELEASED, read_model
 
 # Runs a program without the modules that it must not need.
@@ -84,8 +85,13 @@ def test_an_image_that_an_engine_does_not_take(tiny_model):
 def test_the_engine_that_is_taken(monkeypatch):
     assert choose_engine(None) == ENGINES[0] == "onnxruntime"
     assert choose_engine("tensorflow") == choose_engine(None, "bfloat16") == "tensorflow"
-    with pytest.raises(UserError, match="onnxruntime computes in float32 only"):
+    with pytest.raises(UserError, match="onnxruntime computes in float32 and int8 only"):
         choose_engine("onnxruntime", "bfloat16")
+    assert choose_engine(None, "int8") == "onnxruntime"
+    with pytest.raises(UserError, match="int8: tensorflow .* only; use --engine onnxruntime"):
+        choose_engine("tensorflow", "int8")
+    with pytest.raises(UserError, match="int8: TensorFlow has no such mode"):
+        check_precision("int8")
     monkeypatch.setattr(engines.importlib.util, "find_spec",
                         lambda name: None if name == "onnxruntime" else "found")
     assert choose_engine(None) == "tensorflow"

@@ -69,9 +69,9 @@ def test_the_wheel_has_the_package_and_the_network_only(site):
 def test_the_wheel_has_the_released_weights_and_the_files_beside_modules(site):
     for name in ("py.typed", "serving/page.html", "evaluation/report.html.j2"):
         assert (site / "darknet_face" / name).exists()
-    released = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
-    carried = site / "darknet_face" / "weights" / "darknet19_face.npz"
-    assert carried.stat().st_size == os.path.getsize(released)
+    for name in ("darknet19_face.npz", "darknet19_face_int8.json"):
+        carried = site / "darknet_face" / "weights" / name
+        assert carried.stat().st_size == os.path.getsize(os.path.join(ROOT, "saved_models", name))
 
 
 def test_the_wheel_names_the_command(site):

@@ -72,7 +72,7 @@ def load(weights: str | os.PathLike | None = None, search: int | str | None = No
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
     precision
-        What convolutions compute in: "float32", "bfloat16" or "float16".
+        What convolutions compute in: "float32", "bfloat16", "float16" or "int8".
     image_size
         Height and width of the network's input, a multiple of 32. If absent, as in training.
     batch_size
@@ -143,7 +143,7 @@ class FaceModel:
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
         self._engine = open_engine(
-            model.weights, model.image_size, engine, precision=precision)
+            model.weights, model.image_size, engine, precision=precision, ranges=model.ranges)
         self._find_faces = open_finder(
             self._engine, model.weights, model_dir, search == DETECTOR, engine=engine,
             precision=precision) if search in (None, DETECTOR) else None

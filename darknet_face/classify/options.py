@@ -7,13 +7,12 @@ import argparse
 from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SEARCH_CHOICES
 from darknet_face.console import number_type
 from darknet_face.detection import DETECTOR
-from darknet_face.engines.engine import add_engine_argument
+from darknet_face.engines.engine import add_engine_argument, add_precision_argument
 from darknet_face.options import (
     add_batch_size_argument,
     add_image_size_argument,
     add_weights_argument,
 )
-from darknet_face.runtime.session import PRECISIONS
 
 
 def add_model_arguments(parser: argparse._ActionsContainer, batch_size: int = 16) -> None:
@@ -31,8 +30,7 @@ def add_answer_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threshold", type=number_type(float, 0, 1),
                         help="call an image a face if its probability is at least this (default: "
                              "the one stored with the model, or 0.5)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
+    add_precision_argument(parser)
 
 
 def add_search_argument(parser: argparse._ActionsContainer, note: str = "") -> None:

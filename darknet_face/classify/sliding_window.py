@@ -19,13 +19,18 @@ import numpy as np
 
 import darknet19
 from darknet_face.console import number_type
-from darknet_face.engines.engine import Engine, add_engine_argument, open_engine
+from darknet_face.engines.engine import (
+    Engine,
+    add_engine_argument,
+    add_precision_argument,
+    open_engine,
+)
 from darknet_face.images.decode import resize
 from darknet_face.options import (
     add_image_size_argument,
     add_weights_argument,
 )
-from darknet_face.runtime.session import PRECISIONS, explain_memory_errors
+from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights.model_file import choose_model
 
 # The image's shorter side, in multiples of the network's input, in the order of the runs. Below 1
@@ -237,8 +242,7 @@ def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
                         help="scales of the image, in this order: its shorter side in windows; "
                              "below 1 the image is padded")
     parser.add_argument("--zooms", default=argparse.SUPPRESS, help=argparse.SUPPRESS, **scales)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="what convolutions compute in")
+    add_precision_argument(parser)
     add_engine_argument(parser)
 
 
@@ -252,5 +256,6 @@ def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
     """
     model = choose_model("saved_models", options.weights, options.image_size)
     engine = open_engine(
-        model.weights, model.image_size, options.engine, precision=options.precision)
+        model.weights, model.image_size, options.engine, precision=options.precision,
+        ranges=model.ranges)
     return SlidingWindow(engine, options.scales, model.search_bias)

@@ -16,10 +16,17 @@ import numpy as np
 from darknet19 import STRIDE
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import UserError
+from darknet_face.runtime import session
+
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.onnx_int8 import Ranges
 
 # By the value of the option --engine; the first that is installed and computes in the precision
 # that is asked for is the default.
 ENGINES = ("onnxruntime", "tensorflow")
+# What an engine computes in; each has some of these.
+PRECISIONS = session.PRECISIONS + ("int8",)
+PRECISIONS_OF = {"onnxruntime": ("float32", "int8"), "tensorflow": session.PRECISIONS}
 
 _Engine = typing.TypeVar("_Engine", bound="Engine")
 
@@ -99,9 +106,16 @@ def add_engine_argument(parser: typing.Any) -> None:
                              "installed and has the precision)")
 
 
+def add_precision_argument(parser: typing.Any) -> None:
+    """Add ``--precision``, an option of the scripts that classify."""
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="what convolutions compute in; int8 needs ONNX Runtime")
+
+
 def open_engine(weights: typing.Mapping[str, np.ndarray], image_size: int,
                 name: str | None = None, threads: int | None = None,
-                precision: str = "float32") -> Engine:
+                precision: str = "float32",
+                ranges: typing.Callable[[], Ranges] | None = None) -> Engine:
     """Open an engine with the network of these weights.
 
     Parameters
@@ -115,17 +129,24 @@ def open_engine(weights: typing.Mapping[str, np.ndarray], image_size: int,
     threads
         All cores if absent.
     precision
-        One of :data:`darknet_face.runtime.session.PRECISIONS`.
+        One of :data:`PRECISIONS`.
+    ranges
+        Reads the ranges that int8 needs; called for that precision alone.
 
     Raises
     ------
     UserError
-        For an engine that is not installed, and a precision that it or the processor lacks.
+        For an engine that is not installed, a precision that it or the processor lacks, and
+        whatever ``ranges`` raises.
     """
     if choose_engine(name, precision) == "onnxruntime":
         from darknet_face.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(weights, image_size, threads)
+        if precision != "int8":
+            return OnnxRuntimeEngine(weights, image_size, threads)
+        if ranges is None:
+            raise UserError("--precision int8: these weights have no ranges; use float32")
+        return OnnxRuntimeEngine(weights, image_size, threads, ranges())
     from darknet_face.engines.tensorflow_classifier import folded_classifier
 
     return folded_classifier(weights, image_size, threads, precision)
@@ -133,11 +154,11 @@ def open_engine(weights: typing.Mapping[str, np.ndarray], image_size: int,
 
 def choose_engine(name: str | None, precision: str = "float32") -> str:
     """The engine to use: see :func:`open_engine`."""
-    has_precision = [each for each in ENGINES if each == "tensorflow" or precision == "float32"]
-    if name and name not in has_precision:
-        raise UserError("--precision {}: {} computes in float32 only; use --engine tensorflow"
-                        .format(precision, name))
-    for each in [name] if name else has_precision:
+    able = [each for each in ENGINES if precision in PRECISIONS_OF[each]]
+    if name and name not in able:
+        raise UserError("--precision {}: {} computes in {} only; use --engine {}".format(
+            precision, name, " and ".join(PRECISIONS_OF[name]), able[0]))
+    for each in [name] if name else able:
         if importlib.util.find_spec(each):
             return each
-    raise UserError("not installed: {0}; pip install {0}".format(name or has_precision[0]))
+    raise UserError("not installed: {0}; pip install {0}".format(name or able[0]))

@@ -61,8 +61,8 @@ def onnx_model(convolutions: typing.Iterable[Convolution], layout: str = "NHWC",
         Of ``input``: float32, [batch, height, width, 3] or [batch, 3, height, width], RGB 0..1,
         height and width multiples of 32.
     outputs
-        Of ``probabilities`` and ``logits``, float32, [batch, 2], FACE first, and ``class_map``,
-        float32, [batch, 2, height / 32, width / 32].
+        Of ``probabilities`` and ``logits``, float32, [batch, 2], FACE first, ``class_map``,
+        float32, [batch, 2, height / 32, width / 32], and the names of nodes between layers.
     properties
         The model's metadata.
     """
@@ -108,20 +108,29 @@ def _model(convolutions: typing.Iterable[Convolution], layout: str,
            outputs: typing.Sequence[str]) -> Parts:
     """A ModelProto without metadata."""
     graph = GraphWriter()
-    net = "input"
-    if layout == "NHWC":
-        net = graph.add("Transpose", [net], "input_nchw", perm=[0, 3, 1, 2])
     remaining = iter(convolutions)
-    net = trunk(graph, net, remaining)[darknet19.TRUNK]
-    kernel, bias = next(remaining)
-    net = graph.convolve(net, kernel, bias, darknet19.CLASSIFIER, "class_map")
-    net = graph.add("GlobalAveragePool", [net], "mean")
+    net = trunk(graph, first_node(graph, layout), remaining)[darknet19.TRUNK]
+    graph.convolve(net, *next(remaining), darknet19.CLASSIFIER, "class_map")
+    return classifier_model(graph, layout, outputs)
+
+
+def first_node(graph: GraphWriter, layout: str) -> str:
+    """What the first layer reads, in the layout NCHW."""
+    return "input" if layout == "NCHW" else graph.add(
+        "Transpose", ["input"], "input_nchw", perm=[0, 3, 1, 2])
+
+
+def classifier_model(graph: GraphWriter, layout: str, outputs: typing.Sequence[str]) -> Parts:
+    """A ModelProto of all layers up to ``class_map``, and of the answers that follow from it."""
+    net = graph.add("GlobalAveragePool", ["class_map"], "mean")
     net = graph.add("Flatten", [net], "logits", axis=1)
     graph.add("Softmax", [net], "probabilities", axis=1)
-    classes, sizes = len(bias), ("height", "width")
+    classes, sizes = len(darknet19.CLASS_NAMES), ("height", "width")
     shapes: dict[str, Shape] = {
         "class_map": ("batch", classes, "rows", "columns"),
         "logits": ("batch", classes), "probabilities": ("batch", classes)}
+    for name in outputs:  # others are between layers, each of a size of its own
+        shapes.setdefault(name, [name + axis for axis in ("", "/channels", "/rows", "/columns")])
     return graph.model(
         "Darknet-19", "Darknet-19 that tells whether a face is in the image",
         {"input": ("batch", *sizes, 3) if layout == "NHWC" else ("batch", 3, *sizes)},

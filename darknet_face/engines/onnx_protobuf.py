@@ -15,7 +15,7 @@ import darknet19
 
 IR_VERSION, OPSET = 7, 13  # what ONNX Runtime 1.10 and OpenCV 4 read too
 PROPERTIES = 14  # ModelProto's field of the metadata, the last one
-TYPES = {"float32": 1, "int64": 7}  # TensorProto.DataType
+TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}  # TensorProto.DataType
 # AttributeProto's numbers of the field and of the type, by the type of the value.
 _ATTRIBUTES = {float: (2, 1), int: (3, 2), str: (4, 3), list: (8, 7)}
 

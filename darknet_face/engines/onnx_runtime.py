@@ -9,6 +9,7 @@ import numpy as np
 from darknet_face.console import UserError
 from darknet_face.engines.engine import Engine
 from darknet_face.engines.onnx_graph import folded, onnx_model
+from darknet_face.engines.onnx_int8 import Ranges, int8_model
 
 
 class OnnxRuntimeEngine(Engine):
@@ -22,14 +23,19 @@ class OnnxRuntimeEngine(Engine):
         As for every engine.
     threads
         All cores if absent.
+    ranges
+        Compute in 8-bit numbers, with these: see :mod:`darknet_face.engines.onnx_int8`.
     """
 
     name = "onnxruntime"
 
     def __init__(self, weights: typing.Mapping[str, np.ndarray], image_size: int,
-                 threads: int | None = None) -> None:
+                 threads: int | None = None, ranges: Ranges | None = None) -> None:
         super().__init__(image_size)
-        self.session = open_session(onnx_model(folded(weights), outputs=["class_map"]), threads)
+        outputs = ["class_map"]
+        model = (int8_model(weights, ranges, outputs=outputs) if ranges else
+                 onnx_model(folded(weights), outputs=outputs))
+        self.session = open_session(model, threads)
 
     def class_map(self, images: np.ndarray) -> np.ndarray:
         try:

@@ -19,6 +19,7 @@ exit code is 1. Each SavedModel is a version of its own, and the newest two are 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -29,8 +30,10 @@ import numpy as np
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
 from darknet_face.detection import default_detector
+from darknet_face.engines.onnx_int8 import Ranges, measure_ranges, write_ranges
 from darknet_face.exporters import savedmodel
 from darknet_face.exporters.compare import (
+    BATCH,
     Reference,
     Runner,
     choose_images,
@@ -43,6 +46,7 @@ from darknet_face.exporters.detector import export_detector
 from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
+from darknet_face.images.find_images import find_images
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
 from darknet_face.options import (
@@ -54,7 +58,7 @@ from darknet_face.options import (
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json, relative_to_here
 from darknet_face.runtime.session import explain_memory_errors
-from darknet_face.weights.model_file import choose_model
+from darknet_face.weights.model_file import ModelFile, choose_model
 
 
 class Export(typing.NamedTuple):
@@ -135,15 +139,26 @@ def _reference(args: argparse.Namespace) -> Reference:
     return reference
 
 
-def calibration_images(data_dir: str, count: int, image_size: int) -> np.ndarray:
-    """Images for the ranges of 8-bit numbers: uint8, [images, image_size, image_size, 3]."""
-    paths, kind = choose_images(data_dir, count, "val")
-    _, images, _ = next(read_batches(paths, len(paths), image_size))
-    if not len(images):
-        raise UserError("none of the {} images for --int8 could be read; check the validation "
-                        "lists".format(len(paths)))
-    print("measuring ranges on {} {}".format(len(images), kind), flush=True)
-    return images
+def int8_ranges(model: ModelFile, args: argparse.Namespace) -> tuple[Ranges, int]:
+    """The ranges for 8-bit numbers, and on how many images they were measured now.
+
+    Those beside the weights, unless others are asked for or there are none of these weights.
+    """
+    if not args.calibrate:
+        with contextlib.suppress(UserError):
+            return model.ranges(), 0
+        paths, kind = choose_images(args.data_dir, args.calibration_images, "val")
+    else:
+        paths = sorted(find_images(args.calibrate))
+        paths = paths[::max(1, len(paths) // args.calibration_images)][:args.calibration_images]
+        kind = "images of {}".format(args.calibrate)
+    images = [images for _, images, _ in read_batches(paths, BATCH, model.image_size)]
+    count = sum(map(len, images))
+    if not count:
+        raise UserError("none of the {} {} could be read; --int8 measures ranges on images: name a "
+                        "folder by --calibrate".format(len(paths), kind))
+    print("measuring ranges on {} {}".format(count, kind), flush=True)
+    return measure_ranges(model.weights, np.concatenate(images)), count
 
 
 def _parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -176,9 +191,13 @@ def _parser(prog: str | None = None) -> argparse.ArgumentParser:
         if name == "onnx":
             command.add_argument("--int8", action="store_true",
                                  help="also write a model of 8-bit numbers, a quarter of the size; "
-                                      "its ranges are measured on images of the validation lists")
-            command.add_argument("--calibration-images", type=number_type(int, 1), default=100,
-                                 help="how many images --int8 measures on, half of them faces")
+                                      "its ranges are those beside the weights or, without any, "
+                                      "are measured and stored there, also for --precision int8")
+            command.add_argument("--calibrate", metavar="DIR",
+                                 help="measure the ranges anew, on the images in this folder; "
+                                      "without it on those of the validation lists")
+            command.add_argument("--calibration-images", type=number_type(int, 1), default=300,
+                                 help="on how many at most")
     _add_detector(commands)
     return parser
 
@@ -211,7 +230,10 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
         if args.command in (name, "all"):
             export.write(reference, args.out)
     if args.command == "onnx" and args.int8:
-        export_int8(reference, calibration_images(
-            args.data_dir, args.calibration_images, reference.image_size), args.out)
+        ranges, images = int8_ranges(reference.model, args)
+        export_int8(reference, ranges, args.out)
+        if images:
+            print("wrote {}".format(write_ranges(
+                reference.source, reference.weights, ranges, images)))
     if args.command in ("all", "compare"):
         compare(reference, args.out, args.model_dir, args.json)

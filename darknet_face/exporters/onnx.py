@@ -73,7 +73,13 @@ def to_onnx(weights: typing.Mapping[str, np.ndarray], image_size: int,
     Parameters are those of :func:`darknet_face.engines.onnx_graph.onnx_model`, but for
     ``image_size``, which goes into the metadata, like ``properties``.
     """
-    return onnx_model(folded(weights), layout, properties=dict(properties or {}, **{
+    return onnx_model(folded(weights), layout, properties=dict(
+        properties or {}, **preprocessing(image_size, layout)))
+
+
+def preprocessing(image_size: int, layout: str = "NHWC") -> dict[str, str]:
+    """What a model's metadata say of the input and the classes."""
+    return {
         "input_layout": layout,
         "input_colours": "RGB",
         "input_range": "0..1",
@@ -82,7 +88,7 @@ def to_onnx(weights: typing.Mapping[str, np.ndarray], image_size: int,
             image_size, FILES[layout][2]),
         "image_size": str(image_size),
         "size_multiple": str(darknet19.STRIDE),
-    }))
+    }
 
 
 def run_onnx(folder: str, reference: Reference, images: np.ndarray | None = None,

@@ -137,6 +137,9 @@ def check_precision(precision: str) -> None:
     """
     if precision == "float32":
         return
+    if precision not in PRECISIONS:
+        raise UserError("--precision {}: TensorFlow has no such mode; use inference.py, which has "
+                        "ONNX Runtime, or --precision float32".format(precision))
     if not is_tf2():
         raise UserError("--precision {}: TensorFlow {} has no such mode; use TensorFlow 2 "
                         "(make RUNTIME=tf2) or --precision float32".format(

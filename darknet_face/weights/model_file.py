@@ -36,6 +36,9 @@ from darknet_face.weights.metadata import (
 )
 from darknet_face.weights.npz import read_npz
 
+if typing.TYPE_CHECKING:
+    from darknet_face.engines.onnx_int8 import Ranges
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLONE = os.path.dirname(os.path.dirname(HERE))
 # In the clone, or where the wheel has it.
@@ -102,6 +105,12 @@ class ModelFile:
     @property
     def is_released(self) -> bool:
         return self.path == RELEASED
+
+    def ranges(self) -> Ranges:
+        """The ranges for 8-bit numbers: see :func:`darknet_face.engines.onnx_int8.read_ranges`."""
+        from darknet_face.engines.onnx_int8 import read_ranges
+
+        return read_ranges(self.path, self.weights)
 
     def describe_threshold(self) -> str:
         """The threshold in use, and whether it is the one stored with the model."""
