@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import imagehash
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 HASH_SIDE = 16  # bits along each side of the perceptual hash: 256 in all
 
@@ -33,6 +30,8 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
         bool, [256]. From the ImageHash library's ``phash``, after Zauner, "Implementation and
         Benchmarking of Perceptual Image Hash Functions", 2010.
     """
+    import imagehash  # imports SciPy
+
     return imagehash.phash(Image.fromarray(image), hash_size=HASH_SIDE).hash.ravel()
 
 
@@ -49,6 +48,9 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
     numpy.ndarray
         int, [images]: the number of each image's group.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     count, bits = hashes.shape
     signs = hashes.astype(np.float32) * 2 - 1
     rows, columns = [], []

@@ -8,23 +8,34 @@ another image, shrunk and enlarged, blurred or sharpened, recoloured, made noisy
 
 from __future__ import annotations
 
+import importlib
 import typing
 
 import cv2
 import numpy as np
 
-if not hasattr(np, "sctypes"):  # NumPy 2 has dropped it; imgaug 0.4.0 reads it when it is imported
+from darknet_face.classes import FACE, NON_FACE
+from darknet_face.images.decode import resize
+from darknet_face.training.occlusions import lay_over, wear_cloth
+
+# NumPy 2 has dropped the first, which imgaug 0.4.0 reads when it is imported.
+if not hasattr(np, "sctypes"):
     setattr(np, "sctypes", {  # noqa: B010 (mypy)
         "float": [np.float16, np.float32, np.float64, np.longdouble],
         "int": [np.int8, np.int16, np.int32, np.int64],
         "uint": [np.uint8, np.uint16, np.uint32, np.uint64]})
 if not hasattr(np, "bool"):  # gone from NumPy 1.24 to 1.26
     setattr(np, "bool", np.bool_)  # noqa: B010 (mypy)
-import imgaug.augmenters as iaa  # noqa: E402
 
-from darknet_face.classes import FACE, NON_FACE
-from darknet_face.images.decode import resize
-from darknet_face.training.occlusions import lay_over, wear_cloth
+
+class _Imgaug:
+    """``imgaug.augmenters``, imported when the first of its names is asked for: takes a second."""
+
+    def __getattr__(self, name: str) -> typing.Any:
+        return getattr(importlib.import_module("imgaug.augmenters"), name)
+
+
+iaa: typing.Any = _Imgaug()
 
 # What an Augmenter can do; the parts are for ablations.
 KINDS = ("all", "framing", "distortion", "none")

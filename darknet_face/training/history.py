@@ -10,7 +10,6 @@ import os
 import typing
 
 from darknet_face.console import UserError, warn
-from darknet_face.training.curves import plot_history, plot_training_summary
 from darknet_face.training.history_file import HistoryFile
 from darknet_face.training.mixture import describe
 from darknet_face.training.settings import RUN_SETTINGS
@@ -121,6 +120,8 @@ def report_epoch(settings: Settings, rows: list[Row], is_best: bool) -> None:
     is_best
         Whether the last row is the best so far.
     """
+    from darknet_face.training.curves import plot_history  # imports matplotlib
+
     HISTORY.write(os.path.join(settings.log_dir, "history.csv"), rows)
     plot_history(os.path.join(settings.log_dir, "history.png"), rows)
     text = ("epoch {epoch}/{epochs}: {trained}validation loss {val_loss:.4f}, accuracy "
@@ -143,6 +144,8 @@ def report_gain(settings: Settings, rows: list[Row], best: Row) -> None:
 
 def summarise(settings: Settings, best: Row) -> None:
     """Draw the whole training into ``training_summary.png``; ``best`` is the row that is kept."""
+    from darknet_face.training.curves import plot_training_summary  # imports matplotlib
+
     path = os.path.join(settings.log_dir, "training_summary.png")
     history = os.path.join(settings.log_dir, "history.csv")
     rows = read_history(history)

@@ -15,7 +15,6 @@ import numpy as np
 from darknet_face.console import progress, warn
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.session import new_session, tf
-from darknet_face.training.curves import plot_range_test
 from darknet_face.training.initial_weights import assign_initial_weights
 
 if typing.TYPE_CHECKING:
@@ -38,6 +37,8 @@ def range_test(settings: Settings, loader: BatchLoader,
     build_graph
         train.py's build_range_test_graph; the number is that of the steps.
     """
+    from darknet_face.training.curves import plot_range_test  # imports matplotlib
+
     steps = settings.epochs * loader.sources["train"].steps_per_epoch
     with tf.Graph().as_default():
         net = build_graph(settings, steps)

@@ -9,7 +9,6 @@ import typing
 
 import numpy as np
 from PIL import Image
-from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.console import warn
@@ -128,6 +127,8 @@ class EventLog:
             Labels and probabilities of FACE, by the name of the validation images.
         step
         """
+        from tensorboard.plugins.pr_curve import summary as pr_curve  # imports a great deal
+
         summary = tf.Summary()
         for name, value in row.items():
             if name.startswith(("val_", "disturbed_")):

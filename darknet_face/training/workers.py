@@ -64,7 +64,9 @@ def _start_context():
         return multiprocessing.get_context("spawn")
     _check_temporary_folder()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "darknet_face.training.loader"])
+    # imgaug is last: the module before makes it fit today's NumPy.
+    context.set_forkserver_preload(
+        [__name__, "darknet_face.training.loader", "imgaug.augmenters"])
     return context
 
 

@@ -17,9 +17,6 @@ from darknet_face.detection.datasets import Photograph, area
 from darknet_face.images.decode import BadImage, read_image, resize
 from darknet_face.training.augment import iaa
 
-# After that.
-from imgaug.augmentables.bbs import BoundingBox, BoundingBoxesOnImage  # noqa: E402, I001 isort:skip
-
 MOST_BOXES = 50  # of an image that the loss looks at; the largest are taken
 SAME_SIZE = 10  # steps between changes of the input size, as in the paper
 VISIBLE = 0.4  # a face of which less is left in the image is ignored
@@ -112,7 +109,7 @@ def _bounded(image: np.ndarray) -> np.ndarray:
     return resize(image, height, width)
 
 
-def build_augmenter(size: int) -> iaa.Augmenter:
+def build_augmenter(size: int) -> typing.Any:
     """An augmenter for images of any shape; the result has sides of ``size`` pixels."""
     return iaa.Sequential([
         iaa.Fliplr(0.5),
@@ -130,7 +127,7 @@ def build_augmenter(size: int) -> iaa.Augmenter:
     ])
 
 
-def augment(augmenter: iaa.Augmenter, image: np.ndarray, faces: np.ndarray, ignored: np.ndarray
+def augment(augmenter: typing.Any, image: np.ndarray, faces: np.ndarray, ignored: np.ndarray
             ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Augment an image and its boxes.
 
@@ -150,6 +147,8 @@ def augment(augmenter: iaa.Augmenter, image: np.ndarray, faces: np.ndarray, igno
         Clipped to the image. Faces that have become too small, or of which too little is left in
         the image, are ignored now; what has left the image is dropped.
     """
+    from imgaug.augmentables.bbs import BoundingBox, BoundingBoxesOnImage
+
     height, width = image.shape[:2]
     boxes = np.concatenate([faces, ignored]) * [width, height, width, height]
     image, moved = augmenter(image=image, bounding_boxes=BoundingBoxesOnImage(

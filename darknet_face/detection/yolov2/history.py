@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from darknet_face.images.contact_sheets import CHART_STYLE, save_chart
 from darknet_face.training.history_file import HistoryFile
 
@@ -35,6 +32,9 @@ def plot_precision(path: str, curves: list[tuple[str, str, list[dict[str, float]
         the legend.
     title
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(CHART_STYLE):
         figure = Figure(figsize=(7, 4.6))
         axes, labelled = figure.add_subplot(1, 1, 1), set()
