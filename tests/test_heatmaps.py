@@ -65,7 +65,7 @@ def test_the_map_is_warm_where_the_feature_is():
     picture[128:, 384:] = 255  # the lower right corner
     face_map = mapper(picture)
     assert face_map.shape == (256, 512) and face_map.dtype == np.float32
-    assert face_map[172:, 428:].min() > 0.9
+    assert face_map[172:250, 428:506].min() > 0.9
     # The coarsest map has cells of 102 pixels, one of which straddles the corner's edge.
     assert face_map[:40].max() < 0.1 and face_map[:, :256].max() < 0.1
 
@@ -87,12 +87,24 @@ def test_the_mean_of_the_windows_over_each_cell():
     np.testing.assert_allclose(heatmaps.mean_over_windows(values, 1), values)
 
 
+def test_the_map_is_warmest_at_the_face_and_not_at_the_edge():
+    """All windows of 7 x 7 cells that show row 4, column 9 whole see a face there."""
+    values = np.zeros((8, 12))
+    values[:4, 3:9] = 1
+    cells = heatmaps.mean_over_windows(values, 7)
+    assert cells.shape == (14, 18)
+    warmest = np.argwhere(cells > 0.95)
+    assert len(warmest) and (np.abs(warmest - [4, 9]) <= 2).all()
+    assert cells[0].max() < 0.1 and cells[10:].max() < 0.1
+    np.testing.assert_allclose(heatmaps.mean_over_windows(np.ones((1, 1)), 7)[3, 3], 1)
+
+
 def test_windows_below_one_half_draw_no_line():
     """A cell of the class map may be warm where no window is: the line follows the windows."""
     weights = bright_is_face()
     mapper = make_mapper(weights, 128)  # windows of 4 x 4 cells
     picture = np.zeros((256, 256, 3), np.uint8)
-    picture[96:136, 96:136] = 255  # a bright cell, too small to fill a window
+    picture[96:128, 96:128] = 255  # a bright cell, too small to fill a window
     assert mapper(picture).max() < 0.5
 
 

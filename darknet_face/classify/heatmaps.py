@@ -4,7 +4,7 @@
 
 The network looks at the image through windows of the size that it was trained at (see
 :mod:`darknet_face.classify.sliding_window`), and the map gives every place the mean answer of the
-windows that show it. A single cell of the class activation map would say less: it is trained only
+windows that show it, above all of those that have it in their middle. A single cell of the class activation map would say less: it is trained only
 as a part of a mean, and is above one half somewhere in nearly every image.
 """
 
@@ -58,7 +58,12 @@ class FaceMapper:
 
 
 def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
-    """The mean value of the windows that cover each cell.
+    """The mean value of the windows that cover each cell, those in whose middle it lies most.
+
+    A window that shows a face shows other things at its edges. Weights that fall towards them
+    (Hann's window) leave the warmth where the face is. A cell at the edge of the image lies in the
+    middle of no window, and must not take its value from a window's edge alone: below half of all
+    weight it is not made up for.
 
     Parameters
     ----------
@@ -72,12 +77,13 @@ def mean_over_windows(values: np.ndarray, cells: int) -> np.ndarray:
     numpy.ndarray
         float32, [rows + cells - 1, columns + cells - 1].
     """
-    totals, counts = np.zeros((2, values.shape[0] + cells - 1, values.shape[1] + cells - 1))
-    for row, column in np.ndindex(cells, cells):  # of the cell in the window
-        part = np.s_[row:row + values.shape[0], column:column + values.shape[1]]
-        totals[part] += values
-        counts[part] += 1
-    return (totals / counts).astype(np.float32)
+    weights = np.hanning(cells + 2)[1:-1]
+    weights /= weights.sum()
+    for axis in (0, 1):
+        present = np.convolve(np.ones(values.shape[axis]), weights)
+        values = np.apply_along_axis(np.convolve, axis, values, weights)
+        values /= np.expand_dims(np.maximum(present, min(0.5, present.max())), 1 - axis)
+    return values.astype(np.float32)
 
 
 def overlay(image: np.ndarray, face_map: np.ndarray, outline: bool = True) -> np.ndarray:
