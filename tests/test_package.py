@@ -67,7 +67,8 @@ def test_the_wheel_has_the_package_and_the_network_only(site):
 
 
 def test_the_wheel_has_the_released_weights_and_the_files_beside_modules(site):
-    for name in ("py.typed", "serving/page.html", "evaluation/report.html.j2"):
+    for name in ("py.typed", "serving/page.html", "serving/samples/astronaut.jpg",
+                 "evaluation/report.html.j2"):
         assert (site / "darknet_face" / name).exists()
     for name in ("darknet19_face.npz", "darknet19_face_int8.json"):
         carried = site / "darknet_face" / "weights" / name

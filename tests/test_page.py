@@ -195,7 +195,7 @@ def test_it_says_where_images_go(page):
 
 def test_a_video_is_told_where_to_go(page, files):
     page.execute_script("take([new File(['x'], 'film.mp4', {type: 'video/mp4'})])")
-    assert labels(page)[-1].startswith("a video: python inference.py film.mp4")
+    assert labels(page)[-1].startswith("a video: darknet-face film.mp4 --annotate")
 
 
 def test_dropped_images_are_taken_and_cleared(page, files):

@@ -137,6 +137,17 @@ def test_the_page_and_its_health(server):
                       "threshold": 0.5, "waiting": 0, "local": False}
 
 
+def test_the_images_to_try_are_served_and_nothing_else_beside_them(server):
+    names = requests.get(server.url + "/samples/").json()["samples"]
+    assert len(names) == 4
+    for name in names:
+        answer = requests.get(server.url + "/samples/" + name)
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert max(Image.open(io.BytesIO(answer.content)).size) == 480
+    for name in ("none.jpg", "..%2fpage.js", "%2fetc%2fpasswd"):
+        assert requests.get(server.url + "/samples/" + name).status_code == 404
+
+
 @pytest.mark.parametrize("status, request_", [
     (413, {"files": [("p", encoded(0))] * (QUEUE + 1)}),
     (415, {"data": b"x", "headers": {"Content-Type": "text/html"}}),

@@ -4,8 +4,9 @@
 
 The network looks at the image through windows of the size that it was trained at (see
 :mod:`darknet_face.classify.sliding_window`), and the map gives every place the mean answer of the
-windows that show it, above all of those that have it in their middle. A single cell of the class activation map would say less: it is trained only
-as a part of a mean, and is above one half somewhere in nearly every image.
+windows that show it, above all of those that have it in their middle. A single cell of the class
+activation map would say less: it is trained only as a part of a mean, and is above one half
+somewhere in nearly every image.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import os
 import time
@@ -20,7 +19,6 @@ from werkzeug.exceptions import HTTPException
 
 from darknet_face.console import UserError, print_error
 from darknet_face.images.decode import BadImage, check_header
-from darknet_face.images.samples import sample_images
 from darknet_face.serving.batching import Answer, Batcher, Closed, Full
 from darknet_face.serving.bodies import read_images
 from darknet_face.serving.callers import Callers, Network, TrustedProxies
@@ -28,7 +26,9 @@ from darknet_face.serving.watching import UNREADABLE, AccessLog, Metrics
 
 MAP_SIDE = 256  # pixels: the longest side of the heat map in an answer
 TOO_LONG = "a request of more than {:,} bytes; send smaller or fewer images"
-SAMPLES = 4  # images to try on the page
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+# Images to try on the page; samples/ORIGIN.txt says whose they are.
+SAMPLES = ["astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg"]
 RETRY_AFTER = 1  # seconds, for a client that finds the queue full
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 OPTIONS = {"map": ("0", "1")}  # of /classify, with their values
@@ -86,28 +86,15 @@ def create_app(batcher: Batcher, settings: Settings) -> flask.Flask:
     app.register_error_handler(Exception, _explain_failure)
     for path, name in PAGE.items():
         app.add_url_rule(path, name, lambda name=name: flask.send_from_directory(
-            os.path.dirname(os.path.abspath(__file__)), name))
-    samples = _samples()
-    app.add_url_rule("/samples/", "samples", lambda: flask.jsonify(samples=list(samples)))
-    app.add_url_rule("/samples/<name>", "sample", lambda name: _sample(samples, name))
+            FOLDER, name))
+    app.add_url_rule("/samples/", "samples", lambda: flask.jsonify(samples=SAMPLES))
+    app.add_url_rule("/samples/<name>", "sample", lambda name: flask.send_from_directory(
+        os.path.join(FOLDER, "samples"), name))
     app.add_url_rule("/healthz", "healthz", lambda: _health(batcher, settings.is_local))
     app.add_url_rule("/metrics", "metrics", metrics.answer)
     app.add_url_rule("/classify", "classify", lambda: _classify(batcher, settings.pixels, metrics),
                      methods=["POST"])
     return app
-
-
-def _samples() -> dict[str, str]:
-    """Paths of images to try, by name; none where scikit-image, which carries them, is not."""
-    if importlib.util.find_spec("skimage") is None:
-        return {}
-    return {os.path.basename(path): path for path in sample_images()[:SAMPLES]}
-
-
-def _sample(samples: dict[str, str], name: str) -> flask.Response:
-    if name not in samples:
-        flask.abort(404)
-    return flask.send_file(samples[name])
 
 
 def _start_clock() -> None:

@@ -46,7 +46,7 @@ function add(file) {
   cards.push(card);
   find("results").append(item);
   if (file.type.startsWith("video/")) {
-    card.answer = {error: "a video: python inference.py film.mp4 answers for its frames"};
+    card.answer = {error: "a video: darknet-face film.mp4 --annotate answers.mp4 answers for its frames"};
   } else {
     classify(card);
   }
@@ -59,7 +59,7 @@ function classify(card) {
     try {
       card.answer = await ask(card.file, find("maps").checked);
     } catch (error) {
-      card.answer = {error: "no answer: is serve.py running, and is the image below its limit?"};
+      card.answer = {error: "no answer: is the server running, and is the image below its limit?"};
     }
     draw(card);
     summarise();
