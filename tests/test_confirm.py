@@ -22,7 +22,8 @@ from darknet_face.detection.pyramid import variable_shapes
 
 SPEC = Spec(width=0.02, channels=4, image_size=96)
 CALIBRATION = Calibration(alone=(0.5, 2.0), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2,
-                          hopeless=-3.0, certain=4.0, classifier="")
+                          hopeless=-3.0, certain=4.0, whole=(0.5, 0.75, 0.25), unlikely=0.0,
+                          likely=0.0, classifier="")
 
 
 class Classifier:
@@ -38,10 +39,10 @@ class Classifier:
         return np.array([self.odds.pop(0) for _ in images], np.float32)[:, None, None]
 
 
-def finder(scores, *odds):
+def finder(scores, *odds, **changes):
     boxes = np.array([[0.1, 0.1, 0.3, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0, 1, 1]], np.float32)
     return FaceFinder(lambda _: (boxes[:len(scores)], np.array(scores)), Classifier(*odds),
-                      CALIBRATION)
+                      dataclasses.replace(CALIBRATION, **changes))
 
 
 def probability(odds):
@@ -69,6 +70,20 @@ def test_the_classifier_is_not_asked_about_certain_and_hopeless_boxes():
         assert len(faces) == len(scores)
 
 
+def test_the_window_slides_over_images_in_doubt():
+    """At two scales; the better one joins what the boxes said."""
+    before = -1 + 0.5 * log_odds(0.6) + 0.25 * 2.0
+    expected = probability(0.5 + 0.75 * before + 0.25 * 3.0)
+    found, faces = finder([0.6], 2.0, 1.0, 3.0, unlikely=-1.0, likely=1.0)(IMAGE)
+    assert found == faces[0].probability == pytest.approx(expected)
+    assert faces[0][:4] == pytest.approx((0.1, 0.1, 0.3, 0.4))
+    nothing = 0.5 + 2 * log_odds(LEAST_SCORE)
+    found, faces = finder([], 9.0, unlikely=-99.0, likely=99.0)(IMAGE)
+    assert found == pytest.approx(probability(0.5 + 0.75 * nothing + 0.25 * 9))
+    left, top, right, bottom = faces[0][:4]
+    assert (top, bottom) == (0, 1) and 0 <= left < right <= 1, "the window is the box"
+
+
 def test_a_crop_is_the_square_around_its_box():
     whole = np.arange(100 * 100, dtype=np.int64).reshape(100, 100, 1) % 251 * np.ones(3, int)
     image = whole.astype(np.uint8)
@@ -87,7 +102,8 @@ def made_scores(rng, count, face, group):
     rows = []
     for _ in range(count):
         detected = np.sort(rng.randn(2) + (1 if face else -1))[::-1]
-        rows.append(calibrate.Scores(group, detected, rng.randn(2) * 2 + (6 if face else -6)))
+        rows.append(calibrate.Scores(group, detected, rng.randn(2) * 2 + (4 if face else -4),
+                                     rng.randn() + (1 if face else -1)))
     return rows
 
 
@@ -95,11 +111,16 @@ def test_the_fit_separates_and_half_is_one_percent_false_positives():
     rng = np.random.RandomState(0)
     scores = (made_scores(rng, 400, True, "faces")
               + made_scores(rng, 1000, False, calibrate.NEGATIVES)
-              + [calibrate.Scores(calibrate.NEGATIVES, np.zeros(0), np.zeros(0))])
+              + [calibrate.Scores(calibrate.NEGATIVES, np.zeros(0), np.zeros(0), -9.0)])
     found = calibrate.fit(scores, 1.8, "x")
-    odds = np.array([calibrate.answer(each, found)[0] for each in scores])
+    answers = [calibrate.answer(each, found) for each in scores]
+    odds = np.array([each.odds for each in answers])
     assert np.mean(odds[400:] >= 0) == pytest.approx(0.01, abs=0.002)
-    assert np.mean(odds[:400] > 0) > 0.99 and found.together[2] > 0 and found.most_boxes == 2
+    assert np.mean(odds[:400] > 0) > 0.97 and found.together[2] > 0 and found.most_boxes == 2
+    assert 0 < sum(each.windows for each in answers) < 800 and min(found.whole[1:]) > 0
+    without = dataclasses.replace(found, unlikely=0.0, likely=0.0)
+    assert np.mean(odds[:400] > 0) > np.mean(
+        [calibrate.answer(each, without).odds > 0 for each in scores[:400]])
     table = calibrate.format_table(scores, found).splitlines()
     alone, confirmed = (float(table[1].split()[place]) for place in (2, 4))
     assert alone < 90 < confirmed
@@ -131,7 +152,8 @@ def test_the_file_keeps_its_calibration(folder, tiny_model):
 
 
 @pytest.mark.parametrize("change", [
-    {"alone": [1]}, {"together": [1, 2, "3"]}, {"margin": 0.5}, {"margin": float("nan")},
+    {"alone": [1]}, {"together": [1, 2, "3"]}, {"whole": [1]}, {"likely": None},
+    {"margin": 0.5}, {"margin": float("nan")},
     {"most_boxes": 10 ** 9}, {"most_boxes": True}, {"certain": 1e9}, {"classifier": 5}, {"x": 1}])
 def test_an_absurd_calibration_is_refused(change):
     with pytest.raises(UserError, match="d.npz: no usable calibration; run"):

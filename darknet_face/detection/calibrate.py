@@ -8,9 +8,10 @@ into the detector's file, and answers with ``--search detector`` use it. It belo
 classifier: calibrate again after training either of them.
 
 An image's score is that of its best box. A logistic regression joins the log-odds of the detector
-with those of the classifier, which sees the box with a margin; its bias is then set so that 1 % of
-the negatives have a probability of 0.5 or more. The table tells which share of the images with a
-face is found at 1 % and 0.1 % false positives.
+with those of the classifier, which sees the box with a margin. A second one joins these with the
+best of a sliding window over the whole image, for the images that are still in doubt. The bias is
+then set so that 1 % of the negatives have a probability of 0.5 or more. The table tells which share
+of the images with a face is found at 1 % and 0.1 % false positives.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import typing
 
 import numpy as np
 
+from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
 from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
-from darknet_face.detection.confirm import look_at
+from darknet_face.detection.confirm import WHOLE_SCALES, look_at
 from darknet_face.detection.datasets import read_wider
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.evaluate import FALSE_POSITIVES, GROUPS, images_in
@@ -36,16 +38,28 @@ from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights.model_file import WORD, read_model
 
 LEAST_IMAGES = 20  # of each class
+DOUBT = 0.6  # share of the negatives that are in no doubt after the look at boxes
 LOST = 0.002  # share of the images with a face that may be given up unseen
 NEGATIVES = "negatives"
 
 
 class Scores(typing.NamedTuple):
-    """The log-odds of an image's best boxes, by the detector and by the classifier: each [n]."""
+    """The log-odds of an image.
+
+    Attributes
+    ----------
+    group
+        Its name.
+    detected, seen
+        Of its best boxes, by the detector and by the classifier, each [n].
+    whole
+        Of the best window over the whole image.
+    """
 
     group: str
     detected: np.ndarray
     seen: np.ndarray
+    whole: float
 
 
 def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, str]],
@@ -61,6 +75,7 @@ def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, s
         See :class:`darknet_face.detection.calibration.Calibration`.
     """
     scores = []
+    sliding_window = SlidingWindow(engine, WHOLE_SCALES)
     for path, group in progress(images, desc="looking", unit="image"):
         try:
             image = read_image(path)
@@ -69,7 +84,8 @@ def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, s
             continue
         boxes, found = (each[:most_boxes] for each in detector(image))
         seen = look_at(engine, image, boxes, margin) if len(boxes) else np.zeros(0)
-        scores.append(Scores(group, log_odds(found), seen))
+        scores.append(Scores(group, log_odds(found), seen,
+                             float(log_odds(sliding_window(image).probability))))
     return scores
 
 
@@ -101,9 +117,34 @@ def fit(scores: list[Scores], margin: float, classifier: str) -> Calibration:
         alone=(alone[0], alone[1]), together=(together[0], together[1], together[2]),
         margin=margin, most_boxes=max(1, max(len(each.detected) for each in scores)),
         hopeless=float(np.quantile(by_detector[is_face], LOST)),
-        certain=float(by_detector[~is_face].max()) + 1.0, classifier=classifier)
-    answers = [answer(each, calibration)[0] for each, face in zip(scores, is_face) if not face]
+        certain=float(by_detector[~is_face].max()) + 1.0,
+        whole=(0.0, 1.0, 0.0), unlikely=0.0, likely=0.0, classifier=classifier)
+    calibration = _with_whole(scores, is_face, calibration)
+    answers = [answer(each, calibration).odds for each, face in zip(scores, is_face) if not face]
     return calibration.lowered(float(np.quantile(answers, 1 - FALSE_POSITIVES[0])))
+
+
+def _with_whole(scores, is_face, calibration):
+    """Add the sliding window, for the images that the boxes leave in doubt."""
+    from sklearn.linear_model import LogisticRegression
+
+    joined = np.array([answer(each, calibration).odds for each in scores])
+    unlikely, likely = np.quantile(joined[~is_face], DOUBT), joined[~is_face].max() + 1.0
+    doubt = (joined > unlikely) & (joined < likely)
+    if min(is_face[doubt].sum(), (~is_face)[doubt].sum()) < LEAST_IMAGES:
+        return calibration
+    features = np.stack([joined, [each.whole for each in scores]], 1)
+    model = LogisticRegression(class_weight="balanced", C=10.0).fit(features[doubt], is_face[doubt])
+    factors = np.maximum(model.coef_[0], 0)
+    # As before the window, 1 % of the negatives are above 0 and the highest is 1 below "likely", so
+    # that both can be compared with images that were in no doubt.
+    raw = np.sort((features @ factors)[doubt & ~is_face])[::-1]
+    zero = raw[min(int(FALSE_POSITIVES[0] * (~is_face).sum()), len(raw) - 1)]
+    scale = (likely - 1) / (raw[0] - zero) if raw[0] > zero and likely > 1 else 1.0
+    bias, factors = -scale * zero, scale * factors
+    return dataclasses.replace(
+        calibration, whole=(float(bias), float(factors[0]), float(factors[1])),
+        unlikely=float(unlikely), likely=float(likely))
 
 
 def _fit(scores, is_face, features):
@@ -128,24 +169,32 @@ def _best(features, factors):
     return float((features @ factors[1:]).max() + factors[0])
 
 
-def answer(scores: Scores, calibration: Calibration) -> tuple[float, int]:
-    """An image's log-odds as :class:`darknet_face.detection.confirm.FaceFinder` answers it, and at
-    how many boxes the classifier looked."""
-    alone = calibration.alone[0] + calibration.alone[1] * scores.detected
-    if not len(alone):
-        return _best(np.zeros((0, 1)), calibration.alone), 0
-    chosen = calibration.uncertain(alone)
+class Answer(typing.NamedTuple):
+    """An image's log-odds, at how many boxes the classifier looked, whether a window slid."""
+
+    odds: float
+    boxes: int
+    windows: int
+
+
+def answer(scores: Scores, calibration: Calibration) -> Answer:
+    """What :class:`darknet_face.detection.confirm.FaceFinder` answers."""
+    joined = calibration.alone[0] + calibration.alone[1] * scores.detected
+    chosen = calibration.uncertain(joined)
     bias, of_detector, of_classifier = calibration.together
-    alone[chosen] = (bias + of_detector * scores.detected[chosen]
-                     + of_classifier * scores.seen[chosen])
-    return float(alone.max()), len(chosen)
+    joined[chosen] = (bias + of_detector * scores.detected[chosen]
+                      + of_classifier * scores.seen[chosen])
+    best = float(joined.max()) if len(joined) else _best(np.zeros((0, 1)), calibration.alone)
+    if not calibration.unlikely < best < calibration.likely:
+        return Answer(best, len(chosen), 0)
+    return Answer(float(np.dot(calibration.whole, (1.0, best, scores.whole))), len(chosen), 1)
 
 
 def format_table(scores: list[Scores], calibration: Calibration) -> str:
     """Recall by group at two rates of false positives, by the detector alone and confirmed."""
     groups = np.array([each.group for each in scores])
     alone = np.array([_best(each.detected[:, None], calibration.alone) for each in scores])
-    confirmed, looks = np.array([answer(each, calibration) for each in scores]).T
+    confirmed, looks, windows = np.array([answer(each, calibration) for each in scores]).T
     lines = ["{:<34}{:>7}{:>18}{:>18}".format("found at 1 % (0.1 %)", "images", "detector alone",
                                              "confirmed")]
     for name in sorted(set(groups) - {NEGATIVES}):
@@ -156,8 +205,10 @@ def format_table(scores: list[Scores], calibration: Calibration) -> str:
                 100 * np.mean(odds[groups == name] > negatives[int(rate * len(negatives))])
                 for rate in FALSE_POSITIVES]))
         lines.append(line)
-    lines.append("boxes that the classifier sees: {:.2f} an image with a face, {:.2f} a negative"
-                 .format(looks[groups != NEGATIVES].mean(), looks[groups == NEGATIVES].mean()))
+    for what, counts in (("boxes that the classifier sees", looks),
+                         ("images that it slides over", windows)):
+        lines.append("{}: {:.2f} per image with a face, {:.2f} per negative".format(
+            what, counts[groups != NEGATIVES].mean(), counts[groups == NEGATIVES].mean()))
     return "\n".join(lines)
 
 

@@ -31,7 +31,12 @@ class Calibration:
     most_boxes
         How many boxes the classifier looks at, the best first.
     hopeless, certain
-        The classifier is asked between these log-odds of the detector alone.
+        The classifier looks at boxes between these log-odds of the detector alone.
+    whole
+        Of a sliding window over the whole image: a bias, and the factors of the log-odds so far
+        and of the best window's.
+    unlikely, likely
+        The window slides between these log-odds so far.
     classifier
         The digest of the classifier's weights: see :func:`weights_digest`.
     """
@@ -42,6 +47,9 @@ class Calibration:
     most_boxes: int
     hopeless: float
     certain: float
+    whole: tuple[float, float, float]
+    unlikely: float
+    likely: float
     classifier: str
 
     def lowered(self, odds: float) -> Calibration:
@@ -49,7 +57,9 @@ class Calibration:
         return dataclasses.replace(
             self, alone=(self.alone[0] - odds, *self.alone[1:]),
             together=(self.together[0] - odds, *self.together[1:]),
-            hopeless=self.hopeless - odds, certain=self.certain - odds)
+            whole=(self.whole[0] - odds + self.whole[1] * odds, *self.whole[1:]),
+            hopeless=self.hopeless - odds, certain=self.certain - odds,
+            unlikely=self.unlikely - odds, likely=self.likely - odds)
 
     def uncertain(self, alone: np.ndarray) -> np.ndarray:
         """Which boxes the classifier looks at, by the detector's log-odds alone, best first."""
@@ -62,9 +72,10 @@ class Calibration:
         """Make one from a file's metadata; raises UserError for anything unusable."""
         try:
             fields = {each.name: value[each.name] for each in dataclasses.fields(cls)}
-            numbers = [*fields["alone"], *fields["together"], fields["margin"],
-                       fields["hopeless"], fields["certain"]]
-            good = (len(fields["alone"]) == 2 and len(fields["together"]) == 3
+            numbers = [*fields["alone"], *fields["together"], *fields["whole"], *(
+                fields[name] for name in ("margin", "hopeless", "certain", "unlikely", "likely"))]
+            good = (len(fields["alone"]) == 2
+                    and len(fields["together"]) == len(fields["whole"]) == 3
                     and all(isinstance(each, (int, float)) and abs(each) <= LARGEST_WEIGHT
                             for each in numbers)
                     and 1 <= fields["margin"] <= 10 and type(fields["most_boxes"]) is int
@@ -75,8 +86,8 @@ class Calibration:
         if not good or set(value) != set(fields):
             raise UserError("{}: no usable calibration; run python -m "
                             "darknet_face.detection.calibrate again".format(path))
-        return cls(**dict(fields, alone=tuple(fields["alone"]),
-                          together=tuple(fields["together"])))
+        return cls(**dict(fields, **{
+            name: tuple(fields[name]) for name in ("alone", "together", "whole")}))
 
 
 def log_odds(probability: typing.Any) -> typing.Any:

@@ -1,9 +1,10 @@
 """Faces found by the one-pass detector and confirmed by the full classifier.
 
 The narrow detector looks at the whole image once. Where it is neither certain nor hopeless, the
-classifier looks at the best boxes, each with a margin around it. A logistic regression that was
-fitted on validation images (:mod:`darknet_face.detection.calibrate`) joins both answers to a
-probability.
+classifier looks at the best boxes, each with a margin around it. Where that leaves a doubt, the
+classifier slides over the whole image at the smallest scales, where it finds the large faces that
+the detector may miss. Logistic regressions that were fitted on validation images
+(:mod:`darknet_face.detection.calibrate`) join the answers to a probability.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import typing
 import cv2
 import numpy as np
 
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH, sigmoid
+from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SlidingWindow, sigmoid
 from darknet_face.console import UserError
 from darknet_face.detection import OWN, RELEASED_DETECTOR
 from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
@@ -23,6 +24,8 @@ from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import read_spec
 from darknet_face.engines.engine import Engine
 from darknet_face.images.decode import resize
+
+WHOLE_SCALES = (1, 0.6)  # of the sliding window; larger ones are the detector's work
 
 
 class Face(typing.NamedTuple):
@@ -51,6 +54,7 @@ class FaceFinder:
 
     def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration):
         self.detector, self.engine, self.calibration = detector, engine, calibration
+        self.sliding_window = SlidingWindow(engine, WHOLE_SCALES)
 
     def __call__(self, image: np.ndarray) -> tuple[float, list[Face]]:
         """Find the faces of an image.
@@ -75,11 +79,25 @@ class FaceFinder:
             seen = look_at(self.engine, image, boxes[chosen], self.calibration.margin)
             bias, of_detector, of_classifier = self.calibration.together
             joined[chosen] = bias + of_detector * detected[chosen] + of_classifier * seen
-        faces = [Face._make([*map(float, box), float(sigmoid(odds))])
-                 for box, odds in zip(boxes, joined)]
-        faces.sort(key=lambda face: -face.probability)
-        nothing = self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE)
-        return max([face.probability for face in faces], default=float(sigmoid(nothing))), faces
+        order = np.argsort(-joined, kind="stable")
+        boxes, joined = boxes[order], joined[order]
+        best = joined[0] if len(joined) else (
+            self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE))
+        if self.calibration.unlikely < best < self.calibration.likely:
+            window = self.sliding_window(image)
+            best = float(np.dot(self.calibration.whole, (1.0, best, log_odds(window.probability))))
+            if not len(boxes):
+                boxes, joined = np.array([_shares(window, image)]), np.zeros(1)
+            joined[0] = best
+        return float(sigmoid(best)), [Face._make([*map(float, box), float(sigmoid(odds))])
+                                      for box, odds in zip(boxes, joined)]
+
+
+def _shares(window, image):
+    """The box of a window as shares of its image's sides."""
+    height, width = image.shape[:2]
+    corners = [window.left, window.top, window.left + window.width, window.top + window.height]
+    return np.array(corners) / [width, height, width, height]
 
 
 def look_at(engine: Engine, image: np.ndarray, boxes: np.ndarray, margin: float) -> np.ndarray:
