@@ -227,7 +227,10 @@ def test_the_command_writes_the_calibration(weights, tiny_model, run_script, tmp
     assert outcome.code == 0 and read_spec(path).calibration is None, outcome.err
     assert "bad.png" in outcome.err and "\nfaces " in outcome.out
     assert run_script(calibrate, *options).code == 0
-    assert read_spec(path).calibration.classifier == weights_digest(tiny_model.weights)
+    spec = read_spec(path)
+    assert spec.calibration.classifier == weights_digest(tiny_model.weights)
+    assert 0 < spec.threshold < 1 and spec.calibration.alone[0] + spec.calibration.alone[
+        1] * log_odds(spec.threshold) == pytest.approx(0, abs=0.01)
     os.remove(str(tmp_path / "others" / "3.png"))
     outcome = run_script(calibrate, *options)
     assert outcome.code == 2 and "only 19 negatives" in outcome.err

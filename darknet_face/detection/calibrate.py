@@ -4,8 +4,8 @@
         --faces celeba/val utkface/val --negatives negatives/val
 
 The images must be in neither the detector's nor the classifier's training. The result is written
-into the detector's file, and answers with ``--search detector`` use it. It belongs to this
-classifier: calibrate again after training either of them.
+into the detector's file, with the threshold of the detector alone, and answers with
+``--search detector`` use it. It belongs to this classifier: calibrate again after training either.
 
 An image's score is that of its best box. A logistic regression joins the log-odds of the detector
 with those of the classifier, which sees the box with a margin. A second one joins these with the
@@ -23,7 +23,7 @@ import typing
 
 import numpy as np
 
-from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
 from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
@@ -258,7 +258,9 @@ def main() -> None:
     calibration = fit(scores, args.margin, weights_digest(model.weights))
     print(format_table(scores, calibration))
     if not args.dry_run:
-        write_detector(args.detector, weights, dataclasses.replace(spec, calibration=calibration))
+        threshold = float(sigmoid(-calibration.alone[0] / max(calibration.alone[1], 1e-3)))
+        write_detector(args.detector, weights, dataclasses.replace(
+            spec, calibration=calibration, threshold=round(threshold, 4)))
         print("wrote {}".format(args.detector))
 
 
