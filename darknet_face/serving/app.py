@@ -27,7 +27,7 @@ from darknet_face.serving.watching import UNREADABLE, AccessLog, Metrics
 MAP_SIDE = 256  # pixels: the longest side of the heat map in an answer
 TOO_LONG = "a request of more than {:,} bytes; send smaller or fewer images"
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-# Images to try on the page; samples/ORIGIN.txt says whose they are.
+# Images to try on the page; samples.txt says whose they are.
 SAMPLES = ["astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg"]
 RETRY_AFTER = 1  # seconds, for a client that finds the queue full
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
