@@ -20,10 +20,12 @@ from darknet_face.detection.model_file import (
     write_detector,
     write_frozen,
 )
+from darknet_face.detection.onnx_graph import detector_model
 from darknet_face.detection.pyramid import variable_shapes
 from darknet_face.engines.engine import ENGINES
 from darknet_face.engines.onnx_runtime import open_session
 from darknet_face.exporters import detector as exporter
+from darknet_face.images.samples import sample_images
 from darknet_face.runtime.session import tf
 
 SPEC = Spec(width=0.02, channels=4, image_size=96, threshold=0.0, step=3, ap50=0.25, run="a1")
@@ -218,13 +220,15 @@ def test_overlapping_and_nested_boxes_are_one_face():
 def test_the_export_answers_alike_in_both_layouts(run_script, npz, weights, tmp_path, monkeypatch):
     import export
 
-    outcome = run_script(export, "detector", "--detector", npz, "--out", tmp_path / "out")
+    outcome = run_script(export, "detector", "--detector", npz, "--out", tmp_path / "out", "--half")
     assert outcome.code == 0 and "agrees within" in outcome.out, outcome.err
-    assert sorted(os.listdir(str(tmp_path / "out"))) == sorted(exporter.FILES.values())
+    assert sorted(os.listdir(str(tmp_path / "out"))) == sorted(
+        [*exporter.FILES.values(), exporter.HALF])
     image = np.random.RandomState(1).rand(1, 64, 96, 3).astype(np.float32)
     expected = open_network(weights, SPEC, "tensorflow")(image)
     for name, given in (("darknet19_detector.onnx", image),
-                        ("darknet19_detector_nchw.onnx", image.transpose(0, 3, 1, 2).copy())):
+                        ("darknet19_detector_nchw.onnx", image.transpose(0, 3, 1, 2).copy()),
+                        (exporter.HALF, image.transpose(0, 3, 1, 2).copy())):
         session = open_session(str(tmp_path / "out" / name))
         for one, other in zip(session.run(["boxes", "scores"], {"input": given}), expected):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -232,4 +236,25 @@ def test_the_export_answers_alike_in_both_layouts(run_script, npz, weights, tmp_
     monkeypatch.setattr(exporter, "SCORE_BOUND", -1.0)
     outcome = run_script(export, "detector", "--detector", npz, "--out", tmp_path / "out")
     assert outcome.code == 1 and "not written: ONNX Runtime's score differs" in outcome.err
-    assert os.listdir(str(tmp_path / "out")) == ["darknet19_detector_nchw.onnx"]
+    assert sorted(os.listdir(str(tmp_path / "out"))) == [
+        exporter.HALF, "darknet19_detector_nchw.onnx"]
+
+
+def test_half_the_size_has_the_same_answers_or_is_refused(weights, tmp_path):
+    wide = {name: np.ones(shape, np.float32) for name, shape in variable_shapes(0.25, 32).items()}
+    size, half = (len(detector_model(wide, half=half)) for half in (False, True))
+    assert half < 0.51 * size
+    path = str(tmp_path / "detector.npz")
+    write_detector(path, {name: array * 1.0001 for name, array in weights.items()}, SPEC,
+                   np.float32)
+    with pytest.raises(UserError, match="detector.npz: float16 would round its kernels; name the"):
+        exporter.export_detector(path, sample_images(), str(tmp_path / "out"), [exporter.HALF])
+    assert not os.path.exists(str(tmp_path / "out"))
+
+
+def test_answers_that_are_no_numbers_are_not_written(npz, tmp_path, monkeypatch):
+    model = exporter.detector_model
+    monkeypatch.setattr(exporter, "detector_model", lambda weights, *rest: model(
+        {name: array * np.float32(np.nan) for name, array in weights.items()}, *rest))
+    with pytest.raises(UserError, match="not written: ONNX Runtime's score differs by nan"):
+        exporter.export_detector(npz, sample_images(), str(tmp_path / "out"))

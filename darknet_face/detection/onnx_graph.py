@@ -13,7 +13,7 @@ import numpy as np
 import darknet19
 from darknet_face.detection.pyramid import END_POINTS, HEAD, MAX_LOG_DISTANCE
 from darknet_face.detection.targets import LEVELS, NUMBERS
-from darknet_face.engines.onnx_graph import Convolution, fold, trunk
+from darknet_face.engines.onnx_graph import Convolution, fold, split, trunk
 from darknet_face.engines.onnx_protobuf import GraphWriter, Shape, metadata
 
 # Bounds of slices, axes, and shapes in which 0 keeps a size and -1 takes the rest.
@@ -23,7 +23,8 @@ CONSTANTS: dict[str, typing.Any] = {
 
 
 def detector_model(weights: typing.Mapping[str, np.ndarray], layout: str = "NHWC",
-                   properties: typing.Mapping[str, str] | None = None) -> bytes:
+                   properties: typing.Mapping[str, str] | None = None,
+                   half: bool = False) -> bytes:
     """The detector as the content of an ``.onnx`` file.
 
     Parameters
@@ -35,6 +36,9 @@ def detector_model(weights: typing.Mapping[str, np.ndarray], layout: str = "NHWC
         sides multiples of 32.
     properties
         The model's metadata.
+    half
+        Store kernels as float16, half the size. Runtimes make float32 of them when they load the
+        model, and compute with that. Nothing is lost if the weights are out of an ``.npz``.
 
     Returns
     -------
@@ -47,8 +51,8 @@ def detector_model(weights: typing.Mapping[str, np.ndarray], layout: str = "NHWC
     if layout == "NHWC":
         net = graph.add("Transpose", [net], "input_nchw", perm=[0, 3, 1, 2])
     names = ["conv_{}".format(index) for index in range(len(darknet19.CONVOLUTIONS))]
-    ends = trunk(graph, net, (_layer(weights, name) for name in names))
-    _add_head(graph, weights, [ends[name] for name in END_POINTS])
+    ends = trunk(graph, net, (_layer(weights, name, half) for name in names))
+    _add_head(graph, lambda name: _layer(weights, name, half), [ends[name] for name in END_POINTS])
     sizes = ("height", "width")
     shapes: dict[str, Shape] = {"boxes": ("batch", "cells", 4), "scores": ("batch", "cells")}
     return b"".join(graph.model(
@@ -58,13 +62,14 @@ def detector_model(weights: typing.Mapping[str, np.ndarray], layout: str = "NHWC
         + metadata(properties or {}))
 
 
-def _layer(weights: typing.Mapping[str, np.ndarray], name: str) -> Convolution:
+def _layer(weights: typing.Mapping[str, np.ndarray], name: str, half: bool) -> Convolution:
     """A convolution with its batch norm folded in."""
-    return fold({variable[len(name) + 1:].replace("moving_", ""): array
-                 for variable, array in weights.items() if variable.startswith(name + "/")})
+    return (split if half else fold)({
+        variable[len(name) + 1:].replace("moving_", ""): array
+        for variable, array in weights.items() if variable.startswith(name + "/")})
 
 
-def _add_head(graph, weights, features):
+def _add_head(graph, layer, features):
     """The pyramid: from the coarsest level to the finest, then all cells, the finest first."""
     for name, values in CONSTANTS.items():
         graph.constant(name, values, "int64")
@@ -73,7 +78,7 @@ def _add_head(graph, weights, features):
     above, boxes, scores = "", [], []
     for level, net in reversed(list(zip(LEVELS, features))):
         name = "{}/stride_{}/".format(HEAD, level.stride)
-        net = graph.convolve(net, *_layer(weights, name + "lateral"), name + "lateral")
+        net = graph.convolve(net, *layer(name + "lateral"), name + "lateral")
         if above:
             above = graph.add(
                 "Resize", [above, "", "doubled"], name + "above", mode="nearest",
@@ -81,8 +86,8 @@ def _add_head(graph, weights, features):
             net = graph.add("Add", [net, above], name + "sum")
         above, net = net, graph.activate(net)
         for part in ("conv_0", "conv_1"):
-            net = graph.activate(graph.convolve(net, *_layer(weights, name + part), name + part))
-        net = graph.convolve(net, *_layer(weights, name + "output"), name + "output")
+            net = graph.activate(graph.convolve(net, *layer(name + part), name + part))
+        net = graph.convolve(net, *layer(name + "output"), name + "output")
         scores.append(_add_scores(graph, net, name))
         boxes.append(_add_boxes(graph, net, name, level.stride))
     graph.add("Concat", boxes[::-1], "boxes", axis=1)

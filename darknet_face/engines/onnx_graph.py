@@ -15,12 +15,13 @@ from darknet_face.engines.onnx_protobuf import (
     PROPERTIES,
     GraphWriter,
     Parts,
+    ScaledKernel,
     Shape,
     metadata,
     read_varint,
 )
 
-Convolution = typing.Tuple[np.ndarray, np.ndarray]
+Convolution = typing.Tuple[typing.Union[np.ndarray, ScaledKernel], np.ndarray]
 
 
 def folded(weights: typing.Mapping[str, np.ndarray]) -> typing.Iterator[Convolution]:
@@ -33,19 +34,26 @@ def folded(weights: typing.Mapping[str, np.ndarray]) -> typing.Iterator[Convolut
                     if name.startswith("conv_{}/".format(index))})
 
 
-def fold(parts: typing.Mapping[str, np.ndarray]) -> Convolution:
+def fold(parts: typing.Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """A layer's kernel (OIHW) and bias, its batch norm folded in, float32.
 
     ``parts`` are ``kernel`` (HWIO) with ``bias``, or with ``gamma``, ``beta``, ``mean`` and
     ``variance``.
     """
+    (numbers, scale), bias = split(parts)
+    return numbers * scale[:, None, None, None], bias
+
+
+def split(parts: typing.Mapping[str, np.ndarray]) -> tuple[ScaledKernel, np.ndarray]:
+    """The same as :func:`fold`, but with the kernel as it is and its factors beside it."""
     kernel = parts["kernel"].transpose(3, 2, 0, 1)
     if "gamma" not in parts:
-        return kernel, parts["bias"].astype(np.float32)
+        return ScaledKernel(kernel, np.ones(len(kernel), np.float32)), parts["bias"].astype(
+            np.float32)
     scale = parts["gamma"] / np.sqrt(
         parts["variance"].astype(np.float64) + darknet19.BATCH_NORM_EPSILON)
-    kernel = kernel * scale.astype(np.float32)[:, None, None, None]
-    return kernel, (parts["beta"] - parts["mean"] * scale).astype(np.float32)
+    bias = (parts["beta"] - parts["mean"] * scale).astype(np.float32)
+    return ScaledKernel(kernel, scale.astype(np.float32)), bias
 
 
 def onnx_model(convolutions: typing.Iterable[Convolution], layout: str = "NHWC",

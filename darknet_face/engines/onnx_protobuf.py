@@ -15,12 +15,20 @@ import darknet19
 
 IR_VERSION, OPSET = 7, 13  # what ONNX Runtime 1.10 and OpenCV 4 read too
 PROPERTIES = 14  # ModelProto's field of the metadata, the last one
-TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}  # TensorProto.DataType
+# TensorProto.DataType
+TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}
 # AttributeProto's numbers of the field and of the type, by the type of the value.
 _ATTRIBUTES = {float: (2, 1), int: (3, 2), str: (4, 3), list: (8, 7)}
 
 Shape = typing.Sequence[typing.Union[int, str]]
 Parts = typing.List[typing.Any]  # of a protobuf: bytes, and memoryviews of the weights' numbers
+
+
+class ScaledKernel(typing.NamedTuple):
+    """A kernel, OIHW, and the factor of each output: stored as float16, multiplied when loaded."""
+
+    numbers: np.ndarray
+    scale: np.ndarray
 
 
 class GraphWriter:
@@ -41,13 +49,22 @@ class GraphWriter:
         self._tensors.append(_tensor(name, np.asarray(values, kind), TYPES[kind]))
         return name
 
-    def convolve(self, net: str, kernel: np.ndarray, bias: np.ndarray, name: str,
+    def convolve(self, net: str, kernel: np.ndarray | ScaledKernel, bias: np.ndarray, name: str,
                  output: str | None = None) -> str:
         """Add a convolution that keeps the size; ``kernel`` is OIHW. Its output is ``name``."""
-        tensors = [self.constant(name + "/kernel", kernel), self.constant(name + "/bias", bias)]
-        size = kernel.shape[-1]
+        numbers = kernel.numbers if isinstance(kernel, ScaledKernel) else kernel
+        tensors = [self._kernel(name + "/kernel", kernel), self.constant(name + "/bias", bias)]
+        size = numbers.shape[-1]
         return self.add("Conv", [net] + tensors, output or name, kernel_shape=[size, size],
                         pads=[size // 2] * 4)
+
+    def _kernel(self, name, kernel):
+        if not isinstance(kernel, ScaledKernel):
+            return self.constant(name, kernel)
+        half = self.constant(name + "/half", kernel.numbers, "float16")
+        whole = self.add("Cast", [half], name + "/float", to=TYPES["float32"])
+        scale = self.constant(name + "/scale", kernel.scale[:, None, None, None])
+        return self.add("Mul", [whole, scale], name)
 
     def activate(self, net: str) -> str:
         """Add the network's activation."""

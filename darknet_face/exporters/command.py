@@ -4,7 +4,7 @@
     python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
     python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
     python export.py onnx-nchw     # exports/darknet19_face_nchw.onnx, for OpenCV's blobFromImage
-    python export.py detector      # exports/darknet19_detector.onnx, in both layouts
+    python export.py detector      # exports/darknet19_detector.onnx; --half also a small one
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
     python export.py compare       # all engines side by side on the same images
 
@@ -42,7 +42,7 @@ from darknet_face.exporters.compare import (
     table_row,
 )
 from darknet_face.exporters.darknet import export_darknet, run_opencv
-from darknet_face.exporters.detector import export_detector
+from darknet_face.exporters.detector import FILES, HALF, export_detector
 from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
@@ -209,6 +209,9 @@ def _add_detector(commands):
     command.add_argument("--detector", default=default_detector(), metavar="FILE",
                          help="a file of train_detector.py")
     command.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
+    command.add_argument("--half", action="store_true",
+                         help="also write one of half the size: float16 kernels, of which runtimes "
+                              "make float32 when they load it; the same answers")
 
 
 @cli
@@ -220,7 +223,8 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
     # End by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.command == "detector":
-        export_detector(args.detector, sample_images(), args.out)
+        export_detector(args.detector, sample_images(), args.out,
+                        [*FILES.values(), *([HALF] if args.half else [])])
         return
     if args.command in ("all", "compare"):
         args.json = args.json or os.path.join(args.out, "compare.json")

@@ -1,4 +1,4 @@
-"""The one-pass detector as ONNX, in two layouts, checked on real images by ONNX Runtime.
+"""The one-pass detector as ONNX, of two layouts and two sizes, checked by ONNX Runtime.
 
 Boxes are decoded; non-maximum suppression is left to the caller, as
 :func:`darknet_face.detection.detector.suppress` does it.
@@ -22,12 +22,14 @@ from darknet_face.images.reader import read_batches
 from darknet_face.runtime.atomic_files import staged, write_atomically
 
 FILES = {"NHWC": "darknet19_detector.onnx", "NCHW": "darknet19_detector_nchw.onnx"}
+HALF = "darknet19_detector_half.onnx"  # NCHW, kernels stored as float16
 SCORE_BOUND = 1e-5
 BOX_BOUND = 1e-2  # pixels, where the score is not negligible
 LEAST_SCORE = 0.01
 
 
-def export_detector(path: str, images: typing.Sequence[str], out: str) -> float:
+def export_detector(path: str, images: typing.Sequence[str], out: str,
+                    names: typing.Collection[str] = tuple(FILES.values())) -> float:
     """Write the models into a folder.
 
     Parameters
@@ -37,6 +39,8 @@ def export_detector(path: str, images: typing.Sequence[str], out: str) -> float:
     images
         Paths of images to compare on, half of them stretched to another size.
     out
+    names
+        Of :data:`FILES` and :data:`HALF`: what to write.
 
     Returns
     -------
@@ -47,8 +51,13 @@ def export_detector(path: str, images: typing.Sequence[str], out: str) -> float:
     ------
     UserError
         With exit code 1, and nothing written, where a difference is larger than it may be.
+        :data:`HALF` of a file whose kernels float16 would round.
     """
     weights, spec = read_detector(path)
+    kernels = [array for array in weights.values() if array.ndim == 4]
+    if HALF in names and any((each != each.astype(np.float16)).any() for each in kernels):
+        raise UserError("{}: float16 would round its kernels; name the .npz of the same "
+                        "detector".format(path))
     expected = open_network(weights, spec, "tensorflow")
     batches = []
     for part, size in ((images[::2], spec.image_size), (images[1::2], spec.image_size // 2)):
@@ -66,12 +75,14 @@ def export_detector(path: str, images: typing.Sequence[str], out: str) -> float:
                          "right and at the bottom, divided by 255".format(spec.image_size, STRIDE),
         "boxes": "left, top, right, bottom in pixels of the input; suppress overlaps yourself"}
     largest = 0.0
-    for layout, name in FILES.items():
+    for layout, name in [*FILES.items(), ("NCHW", HALF)]:
+        if name not in names:
+            continue
         with staged(out) as folder:
             temporary = os.path.join(folder, name)
             with write_atomically(temporary) as stream:
                 stream.write(detector_model(
-                    weights, layout, dict(properties, input_layout=layout)))
+                    weights, layout, dict(properties, input_layout=layout), name == HALF))
             largest = max(largest, _check(name, open_session(temporary), layout, batches))
         print("wrote {}: ONNX Runtime agrees within {:.1e}".format(
             os.path.join(out, name), largest))
@@ -83,9 +94,10 @@ def _check(name, session, layout, batches):
     for images, (boxes, scores) in batches:
         given = images if layout == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         found_boxes, found_scores = session.run(list(OUTPUTS), {"input": given})
-        largest = max(largest, float(np.abs(found_scores - scores).max()))
-        check_difference(name, "ONNX Runtime's score", largest, SCORE_BOUND)
+        difference = float(np.abs(found_scores - scores).max())
+        check_difference(name, "ONNX Runtime's score", difference, SCORE_BOUND)
         distance = np.abs(found_boxes - boxes)[scores > LEAST_SCORE]
         check_difference(name, "ONNX Runtime's box", float(distance.max(initial=0)),
                          BOX_BOUND)
+        largest = max(largest, difference)
     return largest
