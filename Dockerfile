@@ -9,7 +9,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE darknet19.py ./
 COPY darknet_face darknet_face
-COPY saved_models/darknet19_face.npz saved_models/
+COPY saved_models saved_models
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.13-slim

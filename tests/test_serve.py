@@ -143,7 +143,7 @@ def test_the_images_to_try_are_served_and_nothing_else_beside_them(server):
     for name in names:
         answer = requests.get(server.url + "/samples/" + name)
         assert answer.headers["Content-Type"] == "image/jpeg"
-        assert max(Image.open(io.BytesIO(answer.content)).size) == 480
+        assert 400 < max(Image.open(io.BytesIO(answer.content)).size) <= 480
     for name in ("none.jpg", "..%2fpage.js", "%2fetc%2fpasswd"):
         assert requests.get(server.url + "/samples/" + name).status_code == 404
 
