@@ -48,18 +48,17 @@ def test_a_script_outside_the_environment_is_one_line(script):
     assert "pip install ." in ended.stderr
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "portalocker"])
-def test_a_script_in_an_environment_for_answers_only_is_one_line(missing, tmp_path):
-    module = tmp_path / (missing + ".py")
-    module.write_text("raise ModuleNotFoundError(name={!r})\n".format(missing))
+def test_a_script_in_an_environment_for_answers_only_is_one_line(tmp_path):
+    module = tmp_path / "portalocker.py"
+    module.write_text("raise ModuleNotFoundError(name='portalocker')\n")
     ended = subprocess.run([sys.executable, "train.py", "--epochs", "1"], cwd=ROOT, text=True,
                            capture_output=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
     assert ended.returncode == 2 and ended.stdout == ""
-    assert len(ended.stderr.splitlines()) == 1 and "has no " + missing in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1 and "has no portalocker" in ended.stderr
 
 
 def test_other_errors_of_a_script_keep_their_traceback(tmp_path):
-    (tmp_path / "matplotlib.py").write_text("raise RuntimeError('broken')\n")
+    (tmp_path / "portalocker.py").write_text("raise RuntimeError('broken')\n")
     ended = subprocess.run([sys.executable, "train.py"], cwd=ROOT, text=True, capture_output=True,
                            env=dict(os.environ, PYTHONPATH=str(tmp_path)))
     assert ended.returncode == 1 and ended.stderr.endswith("RuntimeError: broken\n")
