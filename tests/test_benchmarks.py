@@ -159,17 +159,35 @@ def test_recall_at_a_rate_of_false_positives():
 
 
 def test_answers_of_this_project_are_measured(run_script, tmp_path, monkeypatch):
-    outcome = run_script(answers, "--engines", "onnxruntime", "--searches", "off", "--images", 2,
-                         "--rounds", 2, "--out", tmp_path)
+    outcome = run_script(answers, "--searches", "off", "--peers", "--images", 2, "--rounds", 2,
+                         "--megapixels", 0.5, "--out", tmp_path)
     assert outcome.code == 0, outcome.err
     assert "YuNet: skipped; name its file by --yunet" in outcome.err
     with open(str(tmp_path / "answers.json")) as stream:
-        (title, row), = json.load(stream)["results"].items()
-    assert title == "this project, onnxruntime, search off"
-    assert row["scores"][0] > 0.9 and row["cpu"] > 0 and row["first"]["cpu"] > row["cpu"]
-    assert title in outcome.out and "recall" not in row
+        results = json.load(stream)["results"]
+    assert list(results) == ["this project, onnxruntime, float32, search off",
+                             "this project, onnxruntime, int8, search off"]
+    for title, row in results.items():
+        assert row["scores"][0] > 0.9 and row["cpu"] > 0 and row["first"]["cpu"] > row["cpu"]
+        assert title in outcome.out and "recall" not in row
+
+
+def test_images_as_a_phone_has_them(tmp_path):
+    large, = answers.as_a_phone_has_them(answers.choose_images(argparse.Namespace(
+        wider_dir=None, non_faces=None, images=1))[0], 3, str(tmp_path))
+    assert np.prod(Image.open(large).size) == pytest.approx(3e6, rel=1e-3)
+
+
+def test_peers_that_can_not_be_installed_are_skipped(monkeypatch, capsys):
+    monkeypatch.setenv("PEER_PYTHON", "/bin/false")
+    monkeypatch.setattr(environments, "HERE", "/nowhere")
+    found = answers.contenders(argparse.Namespace(
+        engines=["tensorflow"], searches=["1"], yunet="file", peers=["mediapipe"]))
+    assert list(found) == ["this project, tensorflow, float32, search 1", "YuNet"]
+    assert "MediaPipe: skipped; " in capsys.readouterr().err
 
 
 def test_a_peer_that_ends_is_one_line(tmp_path):
     with pytest.raises(UserError, match="gone: ended at a.jpg"):
-        answers.measure({"gone": ["yunet", str(tmp_path / "none.onnx")]}, ["a.jpg"], 1, 1)
+        answers.measure({"gone": [sys.executable, "yunet", str(tmp_path / "none.onnx")]},
+                        ["a.jpg"], 1, 1)
