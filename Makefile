@@ -4,6 +4,7 @@
 # make bench  measure answers beside other face detectors; BENCH="--help"
 # make bench-engines  measure the network beside PyTorch, ONNX Runtime, OpenCV and plain TensorFlow
 # make fuzz   attack every reader with 300 damaged files of each kind; FUZZ="--help"
+# make web    put the page without a server into site/ (needs npm); WEB="--help"
 # make clean  remove what these made
 #
 # make distributed       add MPI and Horovod to the environment, for training on several machines
@@ -44,7 +45,7 @@ STAMP := $(VENV)/installed-$(notdir $(REQUIREMENTS))
 DISTRIBUTED := $(VENV)/installed-distributed
 
 
-.PHONY: demo test lint bench bench-engines fuzz clean setup distributed test-distributed
+.PHONY: demo test lint bench bench-engines fuzz web clean setup distributed test-distributed
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -65,6 +66,9 @@ bench-engines: $(STAMP)
 
 fuzz: $(STAMP)
 	$(PYTHON) tests/fuzz.py $(FUZZ)
+
+web: $(STAMP)
+	$(PYTHON) docs/demo/build.py $(WEB)
 
 setup: $(STAMP)
 
@@ -96,5 +100,5 @@ $(DISTRIBUTED): $(STAMP) requirements-distributed.txt
 
 clean:
 	rm -rf .venv-tf1 .venv-tf2 $(VENV) data/sample saved_models/sample logs/sample
-	rm -rf benchmarks/.venv-* benchmarks/out fuzz-failures
+	rm -rf benchmarks/.venv-* benchmarks/out fuzz-failures site
 	rm -rf .pytest_cache .ruff_cache .mypy_cache __pycache__ tests/__pycache__

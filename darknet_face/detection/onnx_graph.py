@@ -13,7 +13,7 @@ import numpy as np
 import darknet19
 from darknet_face.detection.pyramid import END_POINTS, HEAD, MAX_LOG_DISTANCE
 from darknet_face.detection.targets import LEVELS, NUMBERS
-from darknet_face.engines.onnx_graph import Convolution, fold, split, trunk
+from darknet_face.engines.onnx_graph import Layer, fold, split, trunk
 from darknet_face.engines.onnx_protobuf import GraphWriter, Shape, metadata
 
 # Bounds of slices, axes, and shapes in which 0 keeps a size and -1 takes the rest.
@@ -62,7 +62,7 @@ def detector_model(weights: typing.Mapping[str, np.ndarray], layout: str = "NHWC
         + metadata(properties or {}))
 
 
-def _layer(weights: typing.Mapping[str, np.ndarray], name: str, half: bool) -> Convolution:
+def _layer(weights: typing.Mapping[str, np.ndarray], name: str, half: bool) -> Layer:
     """A convolution with its batch norm folded in."""
     return (split if half else fold)({
         variable[len(name) + 1:].replace("moving_", ""): array

@@ -21,7 +21,8 @@ from darknet_face.engines.onnx_protobuf import (
     read_varint,
 )
 
-Convolution = typing.Tuple[typing.Union[np.ndarray, ScaledKernel], np.ndarray]
+Convolution = typing.Tuple[np.ndarray, np.ndarray]
+Layer = typing.Tuple[typing.Union[np.ndarray, ScaledKernel], np.ndarray]
 
 
 def folded(weights: typing.Mapping[str, np.ndarray]) -> typing.Iterator[Convolution]:
@@ -145,7 +146,7 @@ def classifier_model(graph: GraphWriter, layout: str, outputs: typing.Sequence[s
         {name: shapes[name] for name in outputs})
 
 
-def trunk(graph: GraphWriter, net: str, convolutions: typing.Iterator[Convolution],
+def trunk(graph: GraphWriter, net: str, convolutions: typing.Iterator[Layer],
           ) -> dict[str, str]:
     """Add all layers but the last; returns the activated output of each convolution by name."""
     ends: dict[str, str] = {}
