@@ -58,10 +58,10 @@ def test_it_is_graph_mode_whatever_a_parent_process_left_behind():
 
 
 def test_what_is_held_back_is_printed_if_the_block_fails(capfd):
-    with session._quiet():
+    with session.quiet():
         os.write(2, b"nothing to worry about")
     assert capfd.readouterr().err == ""
-    with pytest.raises(ImportError), session._quiet():
+    with pytest.raises(ImportError), session.quiet():
         os.write(2, b"the reason")
         raise ImportError
     assert capfd.readouterr().err == "the reason"

@@ -1,11 +1,12 @@
 """Export the network to the engines that others use, each export checked before it is in place.
 
-    python export.py all           # everything below, then the table
+    python export.py all           # darknet, onnx, onnx-nchw and savedmodel, then the table
     python export.py darknet       # exports/darknet19_face.cfg, .weights and .names
     python export.py onnx          # exports/darknet19_face.onnx; --int8 also a small, fast one
     python export.py onnx-nchw     # exports/darknet19_face_nchw.onnx, for OpenCV's blobFromImage
     python export.py detector      # exports/darknet19_detector.onnx; --half also a small one
     python export.py savedmodel    # exports/darknet19_face_savedmodel/1, for TensorFlow Serving
+    python export.py tflite        # exports/darknet19_face.tflite, for phones
     python export.py compare       # all engines side by side on the same images
 
 The weights are your newest ones in the model directory or, if there are none, the released ones.
@@ -46,6 +47,7 @@ from darknet_face.exporters.detector import FILES, HALF, export_detector
 from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_opencv
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
+from darknet_face.exporters.tflite import export_tflite
 from darknet_face.images.find_images import find_images
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
@@ -67,6 +69,7 @@ class Export(typing.NamedTuple):
     text: str
     write: typing.Callable[[Reference, str], float]
     runners: tuple[Runner, ...]
+    in_all: bool = True  # False where a runtime lacks it
 
 
 run_onnx_nchw = functools.partial(run_onnx, layout="NCHW")
@@ -87,6 +90,7 @@ EXPORTS = {
         Runner("SavedModel, encoded files", "tensorflow", "encoded",
                lambda out, reference: savedmodel.run_on_files(
                    os.path.join(out, savedmodel.FOLDER), reference)))),
+    "tflite": Export("a TensorFlow Lite model, by TensorFlow 2", export_tflite, (), in_all=False),
 }
 
 
@@ -231,7 +235,7 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
         check_json(args.json, ["source", "engines"], "a table of this script")
     reference = _reference(args)
     for name, export in EXPORTS.items():
-        if args.command in (name, "all"):
+        if args.command == name or args.command == "all" and export.in_all:
             export.write(reference, args.out)
     if args.command == "onnx" and args.int8:
         ranges, images = int8_ranges(reference.model, args)

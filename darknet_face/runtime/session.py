@@ -38,7 +38,7 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet() -> typing.Iterator[None]:
     """Hold back what native code prints to stderr, and print it only if the block fails."""
     try:
         kept = os.dup(2)
@@ -61,7 +61,7 @@ def _quiet():
 
 @functools.lru_cache(None)
 def _import_tensorflow() -> typing.Any:
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # numpy's about TensorFlow 1.15's own type table
         try:
             import tensorflow.compat.v1 as module
