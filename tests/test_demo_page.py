@@ -30,11 +30,10 @@ from darknet_face.images.samples import sample_images
 BUILD = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
                      "docs", "demo", "build.py")
 SPEC = Spec(width=0.02, channels=4, image_size=192, calibration=Calibration(
-    alone=(0.5, 0.8), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2, hopeless=-3.0,
+    alone=(-0.4, 0.8), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2, hopeless=-3.0,
     certain=4.0, whole=(0.0, 1.0, 0.0), unlikely=-1.0, likely=1.0, classifier=""))
-# Where areas are averaged, a pixel may be rounded to the next level of 255. A browser's decoder of
-# JPEG may differ by a few levels.
-PROBABILITY_BOUND, BOX_BOUND = 2e-3, 2e-3
+# Where areas are averaged, a pixel may be rounded to the next level of 255.
+PROBABILITY_BOUND, BOX_BOUND = 2e-3, 5e-3  # boxes: shares of the sides
 
 
 def build(*options, **environment):
@@ -44,10 +43,10 @@ def build(*options, **environment):
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """The path of a small detector with random weights."""
+    """The path of a small detector with random weights, so large that each image has its answer."""
     rng = np.random.RandomState(0)
-    weights = {name: (np.abs(rng.randn(*shape)) + 0.5 if name.endswith("variance")
-                      else rng.randn(*shape) * 0.3)
+    weights = {name: rng.randn(*shape) * 1.8 / np.sqrt(np.prod(shape[:3])) if len(shape) == 4
+               else np.full(shape, float(name.endswith(("gamma", "variance"))))
                for name, shape in variable_shapes(SPEC.width, SPEC.channels).items()}
     path = str(tmp_path_factory.mktemp("detector") / "detector.npz")
     write_detector(path, weights, SPEC)
@@ -147,6 +146,8 @@ def shown_boxes(card):
 
 
 def test_boxes_and_probabilities_are_those_of_python(page, images, expected):
+    best = {round(probabilities[0], 2) for _, probabilities in expected}
+    assert len(best) == len(images) and max(best) < 0.99, "each image has an answer of its own"
     assert any((probabilities >= 0.5).sum() > 1 for _, probabilities in expected)
     for card, path, (boxes, probabilities) in zip(cards(page), images, expected):
         shown = float(card.find_element(By.CSS_SELECTOR, ".probability").text)
@@ -162,7 +163,7 @@ def test_boxes_and_probabilities_are_those_of_python(page, images, expected):
 
 
 def test_pixels_are_averaged_as_in_python(page, images):
-    for path in images[:3]:
+    for path in images:
         content = np.fromfile(path, np.uint8)
         found = page.execute_async_script("""
             const [content, done] = arguments;
