@@ -70,7 +70,7 @@ def test_the_wheel_has_the_released_weights_and_the_files_beside_modules(site):
     for name in ("py.typed", "serving/page.html", "serving/samples/astronaut.jpg",
                  "evaluation/report.html.j2"):
         assert (site / "darknet_face" / name).exists()
-    for name in ("darknet19_face.npz", "darknet19_face_int8.json"):
+    for name in ("darknet19_face.npz", "darknet19_face_int8.json", "darknet19_detector.npz"):
         carried = site / "darknet_face" / "weights" / name
         assert carried.stat().st_size == os.path.getsize(os.path.join(ROOT, "saved_models", name))
 

@@ -50,7 +50,7 @@ from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 300 MB each
 
 
-def load(weights: str | os.PathLike | None = None, search: int | str | None = None,
+def load(weights: str | os.PathLike | None = None, search: int | str | None = DEFAULT_SEARCH,
          threshold: float | None = None, precision: str = "float32", image_size: int | None = None,
          batch_size: int = 16, model_dir: str | None = None, tight_boxes: bool = False,
          fine_places: bool = False, engine: str | None = None) -> FaceModel:
@@ -63,11 +63,10 @@ def load(weights: str | os.PathLike | None = None, search: int | str | None = No
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
     search
-        As inference.py's ``--search``. "detector": a detector finds every face, and the classifier
-        confirms it. 4, 2 or 1: the largest scale of a sliding window; the image's shorter side is
-        enlarged to up to so many times the network's input. "off": a single pass over the stretched
-        image. If absent, "detector" where there is one that is calibrated for the weights,
-        otherwise 4.
+        As inference.py's ``--search``. 4, 2 or 1: the largest scale of a sliding window; the
+        image's shorter side is enlarged to up to so many times the network's input. "detector": a
+        detector finds every face, and the classifier confirms it. "off": a single pass over the
+        stretched image. None is the default.
     threshold
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
@@ -139,15 +138,16 @@ class FaceModel:
     def __init__(self, model: ModelFile, search: str | None = None, precision: str = "float32",
                  batch_size: int = 16, tight_boxes: bool = False, engine: str | None = None,
                  model_dir: str = "saved_models") -> None:
+        search = search or DEFAULT_SEARCH
         self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
         self._engine = open_engine(
             model.weights, model.image_size, engine, precision=precision, ranges=model.ranges)
         self._find_faces = open_finder(
-            self._engine, model.weights, model_dir, search == DETECTOR, engine=engine,
-            precision=precision) if search in (None, DETECTOR) else None
-        scales = scales_of(DEFAULT_SEARCH if search in (None, DETECTOR) else search)
+            self._engine, model.weights, model_dir, engine=engine,
+            precision=precision) if search == DETECTOR else None
+        scales = scales_of(DEFAULT_SEARCH if search == DETECTOR else search)
         self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
         self._is_single_pass = search == "off"
 

@@ -41,5 +41,4 @@ def add_search_argument(parser: argparse._ActionsContainer, note: str = "") -> N
              "number runs the classifier as a sliding window over the image, its shorter side "
              "enlarged to up to so many times the network's input: 4 finds faces from about 5 %% "
              "of the width on, 2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, "
-             "a single pass over the stretched image (default: detector if there is one that is "
-             "calibrated for the model, otherwise {}){}".format(DEFAULT_SEARCH, note))
+             "a single pass over the stretched image (default: {}{})".format(DEFAULT_SEARCH, note))

@@ -153,7 +153,7 @@ def _shrunk(part, outside, side, size):
 
 
 def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], model_dir: str,
-                needed: bool, **options: typing.Any) -> FaceFinder | None:
+                **options: typing.Any) -> FaceFinder:
     """The finder with a detector that is calibrated for a classifier: your own, or the released.
 
     Parameters
@@ -162,10 +162,13 @@ def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], mo
         Its engine, and what identifies it.
     model_dir
         Where your own detector is.
-    needed
-        Whether to raise UserError if there is none; otherwise None is returned.
     options
         See :class:`darknet_face.detection.detector.OnePassDetector`.
+
+    Raises
+    ------
+    UserError
+        If there is none.
     """
     paths = [path for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR)
              if os.path.exists(path)]
@@ -175,8 +178,5 @@ def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], mo
         if calibration and calibration.classifier == digest:
             detector = OnePassDetector.load(path, min_score=LEAST_SCORE, **options)
             return FaceFinder(detector, classifier, calibration)
-    if needed:
-        raise UserError("--search detector: no detector is calibrated for this model; run python "
-                        "-m darknet_face.detection.calibrate, or take --search {}".format(
-                            DEFAULT_SEARCH))
-    return None
+    raise UserError("--search detector: no detector is calibrated for this model; run python -m "
+                    "darknet_face.detection.calibrate, or take --search {}".format(DEFAULT_SEARCH))
