@@ -24,7 +24,7 @@ from darknet_face.runtime.atomic_files import staged, write_atomically
 FILES = {"NHWC": "darknet19_detector.onnx", "NCHW": "darknet19_detector_nchw.onnx"}
 HALF = "darknet19_detector_half.onnx"  # NCHW, kernels stored as float16
 SCORE_BOUND = 1e-5
-BOX_BOUND = 1e-2  # pixels, where the score is not negligible
+BOX_BOUND = 1e-3  # of a corner, in longer sides of the box, where the score is not negligible
 LEAST_SCORE = 0.01
 
 
@@ -96,7 +96,8 @@ def _check(name, session, layout, batches):
         found_boxes, found_scores = session.run(list(OUTPUTS), {"input": given})
         difference = float(np.abs(found_scores - scores).max())
         check_difference(name, "ONNX Runtime's score", difference, SCORE_BOUND)
-        distance = np.abs(found_boxes - boxes)[scores > LEAST_SCORE]
+        sides = np.maximum((boxes[..., 2:] - boxes[..., :2]).max(-1, keepdims=True), 1.0)
+        distance = (np.abs(found_boxes - boxes) / sides)[scores > LEAST_SCORE]
         check_difference(name, "ONNX Runtime's box", float(distance.max(initial=0)),
                          BOX_BOUND)
         largest = max(largest, difference)
