@@ -14,11 +14,12 @@ from darknet_face.classify.api import load
 from darknet_face.classify.results import Box
 from darknet_face.console import UserError
 from darknet_face.detection import calibrate
-from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
+from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.confirm import FaceFinder, crop
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import Spec, read_detector, read_spec, write_detector
 from darknet_face.detection.pyramid import variable_shapes
+from darknet_face.weights.arrays import fingerprint
 
 SPEC = Spec(width=0.02, channels=4, image_size=96)
 CALIBRATION = Calibration(alone=(0.5, 2.0), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2,
@@ -140,7 +141,7 @@ def weights():
 def folder(weights, tiny_model, tmp_path):
     """A model folder with a detector that is calibrated for the classifier in it."""
     shutil.copy(tiny_model.npz, str(tmp_path))
-    fitted = dataclasses.replace(CALIBRATION, classifier=weights_digest(tiny_model.weights))
+    fitted = dataclasses.replace(CALIBRATION, classifier=fingerprint(tiny_model.weights))
     write_detector(str(tmp_path / "face_detector.npz"), weights,
                    dataclasses.replace(SPEC, calibration=fitted))
     return tmp_path
@@ -148,7 +149,7 @@ def folder(weights, tiny_model, tmp_path):
 
 def test_the_file_keeps_its_calibration(folder, tiny_model):
     assert read_spec(str(folder / "face_detector.npz")).calibration == dataclasses.replace(
-        CALIBRATION, classifier=weights_digest(tiny_model.weights))
+        CALIBRATION, classifier=fingerprint(tiny_model.weights))
 
 
 @pytest.mark.parametrize("change", [
@@ -225,7 +226,7 @@ def test_the_command_writes_the_calibration(weights, tiny_model, run_script, tmp
     assert "bad.png" in outcome.err and "\nfaces " in outcome.out
     assert run_script(calibrate, *options).code == 0
     spec = read_spec(path)
-    assert spec.calibration.classifier == weights_digest(tiny_model.weights)
+    assert spec.calibration.classifier == fingerprint(tiny_model.weights)
     assert 0 < spec.threshold < 1 and spec.calibration.alone[0] + spec.calibration.alone[
         1] * log_odds(spec.threshold) == pytest.approx(0, abs=0.01)
     os.remove(str(tmp_path / "others" / "3.png"))

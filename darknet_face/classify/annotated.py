@@ -13,7 +13,7 @@ import numpy as np
 
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.classify.inputs import InputImage
-from darknet_face.classify.predict import Row
+from darknet_face.classify.predict import BOX, Row
 from darknet_face.classify.tables import Output
 from darknet_face.classify.videos import READER
 from darknet_face.console import UserError
@@ -31,11 +31,17 @@ def with_boxes(pixels: np.ndarray, row: Row) -> np.ndarray:
     """An image with its faces, or with the window in which one was found."""
     if row["class"] != CLASS_NAMES[FACE] or row.get("x") is None:
         return pixels
+    return draw_boxes(pixels, [[box[name] for name in BOX] for box in row.get("boxes") or [row]],
+                      GREEN)
+
+
+def draw_boxes(pixels: np.ndarray, boxes: typing.Iterable[typing.Sequence[int]],
+               colour: tuple[int, int, int]) -> np.ndarray:
+    """A copy of an image with boxes: left, top, width and height in pixels."""
     drawn = pixels.copy()
-    for box in row.get("boxes") or [row]:
-        corner = box["x"], box["y"]
-        opposite = box["x"] + box["width"] - 1, box["y"] + box["height"] - 1
-        cv2.rectangle(drawn, corner, opposite, GREEN, max(1, max(pixels.shape[:2]) // 60))
+    for x, y, width, height in boxes:
+        cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), colour,
+                      max(1, max(pixels.shape[:2]) // 60))
     return drawn
 
 

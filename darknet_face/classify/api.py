@@ -45,12 +45,13 @@ from darknet_face.detection.confirm import open_finder
 from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
+from darknet_face.runtime.safe_files import relative_to_here
 from darknet_face.weights.model_file import RELEASED, ModelFile, choose_model
 
 SEARCHED_TOGETHER = 4  # images: their pixels are held at their own size, up to 300 MB each
 
 
-def load(weights: str | os.PathLike | None = None, search: int | str | None = DEFAULT_SEARCH,
+def load(weights: str | os.PathLike | None = None, search: int | str | None = None,
          threshold: float | None = None, precision: str = "float32", image_size: int | None = None,
          batch_size: int = 16, model_dir: str | None = None, tight_boxes: bool = False,
          fine_places: bool = False, engine: str | None = None) -> FaceModel:
@@ -66,7 +67,7 @@ def load(weights: str | os.PathLike | None = None, search: int | str | None = DE
         As inference.py's ``--search``. 4, 2 or 1: the largest scale of a sliding window; the
         image's shorter side is enlarged to up to so many times the network's input. "detector": a
         detector finds every face, and the classifier confirms it. "off": a single pass over the
-        stretched image. None is the default.
+        stretched image. If absent, 4.
     threshold
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
@@ -132,7 +133,7 @@ class FaceModel:
     threshold
         From which probability on an image is a face.
     description
-        One line about the file, the input size and the threshold.
+        One line about the file, the input size, the threshold and the detector, if there is one.
     """
 
     def __init__(self, model: ModelFile, search: str | None = None, precision: str = "float32",
@@ -147,8 +148,11 @@ class FaceModel:
         self._find_faces = open_finder(
             self._engine, model.weights, model_dir, engine=engine,
             precision=precision) if search == DETECTOR else None
-        scales = scales_of(DEFAULT_SEARCH if search == DETECTOR else search)
-        self._search = SlidingWindow(self._engine, scales or SCALES, model.search_bias)
+        if self._find_faces:
+            self.description += ", detector {}".format(relative_to_here(self._find_faces.path))
+        # Heat maps need a window even where answers do not.
+        scales = SCALES if search in ("off", DETECTOR) else scales_of(search)
+        self._search = SlidingWindow(self._engine, scales, model.search_bias)
         self._is_single_pass = search == "off"
 
     def __call__(self, images: typing.Any, threshold: float | None = None) -> typing.Any:

@@ -37,8 +37,8 @@ def add_search_argument(parser: argparse._ActionsContainer, note: str = "") -> N
     """Add ``--search``, how faces are looked for; ``note`` ends the help."""
     parser.add_argument(
         "--search", choices=(DETECTOR,) + SEARCH_CHOICES,
-        help="detector finds every face by a detector whose boxes the classifier confirms. A "
-             "number runs the classifier as a sliding window over the image, its shorter side "
-             "enlarged to up to so many times the network's input: 4 finds faces from about 5 %% "
-             "of the width on, 2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, "
-             "a single pass over the stretched image (default: {}{})".format(DEFAULT_SEARCH, note))
+        help="detector finds faces and their boxes, which the classifier confirms. A number runs "
+             "the classifier as a sliding window over the image, its shorter side enlarged to up "
+             "to so many times the network's input: 4 finds faces from about 5 %% of the width on, "
+             "2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, a single pass over "
+             "the stretched image (default: {}{})".format(DEFAULT_SEARCH, note))

@@ -26,7 +26,7 @@ import numpy as np
 from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
-from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
+from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.confirm import WHOLE_SCALES, look_at
 from darknet_face.detection.datasets import read_wider
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
@@ -35,6 +35,7 @@ from darknet_face.detection.model_file import read_detector, write_detector
 from darknet_face.engines.engine import Engine, open_engine
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.runtime.session import explain_memory_errors
+from darknet_face.weights.arrays import fingerprint
 from darknet_face.weights.model_file import WORD, read_model
 
 LEAST_IMAGES = 20  # of each class
@@ -255,7 +256,7 @@ def main() -> None:
     with OnePassDetector(weights, spec, min_score=LEAST_SCORE) as detector, open_engine(
             model.weights, model.image_size) as engine:
         scores = measure(detector, engine, images, args.margin, args.boxes)
-    calibration = fit(scores, args.margin, weights_digest(model.weights))
+    calibration = fit(scores, args.margin, fingerprint(model.weights))
     print(format_table(scores, calibration))
     if not args.dry_run:
         threshold = float(sigmoid(-calibration.alone[0] / max(calibration.alone[1], 1e-3)))

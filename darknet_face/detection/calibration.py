@@ -6,7 +6,6 @@ Stored with the detector: see :mod:`darknet_face.detection.model_file`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import typing
 
 import numpy as np
@@ -38,7 +37,7 @@ class Calibration:
     unlikely, likely
         The window slides between these log-odds so far.
     classifier
-        The digest of the classifier's weights: see :func:`weights_digest`.
+        Tells its weights from others: see :func:`darknet_face.weights.arrays.fingerprint`.
     """
 
     alone: tuple[float, float]
@@ -94,15 +93,3 @@ def log_odds(probability: typing.Any) -> typing.Any:
     """Of a probability, a number or an array, 1e-6 from 0 and 1 at least."""
     clipped = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
     return np.log(clipped / (1 - clipped))
-
-
-def weights_digest(weights: typing.Mapping[str, np.ndarray]) -> str:
-    """A digest of a classifier's weights, whatever file they are in.
-
-    Numbers are rounded to float16, which released files hold.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name], np.float16).tobytes())
-    return digest.hexdigest()[:16]

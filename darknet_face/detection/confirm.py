@@ -19,11 +19,12 @@ import numpy as np
 from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SlidingWindow, sigmoid
 from darknet_face.console import UserError
 from darknet_face.detection import OWN, RELEASED_DETECTOR
-from darknet_face.detection.calibration import Calibration, log_odds, weights_digest
+from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import read_spec
 from darknet_face.engines.engine import Engine
 from darknet_face.images.decode import resize
+from darknet_face.weights.arrays import fingerprint
 
 WHOLE_SCALES = (1, 0.6)  # of the sliding window; larger ones are the detector's work
 
@@ -50,10 +51,14 @@ class FaceFinder:
     engine
         Runs the classifier.
     calibration
+    path
+        The detector's file.
     """
 
-    def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration):
+    def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration,
+                 path: str = "") -> None:
         self.detector, self.engine, self.calibration = detector, engine, calibration
+        self.path = path
         self.sliding_window = SlidingWindow(engine, WHOLE_SCALES)
 
     def __call__(self, image: np.ndarray) -> tuple[float, list[Face]]:
@@ -170,13 +175,10 @@ def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], mo
     UserError
         If there is none.
     """
-    paths = [path for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR)
-             if os.path.exists(path)]
-    digest = weights_digest(weights) if paths else ""
-    for path in paths:
-        calibration = read_spec(path).calibration
-        if calibration and calibration.classifier == digest:
+    for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR):
+        calibration = read_spec(path).calibration if os.path.exists(path) else None
+        if calibration and calibration.classifier == fingerprint(weights):
             detector = OnePassDetector.load(path, min_score=LEAST_SCORE, **options)
-            return FaceFinder(detector, classifier, calibration)
+            return FaceFinder(detector, classifier, calibration, path)
     raise UserError("--search detector: no detector is calibrated for this model; run python -m "
                     "darknet_face.detection.calibrate, or take --search {}".format(DEFAULT_SEARCH))

@@ -35,7 +35,8 @@ from darknet_face.weights.npz import open_npz, write_npz
 
 HEAD_NAME = "pyramid"
 OUTPUTS = ("boxes", "scores")
-AGAIN = "train it again by train_detector.py"
+TRAIN = "run train_detector.py"
+AGAIN = TRAIN + " again"
 MOST_CHANNELS = 1024
 LARGEST_SIZE = 2048
 NOTE = "detector"  # the node of a frozen graph that holds the metadata
@@ -107,7 +108,7 @@ def read_detector(path: str) -> tuple[dict[str, np.ndarray], Spec]:
     """
     if path.lower().endswith(".pb"):
         return _read_frozen(path)
-    with open_npz(path) as (arrays, metadata):
+    with open_npz(path, TRAIN) as (arrays, metadata):
         spec = _spec(path, metadata)
         shapes = variable_shapes(spec.width, spec.channels)
         for name in sorted(set(shapes) | set(arrays)):
@@ -140,7 +141,7 @@ def read_spec(path: str) -> Spec:
 
 def _note(path):
     if not path.lower().endswith(".pb"):
-        with open_npz(path) as (_, metadata):
+        with open_npz(path, TRAIN) as (_, metadata):
             return _spec(path, metadata)
     notes = [node for node in read_graph_def(path).node if node.name == NOTE]
     try:

@@ -16,7 +16,6 @@ import pathlib
 import typing
 import urllib.parse
 
-import cv2
 import jinja2
 import numpy as np
 from markupsafe import Markup
@@ -24,6 +23,7 @@ from PIL import Image
 from scipy.special import logit
 
 from darknet_face.classes import CLASS_NAMES, FACE
+from darknet_face.classify.annotated import draw_boxes
 from darknet_face.classify.heatmaps import FaceMapper, overlay
 from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.evaluation.charts import draw_charts, to_svg
@@ -267,7 +267,8 @@ def _draw_tile(path, mapper, box):
     except BadImage as error:
         warn("{}: {}; not shown in the report".format(path, error))
         return [], None
-    images, warmest = [("the image", _data_uri(scale_to(_with_box(image, box), TILE)))], None
+    shown = draw_boxes(image, [box] if box and None not in box else [], BLUE)
+    images, warmest = [("the image", _data_uri(scale_to(shown, TILE)))], None
     if mapper:
         face_map = mapper(image)
         if 0 < face_map.max() < 0.5:
@@ -276,15 +277,6 @@ def _draw_tile(path, mapper, box):
         drawn = overlay(image, face_map, outline=warmest is None)
         images.append(("its heat map", _data_uri(scale_to(drawn, TILE))))
     return images, warmest
-
-
-def _with_box(image, box):
-    if not box or None in box:
-        return image
-    drawn, (x, y, width, height) = image.copy(), box
-    thickness = max(1, max(image.shape[:2]) // 60)
-    cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), BLUE, thickness)
-    return drawn
 
 
 def _data_uri(image):

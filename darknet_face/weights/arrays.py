@@ -9,6 +9,7 @@ There are always two classes, FACE and NON_FACE.
 from __future__ import annotations
 
 import typing
+import zlib
 from collections import OrderedDict
 
 import numpy as np
@@ -116,6 +117,15 @@ def _load_finite(name: str, stored: typing.Any, source: str) -> np.ndarray:
     if name.endswith("/variance") and array.min() < 0:
         raise UserError("{}: {}: a negative variance; the file is damaged".format(source, name))
     return array.astype(np.float32)
+
+
+def fingerprint(weights: typing.Mapping[str, np.ndarray]) -> str:
+    """Tells weights from others: every training changes biases and statistics."""
+    checksum = 0
+    for name in sorted(weights):
+        if weights[name].ndim == 1:
+            checksum = zlib.crc32(weights[name].astype("<f4").tobytes(), checksum)
+    return "{:08x}".format(checksum)
 
 
 def assign(session: typing.Any, weights: Arrays) -> None:

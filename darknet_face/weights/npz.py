@@ -84,12 +84,14 @@ def _metadata(stored: dict[str, StoredArray]) -> Metadata:
 
 
 @contextlib.contextmanager
-def open_npz(path: str) -> typing.Iterator[tuple[dict[str, StoredArray], Metadata]]:
+def open_npz(path: str, remedy: str = "run extract_weights.py"
+             ) -> typing.Iterator[tuple[dict[str, StoredArray], Metadata]]:
     """Any ``.npz`` of this project, unchecked: its arrays by their headers, and its metadata.
 
-    The arrays can be loaded within the block. Whatever goes wrong in it becomes a UserError.
+    The arrays can be loaded within the block. Whatever goes wrong in it becomes a UserError, which
+    names the remedy.
     """
-    with _opened(path) as archive:
+    with _opened(path, remedy) as archive:
         stored = _stored_arrays(archive)
         metadata = _metadata(stored)
         stored.pop(METADATA, None)
@@ -97,17 +99,17 @@ def open_npz(path: str) -> typing.Iterator[tuple[dict[str, StoredArray], Metadat
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> typing.Iterator[zipfile.ZipFile]:
+def _opened(path: str, remedy: str = "run extract_weights.py") -> typing.Iterator[zipfile.ZipFile]:
     """Open a ``.npz``; whatever goes wrong while it is open becomes a UserError."""
-    regular_size(path, "run extract_weights.py")
+    regular_size(path, remedy)
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except UserError:
         raise
     except Exception as error:  # damaged archives and headers of arrays raise nearly anything
-        raise UserError("{}: not a whole .npz of arrays ({}); run extract_weights.py again".format(
-            path, error))
+        raise UserError("{}: not a whole .npz of arrays ({}); {} again".format(
+            path, error, remedy))
 
 
 def _stored_arrays(archive: zipfile.ZipFile) -> dict[str, StoredArray]:
