@@ -33,7 +33,7 @@ from darknet_face.images.contact_sheets import check_drawing, contact_sheet, ima
 from darknet_face.runtime.session import PRECISIONS, explain_memory_errors, tf
 
 HEADS = ("pyramid", "yolov2")
-STEEPNESS = 8.0  # the cycle's height in --max-lr, where it is cut off: 1/16 of the steps rise
+STEEPNESS = 2.0  # the cycle's height in --max-lr, where it is cut off: a quarter of the steps rise
 WARM_UP = 0.04  # of the YOLOv2 head: the cycle's lowest learning rate, as a share of the highest
 
 

@@ -24,7 +24,7 @@ from darknet_face.weights.arrays import fingerprint
 SPEC = Spec(width=0.02, channels=4, image_size=96)
 CALIBRATION = Calibration(alone=(0.5, 2.0), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2,
                           hopeless=-3.0, certain=4.0, whole=(0.5, 0.75, 0.25), unlikely=0.0,
-                          likely=0.0, classifier="")
+                          likely=0.0, others=0.0, classifier="")
 
 
 class Classifier:
@@ -72,17 +72,34 @@ def test_the_classifier_is_not_asked_about_certain_and_hopeless_boxes():
 
 
 def test_the_window_slides_over_images_in_doubt():
-    """At two scales; the better one joins what the boxes said."""
+    """At one scale after the other; the best joins what the boxes said."""
     before = -1 + 0.5 * log_odds(0.6) + 0.25 * 2.0
+    windows = 1.0, 3.0, -5.0, 2.0
     expected = probability(0.5 + 0.75 * before + 0.25 * 3.0)
-    found, faces = finder([0.6], 2.0, 1.0, 3.0, unlikely=-1.0, likely=1.0)(IMAGE)
+    found, faces = finder([0.6], 2.0, *windows, unlikely=-1.0, likely=2.0)(IMAGE)
     assert found == faces[0].probability == pytest.approx(expected)
     assert faces[0][:4] == pytest.approx((0.1, 0.1, 0.3, 0.4))
     nothing = 0.5 + 2 * log_odds(LEAST_SCORE)
-    found, faces = finder([], 9.0, unlikely=-99.0, likely=99.0)(IMAGE)
+    found, faces = finder([], 9.0, -1.0, -1.0, -1.0, unlikely=-99.0, likely=99.0)(IMAGE)
     assert found == pytest.approx(probability(0.5 + 0.75 * nothing + 0.25 * 9))
     left, top, right, bottom = faces[0][:4]
     assert (top, bottom) == (0, 1) and 0 <= left < right <= 1, "the window is the box"
+
+
+def test_the_window_stops_where_the_doubt_ends():
+    before = -1 + 0.5 * log_odds(0.6) + 0.25 * 2.0
+    one_scale = finder([0.6], 2.0, 9.0, unlikely=-1.0, likely=2.0)
+    assert one_scale(IMAGE)[0] == pytest.approx(probability(0.5 + 0.75 * before + 0.25 * 9))
+    for limits in ({"unlikely": before + 0.01, "likely": 2.0},
+                   {"unlikely": -1.0, "likely": before - 0.01}):
+        assert finder([0.6], 2.0, **limits)(IMAGE)[0] == pytest.approx(probability(before))
+
+
+def test_further_faces_are_likelier_where_one_is_certain():
+    odds = [0.5 + 2 * log_odds(score) for score in (0.9, 0.7, 0.3)]
+    _, faces = finder([0.9, 0.7, 0.3], certain=4.0, others=3.5)(IMAGE)
+    assert [face.probability for face in faces] == pytest.approx(
+        [probability(each) for each in (odds[0], min(odds[0], odds[1] + 3.5), odds[2] + 3.5)])
 
 
 def test_a_crop_is_the_square_around_its_box():
@@ -104,29 +121,43 @@ def made_scores(rng, count, face, group):
     for _ in range(count):
         detected = np.sort(rng.randn(2) + (1 if face else -1))[::-1]
         rows.append(calibrate.Scores(group, detected, rng.randn(2) * 2 + (4 if face else -4),
-                                     rng.randn() + (1 if face else -1)))
+                                     np.maximum.accumulate(rng.randn(3) + (1 if face else -1))))
     return rows
 
 
-def test_the_fit_separates_and_half_is_one_percent_false_positives():
+def test_the_fit_separates_and_half_is_rare_among_the_negatives():
     rng = np.random.RandomState(0)
     scores = (made_scores(rng, 400, True, "faces")
               + made_scores(rng, 1000, False, calibrate.NEGATIVES)
-              + [calibrate.Scores(calibrate.NEGATIVES, np.zeros(0), np.zeros(0), -9.0)])
+              + [calibrate.Scores(calibrate.NEGATIVES, np.zeros(0), np.zeros(0), np.array([-9.0]))])
     found = calibrate.fit(scores, 1.8, "x")
     answers = [calibrate.answer(each, found) for each in scores]
     odds = np.array([each.odds for each in answers])
-    assert np.mean(odds[400:] >= 0) == pytest.approx(0.01, abs=0.002)
-    assert np.mean(odds[:400] > 0) > 0.97 and found.together[2] > 0 and found.most_boxes == 2
-    assert 0 < sum(each.windows for each in answers) < 800 and min(found.whole[1:]) > 0
+    assert np.mean(odds[400:] >= 0) == pytest.approx(calibrate.HALF, abs=0.001)
+    assert np.mean(odds[:400] > 0) > 0.9 and found.together[2] > 0 and found.most_boxes == 2
+    slid = [each.scales for each in answers]
+    assert {0, 3} <= set(slid) <= {0, 1, 2, 3} and np.mean(slid) < 2 and min(found.whole[1:]) > 0
     without = dataclasses.replace(found, unlikely=0.0, likely=0.0)
     assert np.mean(odds[:400] > 0) > np.mean(
         [calibrate.answer(each, without).odds > 0 for each in scores[:400]])
-    table = calibrate.format_table(scores, found).splitlines()
-    alone, confirmed = (float(table[1].split()[place]) for place in (2, 4))
-    assert alone < 90 < confirmed
     with pytest.raises(UserError, match="only 5 images with a face; .* at least 20"):
-        calibrate.fit(scores[395:], 1.8, "x")
+        calibrate.check_enough(scores[395:])
+    threshold = calibrate.threshold_alone(scores)
+    best = [max(each.detected, default=-9) for each in scores[400:]]
+    assert np.mean(best > log_odds(threshold)) == pytest.approx(0.01, abs=0.002)
+
+
+def test_the_table_measures_each_half_by_the_other():
+    rng = np.random.RandomState(0)
+    scores = (made_scores(rng, 400, True, "faces")
+              + made_scores(rng, 1000, False, calibrate.NEGATIVES))
+    parts = calibrate.crossed(scores, 1.8)
+    assert [part for part, _ in parts] == [scores[::2], scores[1::2]]
+    assert parts[0][1] == calibrate.fit(scores[1::2], 1.8, "")
+    row, = [line for line in calibrate.format_table(parts).splitlines() if line[:5] == "faces"]
+    words = row.split()
+    alone, window, together = (float(words[place]) for place in (2, 4, 6))
+    assert words[1] == "400" and alone < 90 < together and window < together
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +184,7 @@ def test_the_file_keeps_its_calibration(folder, tiny_model):
 
 
 @pytest.mark.parametrize("change", [
-    {"alone": [1]}, {"together": [1, 2, "3"]}, {"whole": [1]}, {"likely": None},
+    {"alone": [1]}, {"together": [1, 2, "3"]}, {"whole": [1]}, {"likely": None}, {"others": "1"},
     {"margin": 0.5}, {"margin": float("nan")},
     {"most_boxes": 10 ** 9}, {"most_boxes": True}, {"certain": 1e9}, {"classifier": 5}, {"x": 1}])
 def test_an_absurd_calibration_is_refused(change):
@@ -167,11 +198,11 @@ def test_an_absurd_calibration_is_refused(change):
 def test_the_api_counts_faces(folder, weights):
     path = str(folder / "darknet19_weights.npz")
     image = np.random.RandomState(5).randint(0, 256, (120, 160, 3)).astype(np.uint8)
-    with load(path, "detector", model_dir=str(folder), image_size=32) as model, load(
-            path, model_dir=str(folder), image_size=32) as window:
+    with load(path, model_dir=str(folder), image_size=32) as model, load(
+            path, 4, model_dir=str(folder), image_size=32) as window:
         result, windowed = model(image), window(image)
         everything = model(image, threshold=0)
-    assert windowed.faces is None and windowed.box is not None, "the default"
+    assert windowed.faces is None and windowed.box is not None
     detector = OnePassDetector(*read_detector(str(folder / "face_detector.npz")),
                                min_score=LEAST_SCORE)
     assert len(everything.faces) == len(detector(image)[0]) > 0
@@ -207,6 +238,8 @@ def test_a_detector_belongs_to_its_classifier(folder, weights):
     write_detector(str(folder / "face_detector.npz"), weights, SPEC)
     with pytest.raises(UserError, match="no detector is calibrated for this model; run python -m"):
         load(path, "detector", model_dir=str(folder), image_size=32)
+    with load(path, model_dir=str(folder), image_size=32) as model:
+        assert model(IMAGE).faces is None and "sliding window" in model.method, "by default"
 
 
 def test_the_command_writes_the_calibration(weights, tiny_model, run_script, tmp_path):

@@ -29,9 +29,9 @@ from darknet_face.images.samples import sample_images
 
 BUILD = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
                      "docs", "demo", "build.py")
-SPEC = Spec(width=0.02, channels=4, image_size=192, calibration=Calibration(
+SPEC = Spec(width=0.02, channels=4, image_size=192, threshold=0.6225, calibration=Calibration(
     alone=(-0.4, 0.8), together=(-1.0, 0.5, 0.25), margin=1.8, most_boxes=2, hopeless=-3.0,
-    certain=4.0, whole=(0.0, 1.0, 0.0), unlikely=-1.0, likely=1.0, classifier=""))
+    certain=4.0, whole=(0.0, 1.0, 0.0), unlikely=-1.0, likely=1.0, others=0.0, classifier=""))
 # Where areas are averaged, a pixel may be rounded to the next level of 255.
 PROBABILITY_BOUND, BOX_BOUND = 2e-3, 5e-3  # boxes: shares of the sides
 
@@ -130,7 +130,8 @@ def page(url, browser, images, bad_files):
 @pytest.fixture(scope="module")
 def expected(detector, images):
     """Boxes and probabilities of Python's detector alone, of each image."""
-    bias, factor = SPEC.calibration.alone
+    factor = SPEC.calibration.alone[1]
+    bias = -factor * log_odds(SPEC.threshold)  # 0.5 is the threshold of the detector alone
     answers = []
     with OnePassDetector(*read_detector(detector), min_score=LEAST_SCORE) as detect:
         for path in images:

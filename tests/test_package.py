@@ -122,9 +122,11 @@ def test_info_names_model_engine_and_versions(tiny_model):
     assert found["model"]["path"] == tiny_model.npz and found["model"]["image_size"] == 32
     assert found["model"]["sha256"] == sha256(tiny_model.npz) and not found["model"]["released"]
     assert found["engine"]["name"] == "onnxruntime" and found["engine"]["version"]
+    assert found["detector"] is None, "none is calibrated for this model"
     assert found["threads"] >= 1 and set(found["libraries"]) == {"numpy", "cv2", "PIL"}
     told = darknet_face("info", "--weights", "released").stdout
-    assert "(the released one), input 224 x 224" in told and "engine: onnxruntime " in told
+    assert "(the released one), input 224 x 224" in told
+    assert "darknet19_detector.npz" in told and "engine: onnxruntime " in told
     ended = darknet_face("info", "--weights", "/nowhere.npz")
     assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
 

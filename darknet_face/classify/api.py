@@ -40,8 +40,9 @@ from darknet_face.classify.sliding_window import (
     SlidingWindow,
     scales_of,
 )
+from darknet_face.console import UserError
 from darknet_face.detection import DETECTOR
-from darknet_face.detection.confirm import open_finder
+from darknet_face.detection.confirm import calibrated_detector, open_finder
 from darknet_face.engines.engine import ENGINES, open_engine
 from darknet_face.images.decode import MAX_PIXELS, BadImage
 from darknet_face.images.reader import LARGEST_BATCH, LARGEST_SIZE
@@ -64,10 +65,10 @@ def load(weights: str | os.PathLike | None = None, search: int | str | None = No
         frozen ``.pb``, checkpoint, SavedModel, darknet's ``.weights``. If absent, the newest model
         in ``model_dir``, or the released one.
     search
-        As inference.py's ``--search``. 4, 2 or 1: the largest scale of a sliding window; the
-        image's shorter side is enlarged to up to so many times the network's input. "detector": a
-        detector finds every face, and the classifier confirms it. "off": a single pass over the
-        stretched image. If absent, 4.
+        As inference.py's ``--search``. "detector": a detector finds every face, and the classifier
+        confirms them. 4, 2 or 1: the largest scale of a sliding window; the image's shorter side is
+        enlarged to up to so many times the network's input. "off": a single pass over the stretched
+        image. If absent, the detector where one is calibrated for the weights, otherwise 4.
     threshold
         An image is a face if its probability is at least this, 0..1. If absent, the threshold
         stored with the weights, or 0.5.
@@ -139,17 +140,22 @@ class FaceModel:
     def __init__(self, model: ModelFile, search: str | None = None, precision: str = "float32",
                  batch_size: int = 16, tight_boxes: bool = False, engine: str | None = None,
                  model_dir: str = "saved_models") -> None:
-        search = search or DEFAULT_SEARCH
+        detector = calibrated_detector(
+            model.weights, model_dir) if search in (None, DETECTOR) else None
+        if search == DETECTOR and not detector:
+            raise UserError("--search detector: no detector is calibrated for this model; run "
+                            "python -m darknet_face.detection.calibrate, or take --search "
+                            "{}".format(DEFAULT_SEARCH))
+        search = search or (DETECTOR if detector else DEFAULT_SEARCH)
         self.path, self.image_size, self.threshold = model.path, model.image_size, model.threshold
         self.description = str(model)
         self._batch_size, self._tight_boxes = batch_size, tight_boxes
         self._engine = open_engine(
             model.weights, model.image_size, engine, precision=precision, ranges=model.ranges)
         self._find_faces = open_finder(
-            self._engine, model.weights, model_dir, engine=engine,
-            precision=precision) if search == DETECTOR else None
-        if self._find_faces:
-            self.description += ", detector {}".format(relative_to_here(self._find_faces.path))
+            detector, self._engine, engine=engine, precision=precision) if detector else None
+        if detector:
+            self.description += ", detector {}".format(relative_to_here(detector))
         # Heat maps need a window even where answers do not.
         scales = SCALES if search in ("off", DETECTOR) else scales_of(search)
         self._search = SlidingWindow(self._engine, scales, model.search_bias)

@@ -17,6 +17,7 @@ from typing import Sequence
 
 from darknet_face import __version__
 from darknet_face.console import HelpFormatter, cli
+from darknet_face.detection.confirm import calibrated_detector
 from darknet_face.engines.engine import add_engine_argument, choose_engine
 from darknet_face.options import add_weights_argument
 from darknet_face.runtime.safe_files import relative_to_here, sha256
@@ -36,16 +37,20 @@ def _version(name: str) -> str:
     return str(importlib.import_module(name).__version__)
 
 
-def describe(model: ModelFile, engine: str) -> dict[str, typing.Any]:
+def _file(path: str) -> dict[str, typing.Any]:
+    return {"path": os.path.abspath(path),
+            "sha256": sha256(path) if os.path.isfile(path) else None}
+
+
+def describe(model: ModelFile, engine: str, detector: str | None) -> dict[str, typing.Any]:
     """What ``--json`` prints."""
     return {
         "version": __version__,
         "python": platform.python_version(),
         "platform": "{} {}".format(platform.system(), platform.machine()),
-        "model": {"path": os.path.abspath(model.path),
-                  "sha256": sha256(model.path) if os.path.isfile(model.path) else None,
-                  "released": model.is_released,
-                  "image_size": model.image_size, "threshold": model.threshold},
+        "model": dict(_file(model.path), released=model.is_released,
+                      image_size=model.image_size, threshold=model.threshold),
+        "detector": _file(detector) if detector else None,
         "engine": {"name": engine, "version": _version(engine)},
         "threads": _threads(),
         "libraries": {name: _version(name) for name in LIBRARIES},
@@ -55,6 +60,8 @@ def describe(model: ModelFile, engine: str) -> dict[str, typing.Any]:
 def _print(found: dict[str, typing.Any], model: ModelFile) -> None:
     print("darknet-face {version}, Python {python}, {platform}".format(**found))
     print(model)
+    print("detector: {}".format(relative_to_here(found["detector"]["path"])
+                                if found["detector"] else "none; answers by sliding window"))
     print("engine: {name} {version}".format(**found["engine"]))
     print("processors: {}".format(found["threads"]))
     print("libraries: " + ", ".join("{} {}".format(*each) for each in found["libraries"].items()))
@@ -73,7 +80,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     model = choose_model(args.model_dir, args.weights)
-    found = describe(model, choose_engine(args.engine))
+    found = describe(model, choose_engine(args.engine),
+                     calibrated_detector(model.weights, args.model_dir))
     if args.json:
         print(json.dumps(found, indent=2))
     else:

@@ -41,4 +41,5 @@ def add_search_argument(parser: argparse._ActionsContainer, note: str = "") -> N
              "the classifier as a sliding window over the image, its shorter side enlarged to up "
              "to so many times the network's input: 4 finds faces from about 5 %% of the width on, "
              "2 from 10 %%, 1 from 20 %%, at 22, 6 and 2 times the cost of off, a single pass over "
-             "the stretched image (default: {}{})".format(DEFAULT_SEARCH, note))
+             "the stretched image (default: detector, or {} for a model that none is calibrated "
+             "for{})".format(DEFAULT_SEARCH, note))

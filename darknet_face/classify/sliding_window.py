@@ -121,6 +121,13 @@ class SlidingWindow:
             searching = [each for each in searching if best[each].probability < certain]
         return best
 
+    def best_of_each_scale(self, image: np.ndarray) -> typing.Iterator[Window]:
+        """Yield the most probable window of each scale, running that scale when it is asked for."""
+        for scale, log_odds in self.log_odds_maps(image):
+            row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
+            yield Window(float(sigmoid(log_odds[row, column])),
+                         *self.box(image.shape, log_odds.shape, row, column, scale), scale)
+
     def tighten(self, image: np.ndarray, window: Window) -> Window:
         """A smaller box inside the window of a search that stopped early.
 

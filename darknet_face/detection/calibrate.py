@@ -4,30 +4,34 @@
         --faces celeba/val utkface/val --negatives negatives/val
 
 The images must be in neither the detector's nor the classifier's training. The result is written
-into the detector's file, with the threshold of the detector alone, and answers with
-``--search detector`` use it. It belongs to this classifier: calibrate again after training either.
+into the detector's file, with a threshold for the detector alone, and answers by the detector use
+it. It belongs to this classifier: calibrate again after training either.
 
 An image's score is that of its best box. A logistic regression joins the log-odds of the detector
 with those of the classifier, which sees the box with a margin. A second one joins these with the
 best of a sliding window over the whole image, for the images that are still in doubt. The bias is
-then set so that 1 % of the negatives have a probability of 0.5 or more. The table tells which share
-of the images with a face is found at 1 % and 0.1 % false positives.
+then set so that a probability of 0.5 or more is as rare among the negatives as HALF says. The
+threshold of the detector alone is that of 1 % false positives.
+
+The table tells which share of the images with a face is found at 1 % and 0.1 % false positives. For
+each half of the images it takes a calibration that was fitted on the other half.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import os
 import typing
 
 import numpy as np
 
-from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
+from darknet_face.classify.sliding_window import CERTAIN, SlidingWindow, sigmoid
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
 from darknet_face.detection.calibration import Calibration, log_odds
-from darknet_face.detection.confirm import WHOLE_SCALES, look_at
+from darknet_face.detection.confirm import look_at
 from darknet_face.detection.datasets import read_wider
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.evaluate import FALSE_POSITIVES, GROUPS, images_in
@@ -39,8 +43,13 @@ from darknet_face.weights.arrays import fingerprint
 from darknet_face.weights.model_file import WORD, read_model
 
 LEAST_IMAGES = 20  # of each class
-DOUBT = 0.6  # share of the negatives that are in no doubt after the look at boxes
+LEAST_IN_DOUBT = 10  # of each class, to fit what a sliding window adds
+SURE = 0.75  # share of the negatives that are in no doubt after the look at boxes
 LOST = 0.002  # share of the images with a face that may be given up unseen
+# Share of the negatives with a probability of 0.5 or more. Negatives of a validation are small
+# images of single objects, which are easier than photographs of everyday life.
+HALF = 0.0025
+OTHERS = 0.02  # the same, of the detector alone, for further boxes where one face is certain
 NEGATIVES = "negatives"
 
 
@@ -54,13 +63,15 @@ class Scores(typing.NamedTuple):
     detected, seen
         Of its best boxes, by the detector and by the classifier, each [n].
     whole
-        Of the best window over the whole image.
+        Of the best window over the whole image, after each scale of the sliding window, [scales].
+        An image that is too small for the larger scales has fewer, as has one whose best window is
+        certain.
     """
 
     group: str
     detected: np.ndarray
     seen: np.ndarray
-    whole: float
+    whole: np.ndarray
 
 
 def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, str]],
@@ -76,7 +87,7 @@ def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, s
         See :class:`darknet_face.detection.calibration.Calibration`.
     """
     scores = []
-    sliding_window = SlidingWindow(engine, WHOLE_SCALES)
+    sliding_window = SlidingWindow(engine)
     for path, group in progress(images, desc="looking", unit="image"):
         try:
             image = read_image(path)
@@ -85,9 +96,18 @@ def measure(detector: OnePassDetector, engine: Engine, images: list[tuple[str, s
             continue
         boxes, found = (each[:most_boxes] for each in detector(image))
         seen = look_at(engine, image, boxes, margin) if len(boxes) else np.zeros(0)
-        scores.append(Scores(group, log_odds(found), seen,
-                             float(log_odds(sliding_window(image).probability))))
+        scores.append(Scores(group, log_odds(found), seen, _slide(sliding_window, image)))
     return scores
+
+
+def _slide(sliding_window, image):
+    """The log-odds of the best window so far, after each scale."""
+    best = []
+    for window in sliding_window.best_of_each_scale(image):
+        best.append(window.probability)
+        if window.probability >= CERTAIN:
+            break
+    return log_odds(np.maximum.accumulate(best))
 
 
 def fit(scores: list[Scores], margin: float, classifier: str) -> Calibration:
@@ -100,17 +120,8 @@ def fit(scores: list[Scores], margin: float, classifier: str) -> Calibration:
         With which they were measured.
     classifier
         See :class:`darknet_face.detection.calibration.Calibration`.
-
-    Raises
-    ------
-    UserError
-        For too few images of a class.
     """
     is_face = np.array([each.group != NEGATIVES for each in scores])
-    for count, what in ((is_face.sum(), "images with a face"), ((~is_face).sum(), "negatives")):
-        if count < LEAST_IMAGES:
-            raise UserError("only {} {}; a calibration needs at least {}".format(
-                count, what, LEAST_IMAGES))
     alone = _fit(scores, is_face, [each.detected[:, None] for each in scores])
     together = _fit(scores, is_face, [np.stack([each.detected, each.seen], 1) for each in scores])
     by_detector = np.array([_best(each.detected[:, None], alone) for each in scores])
@@ -119,10 +130,12 @@ def fit(scores: list[Scores], margin: float, classifier: str) -> Calibration:
         margin=margin, most_boxes=max(1, max(len(each.detected) for each in scores)),
         hopeless=float(np.quantile(by_detector[is_face], LOST)),
         certain=float(by_detector[~is_face].max()) + 1.0,
-        whole=(0.0, 1.0, 0.0), unlikely=0.0, likely=0.0, classifier=classifier)
+        whole=(0.0, 1.0, 0.0), unlikely=0.0, likely=0.0,
+        others=max(0.0, -float(np.quantile(by_detector[~is_face], 1 - OTHERS))),
+        classifier=classifier)
     calibration = _with_whole(scores, is_face, calibration)
     answers = [answer(each, calibration).odds for each, face in zip(scores, is_face) if not face]
-    return calibration.lowered(float(np.quantile(answers, 1 - FALSE_POSITIVES[0])))
+    return calibration.lowered(float(np.quantile(answers, 1 - HALF)))
 
 
 def _with_whole(scores, is_face, calibration):
@@ -130,22 +143,19 @@ def _with_whole(scores, is_face, calibration):
     from sklearn.linear_model import LogisticRegression
 
     joined = np.array([answer(each, calibration).odds for each in scores])
-    unlikely, likely = np.quantile(joined[~is_face], DOUBT), joined[~is_face].max() + 1.0
+    unlikely, likely = np.quantile(joined[~is_face], SURE), joined[~is_face].max() + 1.0
     doubt = (joined > unlikely) & (joined < likely)
-    if min(is_face[doubt].sum(), (~is_face)[doubt].sum()) < LEAST_IMAGES:
+    if min(is_face[doubt].sum(), (~is_face)[doubt].sum()) < LEAST_IN_DOUBT:
         return calibration
-    features = np.stack([joined, [each.whole for each in scores]], 1)
+    features = np.stack([joined, [each.whole[-1] for each in scores]], 1)
     model = LogisticRegression(class_weight="balanced", C=10.0).fit(features[doubt], is_face[doubt])
     factors = np.maximum(model.coef_[0], 0)
-    # As before the window, 1 % of the negatives are above 0 and the highest is 1 below "likely", so
-    # that both can be compared with images that were in no doubt.
-    raw = np.sort((features @ factors)[doubt & ~is_face])[::-1]
-    zero = raw[min(int(FALSE_POSITIVES[0] * (~is_face).sum()), len(raw) - 1)]
-    scale = (likely - 1) / (raw[0] - zero) if raw[0] > zero and likely > 1 else 1.0
-    bias, factors = -scale * zero, scale * factors
+    # As before the window, the share HALF of the negatives is above 0: both can be compared.
+    highest = np.sort((features @ factors)[doubt & ~is_face])[::-1]
+    zero = highest[min(int(HALF * (~is_face).sum()), len(highest) - 1)]
     return dataclasses.replace(
-        calibration, whole=(float(bias), float(factors[0]), float(factors[1])),
-        unlikely=float(unlikely), likely=float(likely))
+        calibration, whole=(-float(zero), *map(float, factors)), unlikely=float(unlikely),
+        likely=float(likely))
 
 
 def _fit(scores, is_face, features):
@@ -160,7 +170,7 @@ def _fit(scores, is_face, features):
         model = LogisticRegression(class_weight="balanced", C=10.0).fit(chosen, is_face)
         factors = [0.0, *map(float, np.maximum(model.coef_[0], 0))]
     best = np.array([_best(each, factors) for each in features])
-    return [-float(np.quantile(best[~is_face], 1 - FALSE_POSITIVES[0])), *factors[1:]]
+    return [-float(np.quantile(best[~is_face], 1 - HALF)), *factors[1:]]
 
 
 def _best(features, factors):
@@ -171,11 +181,11 @@ def _best(features, factors):
 
 
 class Answer(typing.NamedTuple):
-    """An image's log-odds, at how many boxes the classifier looked, whether a window slid."""
+    """An image's log-odds, at how many boxes the classifier looked, and at how many scales."""
 
     odds: float
     boxes: int
-    windows: int
+    scales: int
 
 
 def answer(scores: Scores, calibration: Calibration) -> Answer:
@@ -186,30 +196,66 @@ def answer(scores: Scores, calibration: Calibration) -> Answer:
     joined[chosen] = (bias + of_detector * scores.detected[chosen]
                       + of_classifier * scores.seen[chosen])
     best = float(joined.max()) if len(joined) else _best(np.zeros((0, 1)), calibration.alone)
-    if not calibration.unlikely < best < calibration.likely:
-        return Answer(best, len(chosen), 0)
-    return Answer(float(np.dot(calibration.whole, (1.0, best, scores.whole))), len(chosen), 1)
+    odds, scales = best, 0
+    if best > calibration.unlikely:
+        for window in scores.whole:
+            if odds >= calibration.likely:
+                break
+            odds, scales = float(np.dot(calibration.whole, (1.0, best, window))), scales + 1
+    return Answer(odds, len(chosen), scales)
 
 
-def format_table(scores: list[Scores], calibration: Calibration) -> str:
-    """Recall by group at two rates of false positives, by the detector alone and confirmed."""
-    groups = np.array([each.group for each in scores])
-    alone = np.array([_best(each.detected[:, None], calibration.alone) for each in scores])
-    confirmed, looks, windows = np.array([answer(each, calibration) for each in scores]).T
-    lines = ["{:<34}{:>7}{:>18}{:>18}".format("found at 1 % (0.1 %)", "images", "detector alone",
-                                             "confirmed")]
-    for name in sorted(set(groups) - {NEGATIVES}):
-        line = "{:<34}{:7,d}".format(name, int((groups == name).sum()))
-        for odds in (alone, confirmed):
-            negatives = np.sort(odds[groups == NEGATIVES])[::-1]
-            line += "{:>18}".format("{:.1f} ({:.1f})".format(*[
-                100 * np.mean(odds[groups == name] > negatives[int(rate * len(negatives))])
-                for rate in FALSE_POSITIVES]))
-        lines.append(line)
-    for what, counts in (("boxes that the classifier sees", looks),
-                         ("images that it slides over", windows)):
+def threshold_alone(scores: list[Scores]) -> float:
+    """The score of the detector that 1 % of the negatives exceed."""
+    best = [max(each.detected, default=log_odds(LEAST_SCORE))
+            for each in scores if each.group == NEGATIVES]
+    return round(float(sigmoid(np.quantile(best, 1 - FALSE_POSITIVES[0]))), 4)
+
+
+def check_enough(scores: list[Scores]) -> None:
+    """Raise UserError for too few images of a class."""
+    negatives = sum(each.group == NEGATIVES for each in scores)
+    for count, what in ((len(scores) - negatives, "images with a face"), (negatives, "negatives")):
+        if count < LEAST_IMAGES:
+            raise UserError("only {} {}; a calibration needs at least {}".format(
+                count, what, LEAST_IMAGES))
+
+
+def crossed(scores: list[Scores], margin: float) -> list[tuple[list[Scores], Calibration]]:
+    """Each half of the images, with a calibration that was fitted on the other half."""
+    halves = scores[::2], scores[1::2]
+    return [(half, fit(other, margin, "")) for half, other in (halves, halves[::-1])]
+
+
+def format_table(parts: list[tuple[list[Scores], Calibration]]) -> str:
+    """Recall by group at two rates of false positives: of each answer alone, and of both.
+
+    Each part has thresholds of its own, so that calibrations need not agree.
+    """
+    # Of each image of a group, by answer, whether it is found at each rate.
+    found: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    looks: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for scores, calibration in parts:
+        answers = [answer(each, calibration) for each in scores]
+        odds = np.array([
+            (_best(each.detected[:, None], calibration.alone), each.whole[-1], together.odds)
+            for each, together in zip(scores, answers)])
+        negatives = np.sort(odds[[each.group == NEGATIVES for each in scores]], 0)[::-1]
+        thresholds = [negatives[int(rate * len(negatives))] for rate in FALSE_POSITIVES]
+        for each, row, together in zip(scores, odds, answers):
+            looks[each.group != NEGATIVES].append((together.boxes, together.scales))
+            if each.group != NEGATIVES:
+                found[each.group].append(np.array([row > least for least in thresholds]))
+    lines = [("{:<34}{:>7}" + 3 * "{:>18}").format(
+        "found at 1 % (0.1 %)", "images", "detector alone", "sliding window", "together")]
+    for name, rows in sorted(found.items()):
+        lines.append("{:<34}{:7,d}".format(name, len(rows)) + "".join(
+            "{:>18}".format("{:.1f} ({:.1f})".format(*shares))
+            for shares in 100 * np.mean(rows, 0).T))
+    for what, faces, negatives in zip(("boxes that the classifier sees", "scales of the window"),
+                                      np.mean(looks[True], 0), np.mean(looks[False], 0)):
         lines.append("{}: {:.2f} per image with a face, {:.2f} per negative".format(
-            what, counts[groups != NEGATIVES].mean(), counts[groups == NEGATIVES].mean()))
+            what, faces, negatives))
     return "\n".join(lines)
 
 
@@ -244,7 +290,7 @@ def main() -> None:
                         help="folders of images without a face")
     parser.add_argument("--margin", type=number_type(float, 1, 10), default=1.8,
                         help="the side of what the classifier sees, in longer sides of the box")
-    parser.add_argument("--boxes", type=number_type(int, 1, 100), default=2,
+    parser.add_argument("--boxes", type=number_type(int, 1, 100), default=3,
                         help="at how many boxes of an image the classifier looks")
     parser.add_argument("--dry-run", action="store_true", help="print the table, write nothing")
     args = parser.parse_args()
@@ -256,12 +302,12 @@ def main() -> None:
     with OnePassDetector(weights, spec, min_score=LEAST_SCORE) as detector, open_engine(
             model.weights, model.image_size) as engine:
         scores = measure(detector, engine, images, args.margin, args.boxes)
+    check_enough(scores)
+    print(format_table(crossed(scores, args.margin)))
     calibration = fit(scores, args.margin, fingerprint(model.weights))
-    print(format_table(scores, calibration))
     if not args.dry_run:
-        threshold = float(sigmoid(-calibration.alone[0] / max(calibration.alone[1], 1e-3)))
         write_detector(args.detector, weights, dataclasses.replace(
-            spec, calibration=calibration, threshold=round(threshold, 4)))
+            spec, calibration=calibration, threshold=threshold_alone(scores)))
         print("wrote {}".format(args.detector))
 
 

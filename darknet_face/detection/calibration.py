@@ -32,10 +32,14 @@ class Calibration:
     hopeless, certain
         The classifier looks at boxes between these log-odds of the detector alone.
     whole
-        Of a sliding window over the whole image: a bias, and the factors of the log-odds so far
+        Of a sliding window over the whole image: a bias, and the factors of the boxes' log-odds
         and of the best window's.
     unlikely, likely
-        The window slides between these log-odds so far.
+        The window slides if the log-odds of the boxes are between these, at one scale after the
+        other until the log-odds so far are ``likely``.
+    others
+        Added to the log-odds of all boxes but the best, up to those of the best: where one face is
+        certain, more of them are likely.
     classifier
         Tells its weights from others: see :func:`darknet_face.weights.arrays.fingerprint`.
     """
@@ -49,6 +53,7 @@ class Calibration:
     whole: tuple[float, float, float]
     unlikely: float
     likely: float
+    others: float
     classifier: str
 
     def lowered(self, odds: float) -> Calibration:
@@ -72,7 +77,8 @@ class Calibration:
         try:
             fields = {each.name: value[each.name] for each in dataclasses.fields(cls)}
             numbers = [*fields["alone"], *fields["together"], *fields["whole"], *(
-                fields[name] for name in ("margin", "hopeless", "certain", "unlikely", "likely"))]
+                fields[name] for name in (
+                    "margin", "hopeless", "certain", "unlikely", "likely", "others"))]
             good = (len(fields["alone"]) == 2
                     and len(fields["together"]) == len(fields["whole"]) == 3
                     and all(isinstance(each, (int, float)) and abs(each) <= LARGEST_WEIGHT

@@ -2,8 +2,8 @@
 
 The narrow detector looks at the whole image once. Where it is neither certain nor hopeless, the
 classifier looks at the best boxes, each with a margin around it. Where that leaves a doubt, the
-classifier slides over the whole image at the smallest scales, where it finds the large faces that
-the detector may miss. Logistic regressions that were fitted on validation images
+classifier slides over the whole image, at one scale after the other while the doubt lasts: it finds
+faces that the detector misses. Logistic regressions that were fitted on validation images
 (:mod:`darknet_face.detection.calibrate`) join the answers to a probability.
 """
 
@@ -16,8 +16,7 @@ import typing
 import cv2
 import numpy as np
 
-from darknet_face.classify.sliding_window import DEFAULT_SEARCH, SlidingWindow, sigmoid
-from darknet_face.console import UserError
+from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
 from darknet_face.detection import OWN, RELEASED_DETECTOR
 from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
@@ -25,8 +24,6 @@ from darknet_face.detection.model_file import read_spec
 from darknet_face.engines.engine import Engine
 from darknet_face.images.decode import resize
 from darknet_face.weights.arrays import fingerprint
-
-WHOLE_SCALES = (1, 0.6)  # of the sliding window; larger ones are the detector's work
 
 
 class Face(typing.NamedTuple):
@@ -51,15 +48,11 @@ class FaceFinder:
     engine
         Runs the classifier.
     calibration
-    path
-        The detector's file.
     """
 
-    def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration,
-                 path: str = "") -> None:
+    def __init__(self, detector: OnePassDetector, engine: Engine, calibration: Calibration) -> None:
         self.detector, self.engine, self.calibration = detector, engine, calibration
-        self.path = path
-        self.sliding_window = SlidingWindow(engine, WHOLE_SCALES)
+        self.sliding_window = SlidingWindow(engine)
 
     def __call__(self, image: np.ndarray) -> tuple[float, list[Face]]:
         """Find the faces of an image.
@@ -88,14 +81,28 @@ class FaceFinder:
         boxes, joined = boxes[order], joined[order]
         best = joined[0] if len(joined) else (
             self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE))
-        if self.calibration.unlikely < best < self.calibration.likely:
-            window = self.sliding_window(image)
-            best = float(np.dot(self.calibration.whole, (1.0, best, log_odds(window.probability))))
+        best, window = self._slide(image, float(best))
+        if window:
             if not len(boxes):
                 boxes, joined = np.array([_shares(window, image)]), np.zeros(1)
             joined[0] = best
+        joined[1:] = np.minimum(joined[1:] + self.calibration.others, best)
         return float(sigmoid(best)), [Face._make([*map(float, box), float(sigmoid(odds))])
                                       for box, odds in zip(boxes, joined)]
+
+    def _slide(self, image, of_boxes):
+        """The log-odds after the sliding window, and the best window: None if none slid."""
+        odds, best = of_boxes, None
+        windows = self.sliding_window.best_of_each_scale(image)
+        while self.calibration.unlikely < of_boxes and odds < self.calibration.likely:
+            window = next(windows, None)
+            if window is None:
+                break
+            if best is None or window.probability > best.probability:
+                best = window
+            odds = float(np.dot(self.calibration.whole,
+                                (1.0, of_boxes, log_odds(best.probability))))
+        return odds, best
 
 
 def _shares(window, image):
@@ -157,28 +164,28 @@ def _shrunk(part, outside, side, size):
     return resize(part, *sides), [int(round(each * factor)) for each in outside]
 
 
-def open_finder(classifier: Engine, weights: typing.Mapping[str, np.ndarray], model_dir: str,
-                **options: typing.Any) -> FaceFinder:
-    """The finder with a detector that is calibrated for a classifier: your own, or the released.
+def calibrated_detector(weights: typing.Mapping[str, np.ndarray], model_dir: str) -> str | None:
+    """The path of the detector for a classifier: your own, or the released; None without any.
 
     Parameters
     ----------
-    classifier, weights
-        Its engine, and what identifies it.
+    weights
+        The classifier's.
     model_dir
         Where your own detector is.
-    options
-        See :class:`darknet_face.detection.detector.OnePassDetector`.
-
-    Raises
-    ------
-    UserError
-        If there is none.
     """
     for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR):
         calibration = read_spec(path).calibration if os.path.exists(path) else None
         if calibration and calibration.classifier == fingerprint(weights):
-            detector = OnePassDetector.load(path, min_score=LEAST_SCORE, **options)
-            return FaceFinder(detector, classifier, calibration, path)
-    raise UserError("--search detector: no detector is calibrated for this model; run python -m "
-                    "darknet_face.detection.calibrate, or take --search {}".format(DEFAULT_SEARCH))
+            return path
+    return None
+
+
+def open_finder(path: str, classifier: Engine, **options: typing.Any) -> FaceFinder:
+    """The finder with the detector of a file, which is calibrated for the classifier's engine.
+
+    ``options`` are those of :class:`darknet_face.detection.detector.OnePassDetector`.
+    """
+    detector = OnePassDetector.load(path, min_score=LEAST_SCORE, **options)
+    return FaceFinder(detector, classifier, typing.cast(
+        Calibration, read_spec(path).calibration))

@@ -24,6 +24,7 @@ from darknet19 import STRIDE
 from darknet_face.console import HelpFormatter, UserError, cli
 from darknet_face.detection import default_detector
 from darknet_face.detection import detector as rules
+from darknet_face.detection.calibration import log_odds
 from darknet_face.detection.model_file import read_spec
 from darknet_face.exporters.detector import HALF, export_detector
 from darknet_face.images.samples import sample_images
@@ -83,9 +84,10 @@ def write_settings(path, spec, model):
     """What the page has to know of the detector, and of the rules that Python goes by."""
     with open(model, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
+    slope = spec.calibration.alone[1]  # the page has no classifier: 0.5 is the detector's threshold
     write_json(path, {
         "model": HALF, "sha256": digest, "image_size": spec.image_size, "size_multiple": STRIDE,
-        "calibration": spec.calibration.alone, "threshold": THRESHOLD,
+        "calibration": (-slope * float(log_odds(spec.threshold)), slope), "threshold": THRESHOLD,
         "min_score": rules.LEAST_SCORE, "nms_iou": rules.NMS_IOU, "nested": rules.NESTED,
         "most_candidates": rules.MOST_CANDIDATES, "most_faces": rules.MOST_FACES,
         "samples": sorted(name for name in os.listdir(SAMPLES) if name.endswith(".jpg")),

@@ -1,0 +1,125 @@
+"""Run the commands of docs/journeys.md as a new user would, and write their times into its table.
+
+    python docs/journeys.py --photos photos --faces my/faces --non-faces my/others
+
+It clones this repository's last commit into an empty folder, and installs from the package registry
+that pip knows. Take a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from darknet_face.console import HelpFormatter, UserError, cli
+from darknet_face.images.find_images import find_images
+from darknet_face.runtime.atomic_files import write_atomically
+
+DOCS = os.path.dirname(os.path.abspath(__file__))
+PAGE = os.path.join(DOCS, "journeys.md")
+ADDRESS = "ADDRESS-OF-THIS-REPOSITORY"
+HEADER = "| journey | commands | time |\n|---|---|---|\n"
+INSTALLED = "darknet-face"  # the folder that the first journey makes
+START = "Install"
+
+
+def read_journeys(text: str) -> dict[str, list[str]]:
+    """The commands of each section, by its title, in the page's order."""
+    journeys = {}
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        title, _, body = section.partition("\n")
+        journeys[title] = re.findall(r"^    (.+)$", body, re.M)
+    return journeys
+
+
+def run(commands: list[str], folder: str) -> float:
+    """Run commands in one shell; returns the seconds. What they leave running is stopped."""
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("VIRTUAL_ENV", "PYTHONPATH", "RUNTIME")}
+    started = time.monotonic()
+    shell = subprocess.Popen(["bash", "-e"], cwd=folder, env=environment, stdin=subprocess.PIPE,
+                             start_new_session=True, universal_newlines=True)
+    try:
+        shell.communicate("\n".join(commands))
+        seconds = time.monotonic() - started
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # nothing was left
+            os.killpg(shell.pid, signal.SIGTERM)
+    if shell.returncode:
+        raise UserError("a journey ended with exit code {}; see above".format(shell.returncode),
+                        exit_code=1)
+    return seconds
+
+
+def copy_some(source: str, target: str, most: int) -> int:
+    """Copy the first images of a folder; returns how many."""
+    paths = list(find_images(source))[:most]
+    os.makedirs(target)
+    for number, path in enumerate(paths):
+        name = "{:03d}{}".format(number, os.path.splitext(path)[1])
+        shutil.copy(path, os.path.join(target, name))
+    return len(paths)
+
+
+def take_all(args: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Take every journey; returns the seconds of each, by its title."""
+    address = "file://" + os.path.dirname(DOCS)
+    seconds = {}
+    with open(PAGE, encoding="utf-8") as stream:
+        journeys = read_journeys(stream.read())
+    for title, commands in journeys.items():
+        commands = [each.replace(ADDRESS, address) for each in commands]
+        is_new = any(address in each for each in commands)
+        where = folder if is_new else os.path.join(folder, INSTALLED)
+        if not is_new:
+            commands.insert(0, "source .venv/bin/activate")
+        print("\n== {}".format(title), flush=True)
+        seconds[title] = run(commands, where)
+        if title == START:
+            for source, name in ((args.photos, "photos"), (args.faces, "my/faces"),
+                                 (args.non_faces, "my/others")):
+                copied = copy_some(source, os.path.join(folder, INSTALLED, name), args.images)
+                print("{}: {:,} images".format(name, copied))
+    return seconds
+
+
+def write_table(seconds: dict[str, float]) -> None:
+    """Replace the rows of the page's table."""
+    with open(PAGE, encoding="utf-8") as stream:
+        text = stream.read()
+    journeys = read_journeys(text)
+    rows = "".join("| {} | {} | {:.0f} min {:.0f} s |\n".format(
+        title, len(journeys[title]), *divmod(round(taken), 60))
+        for title, taken in seconds.items())
+    before, after = text.split(HEADER, 1)
+    rest = after[re.match(r"(\|.*\n)*", after).end():]  # type: ignore[union-attr]
+    with write_atomically(PAGE) as target:
+        target.write((before + HEADER + rows + rest).encode())
+
+
+@cli
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run the commands of docs/journeys.md.",
+                                     formatter_class=HelpFormatter)
+    parser.add_argument("--photos", required=True, metavar="DIR", help="a folder of photographs")
+    parser.add_argument("--faces", required=True, metavar="DIR", help="a folder of faces")
+    parser.add_argument("--non-faces", required=True, metavar="DIR", help="a folder without faces")
+    parser.add_argument("--images", type=int, default=300, help="how many of each are taken")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(take_all(args, folder))
+    print("wrote {}".format(PAGE))
+
+
+if __name__ == "__main__":
+    main()
