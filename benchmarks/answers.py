@@ -235,7 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", nargs="+", choices=("onnxruntime", "tensorflow"),
                         default=["onnxruntime"], help="of this project")
     parser.add_argument("--searches", nargs="+", choices=("off", "1", "2", "4", "detector"),
-                        default=["off", "4"], help="of this project; see inference.py --search")
+                        default=["off", "4", "detector"],
+                        help="of this project; see inference.py --search")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS),
                         help="that bring their weights")
     parser.add_argument("--yunet", metavar="FILE", help="YuNet's .onnx, from OpenCV's model zoo")

@@ -4,8 +4,10 @@
         --wider-dir data/wider_face --sources celeba masked utkface
 
 Images with known boxes (WIDER FACE) are grouped by the width of their widest face as a share of
-the image's. An image counts as found when its best window scores above a threshold; the threshold
-is the one that a given share of the face-free images of the ``--sources`` exceeds.
+the image's. An image counts as found when its score is above a threshold; the threshold is the one
+that a given share of the face-free images of the ``--sources`` exceeds. The score is that of the
+best window, after each scale of the sliding window, and that of the detector with the classifier,
+where one is calibrated for the weights.
 """
 
 from __future__ import annotations
@@ -17,8 +19,16 @@ import typing
 
 import numpy as np
 
-from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
+from darknet_face.classify.sliding_window import (
+    SlidingWindow,
+    add_sliding_window_arguments,
+    sigmoid,
+)
 from darknet_face.console import HelpFormatter, UserError, cli, progress, warn
+from darknet_face.detection import DETECTOR
+from darknet_face.detection.calibration import log_odds
+from darknet_face.detection.confirm import FaceFinder, calibrated_detector, open_finder
+from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.metrics import interval
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import load_source
@@ -30,15 +40,13 @@ from darknet_face.options import (
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_json
 from darknet_face.runtime.session import explain_memory_errors
-
-if typing.TYPE_CHECKING:
-    from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.weights.model_file import choose_model
 
 # The ends of the groups: the width of the widest face as a share of the image's.
 WIDTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.01)
 RATES = (0.01, 0.001)  # of false positives
 
-Picture = collections.namedtuple("Picture", "path group is_face")
+Image = collections.namedtuple("Image", "path group is_face")
 
 
 def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
@@ -47,12 +55,12 @@ def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
 
     Images without a usable face are skipped.
     """
-    pictures = []
+    images = []
     for photograph in find_labelled_images(wider_dir, val_size):
         widths = [face.width for face in photograph.boxes if face.is_valid]
         if photograph.split == split and widths:
-            pictures.append((photograph.path, max(widths)))
-    return pictures
+            images.append((photograph.path, max(widths)))
+    return images
 
 
 def group_of(share: float) -> str | None:
@@ -67,66 +75,73 @@ def group_of(share: float) -> str | None:
 GROUPS = [group_of(high) for high in WIDTHS[1:]]
 
 
-def score(search: SlidingWindow, pictures: list[Picture], wide_photographs: list[tuple[str, int]]
-         ) -> list[tuple[Picture, list[float]]]:
-    """The log-odds of the best window of every image at every scale.
+def score(search: SlidingWindow, find_faces: FaceFinder | None, images: list[Image],
+          wide_photographs: list[tuple[str, int]]) -> list[tuple[Image, list[float]]]:
+    """The log-odds of every image, by each way of looking.
 
     Parameters
     ----------
     search
-    pictures
+    find_faces
+        The detector with the classifier, if there is one.
+    images
     wide_photographs
         As :func:`photographs_by_width` gives them.
 
     Returns
     -------
-    list of (Picture, list of float)
-        For each scale the highest log-odds so far; images that do not decode are skipped, and so
-        are those whose widest face is narrower than the first of :data:`WIDTHS`.
+    list of (Image, list of float)
+        For each scale that of the best window so far, then that of the detector. Images that do
+        not decode are skipped, and so are those whose widest face is narrower than the first of
+        :data:`WIDTHS`.
     """
     scores = []
-    everything = [(each.path, each, None) for each in pictures] + [
+    everything = [(each.path, each, None) for each in images] + [
         (path, None, width) for path, width in wide_photographs]
-    for path, picture, width in progress(everything, desc="searching", unit="image"):
+    for path, image, width in progress(everything, desc="searching", unit="image"):
         try:
-            image = read_image(path)
+            pixels = read_image(path)
         except BadImage as error:
             warn("{}: {}; skipped".format(path, error))
             continue
-        if picture is None:
-            group = group_of(width / image.shape[1])
+        if image is None:
+            group = group_of(width / pixels.shape[1])
             if group is None:
                 continue
-            picture = Picture(path, group, True)
-        found = {scale: float(log_odds.max()) for scale, log_odds in search.log_odds_maps(image)}
-        best = np.maximum.accumulate([found.get(scale, -np.inf) for scale in search.scales])
-        scores.append((picture, best.tolist()))
+            image = Image(path, group, True)
+        found = {scale: float(best.max()) for scale, best in search.log_odds_maps(pixels)}
+        odds = np.maximum.accumulate([found.get(scale, -np.inf) for scale in search.scales])
+        scores.append((image, odds.tolist() + (
+            [float(log_odds(find_faces(pixels)[0]))] if find_faces else [])))
     return scores
 
 
-def summarise(scores: list[tuple[Picture, list[float]]], scales: typing.Sequence[float]
+def summarise(scores: list[tuple[Image, list[float]]], scales: typing.Sequence[float]
               ) -> list[dict[str, typing.Any]]:
-    """What is found at each rate of false positives, for each group and number of scales.
+    """What is found at each rate of false positives, for each group and way of looking.
 
     Returns
     -------
     list of dict
-        ``zooms`` (the scales), ``rate``, ``threshold`` (a probability) and ``groups``: of each its
-        name, ``pictures``, ``found`` and the 95 % ``interval`` of the share.
+        ``search`` ("4" or "detector"), ``zooms`` (the scales, or None), ``rate``, ``threshold`` (a
+        probability) and ``groups``: of each its name, ``pictures``, ``found`` and the 95 %
+        ``interval`` of the share.
     """
-    groups = sorted({picture.group for picture, _ in scores if picture.is_face},
+    groups = sorted({image.group for image, _ in scores if image.is_face},
                     key=lambda group: (group in GROUPS, GROUPS.index(group) if group in GROUPS
                                        else 0, group))
     rows = []
-    for count in range(1, len(scales) + 1):
-        face_free = np.array([best[count - 1] for picture, best in scores if not picture.is_face])
+    for way in range(len(scores[0][1])):
+        zooms = list(scales[:way + 1]) if way < len(scales) else None
+        face_free = np.array([odds[way] for image, odds in scores if not image.is_face])
         for rate in RATES:
             threshold = np.sort(face_free)[::-1][int(rate * len(face_free))]
-            row: dict[str, typing.Any] = {"zooms": list(scales[:count]), "rate": rate,
-                   "threshold": float(1 / (1 + np.exp(-threshold))), "groups": []}
+            row: dict[str, typing.Any] = {
+                "search": "{:g}".format(max(zooms)) if zooms else DETECTOR, "zooms": zooms,
+                "rate": rate, "threshold": float(sigmoid(threshold)), "groups": []}
             for group in groups:
-                values = np.array([best[count - 1] for picture, best in scores
-                                   if picture.is_face and picture.group == group])
+                values = np.array([odds[way] for image, odds in scores
+                                   if image.is_face and image.group == group])
                 found = int((values > threshold).sum())
                 row["groups"].append({
                     "name": group, "pictures": len(values), "found": found,
@@ -139,9 +154,10 @@ def format_rows(rows: typing.Any) -> str:
     """The rows of :func:`summarise` as text."""
     lines = []
     for row in rows:
-        lines.append("scales {}, at {:g} % false positives (threshold {:.3f}):".format(
-            ", ".join("{:g}".format(scale) for scale in row["zooms"]), 100 * row["rate"],
-            row["threshold"]))
+        way = "scales " + ", ".join(map("{:g}".format, row["zooms"])) if row["zooms"] else (
+            "detector and classifier")
+        lines.append("{}, at {:g} % false positives (threshold {:.3f}):".format(
+            way, 100 * row["rate"], row["threshold"]))
         lines += ["  {:<42} {:5.1f} %  ({:.1f} to {:.1f}; {} of {})".format(
             group["name"], 100.0 * group["found"] / group["pictures"],
             100 * group["interval"][0], 100 * group["interval"][1],
@@ -163,25 +179,37 @@ def _parser():
     return parser
 
 
+def _open(options):
+    """The sliding window, and the detector with the classifier: None if none is calibrated."""
+    model = choose_model("saved_models", options.weights, options.image_size)
+    engine = open_engine(
+        model.weights, model.image_size, options.engine, precision=options.precision,
+        ranges=model.ranges)
+    detector = calibrated_detector(model.weights, "saved_models")
+    return (SlidingWindow(engine, options.scales, model.search_bias),
+            open_finder(detector, engine, engine=options.engine, precision=options.precision)
+            if detector else None)
+
+
 @cli
 @explain_memory_errors("use smaller --scales or a smaller --image-size")
 def main() -> None:
     options = _parser().parse_args()
     if options.json:
         check_json(options.json, ["split", "rows"], "a file of metrics")
-    search = open_sliding_window(options)
-    pictures = []
+    images = []
     for name in options.sources:
         faces, others = load_source(options.data_dir, name, options.split)
-        pictures += [Picture(path, name, True) for path in faces]
-        pictures += [Picture(path, os.path.basename(os.path.dirname(path)), False)
-                     for path in others]
+        images += [Image(path, name, True) for path in faces]
+        images += [Image(path, os.path.basename(os.path.dirname(path)), False)
+                   for path in others]
     wide = photographs_by_width(options.wider_dir, options.split) if options.wider_dir else []
-    if not any(not picture.is_face for picture in pictures):
+    if not any(not image.is_face for image in images):
         raise UserError("no face-free images in {}; name more --sources".format(
             ", ".join(options.sources)))
-    scores = score(search, pictures, wide)
-    if not any(not picture.is_face for picture, _ in scores):
+    search, find_faces = _open(options)
+    scores = score(search, find_faces, images, wide)
+    if not any(not image.is_face for image, _ in scores):
         raise UserError("none of the face-free images of {} decodes; check the lists".format(
             ", ".join(options.sources)))
     rows = summarise(scores, search.scales)
