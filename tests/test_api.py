@@ -13,10 +13,13 @@ import pytest
 from conftest import BAD, GOOD, ROOT, make_odd_files
 from PIL import Image
 
+import inference
 from darknet_face import Box, ImageError, Result, load
 from darknet_face.classify.heatmaps import FaceMapper
+from darknet_face.classify.inputs import InputImage
 from darknet_face.classify.sliding_window import SlidingWindow, scales_of
 from darknet_face.console import UserError
+from darknet_face.images.decode import read_image
 from darknet_face.images.samples import sample_images
 from darknet_face.weights.npz import write_npz
 
@@ -233,3 +236,16 @@ def test_from_another_folder_the_released_model_is_found(tmp_path):
                          stdout=subprocess.PIPE).stdout.decode().split()
     assert os.path.dirname(out[0]) == os.path.join(ROOT, "saved_models")
     assert float(out[1]) > 0.9, "the astronaut"
+
+
+def test_boxes_are_in_the_pixels_of_the_file(model, tmp_path, run_script, tiny_model):
+    """A JPEG of 108 megapixels is decoded at half of its size."""
+    path = tmp_path / "phone.jpg"
+    shades = np.random.RandomState(0).randint(0, 256, (3, 4)).astype(np.uint8)
+    Image.fromarray(shades).resize((12000, 9000)).save(str(path))
+    found, half = model(str(path)).box, model(read_image(str(path))).box
+    assert found == pytest.approx([2 * each for each in half], abs=1)
+    assert InputImage(str(path), "0", None).reduction(np.empty((4500, 6000, 3), np.uint8)) == 2
+    outcome = run_script(inference, path, "--weights", tiny_model.npz, "--search", 1,
+                         "--threshold", 0, "--contact-sheet", tmp_path / "sheet.png")
+    assert outcome.code == 0, outcome.err

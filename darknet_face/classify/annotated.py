@@ -27,12 +27,15 @@ TIME = re.compile(r"@([0-9.]+)s$")  # at the end of a frame's name
 LONGEST_GAP = 60  # seconds that the last frame is held at most
 
 
-def with_boxes(pixels: np.ndarray, row: Row) -> np.ndarray:
-    """An image with its faces, or with the window in which one was found."""
+def with_boxes(pixels: np.ndarray, row: Row, reduction: float = 1.0) -> np.ndarray:
+    """An image with its faces, or with the window in which one was found.
+
+    A pixel of it is ``reduction`` pixels of the row's boxes.
+    """
     if row["class"] != CLASS_NAMES[FACE] or row.get("x") is None:
         return pixels
-    return draw_boxes(pixels, [[box[name] for name in BOX] for box in row.get("boxes") or [row]],
-                      GREEN)
+    return draw_boxes(pixels, [[int(round(box[name] / reduction)) for name in BOX]
+                               for box in row.get("boxes") or [row]], GREEN)
 
 
 def draw_boxes(pixels: np.ndarray, boxes: typing.Iterable[typing.Sequence[int]],

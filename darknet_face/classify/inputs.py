@@ -9,7 +9,7 @@ import typing
 import numpy as np
 from PIL import Image
 
-from darknet_face.images.decode import BadImage, read_image, read_pillow
+from darknet_face.images.decode import BadImage, read_image, read_pillow, reduction
 
 
 class InputImage(typing.NamedTuple):
@@ -45,12 +45,25 @@ class InputImage(typing.NamedTuple):
         """
         if isinstance(self.content, BadImage):
             raise self.content
-        if self.content is None or isinstance(self.content, bytes):
-            source = self.name if self.content is None else self.content
-            return read_image(source, least_size=least_size)
+        if self.source is not None:
+            return read_image(self.source, least_size=least_size)
         if isinstance(self.content, Image.Image):
             return read_pillow(self.content)
         return self.content
+
+    def reduction(self, pixels: np.ndarray) -> float:
+        """How many pixels of the image are one of what :meth:`read` gave: mostly 1.
+
+        See :func:`darknet_face.images.decode.reduction`.
+        """
+        return 1.0 if self.source is None else reduction(self.source, pixels)
+
+    @property
+    def source(self) -> str | bytes | None:
+        """The path or the content of the encoded image, if there is one."""
+        if self.content is None or isinstance(self.content, bytes):
+            return self.name if self.content is None else self.content
+        return None
 
 
 def digest(text: str) -> int:

@@ -141,7 +141,8 @@ class ContactSheet(Output):
     def write(self, image: InputImage, row: Row) -> None:
         self.total += 1
         if len(self.tiles) < self.most:
-            self.tiles.append(fit(with_boxes(image.read(), row), TILE))
+            pixels = image.read()
+            self.tiles.append(fit(with_boxes(pixels, row, image.reduction(pixels)), TILE))
             self.rows.append(row)
 
     def close(self) -> None:

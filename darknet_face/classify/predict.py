@@ -85,9 +85,9 @@ def classify_by_sliding_window(sliding_window: typing.Any, images: typing.Iterab
         if tight_boxes:
             windows = [sliding_window.tighten(pixels, window)
                        for (_, pixels), window in zip(good, windows)]
-        yield ([(image, _row(image, window.probability, threshold,
-                             [int(round(each)) for each in window[1:5]]))
-                for (image, _), window in zip(good, windows)],
+        yield ([(image, _row(image, window.probability, threshold, [
+            int(round(each * image.reduction(pixels))) for each in window[1:5]]))
+                for (image, pixels), window in zip(good, windows)],
                [(image, cause or "") for image, pixels, cause in chunk if pixels is None])
 
 
@@ -110,15 +110,16 @@ def classify_by_detector(find_faces: typing.Callable[[np.ndarray], tuple[float, 
             yield [], [(image, cause or "")]
             continue
         probability, faces = find_faces(pixels)
-        boxes = [_in_pixels(face, pixels.shape) for face in faces]
+        scale = image.reduction(pixels)
+        sides = pixels.shape[1] * scale, pixels.shape[0] * scale
+        boxes = [_in_pixels(face, *sides) for face in faces]
         best = [boxes[0][name] for name in BOX] if boxes else [None] * len(BOX)
         yield [(image, _row(image, probability, threshold, best, [
             each for each in boxes if each["probability"] >= threshold]))], []
 
 
-def _in_pixels(face: typing.Any, shape: tuple[int, ...]) -> dict[str, typing.Any]:
+def _in_pixels(face: typing.Any, width: float, height: float) -> dict[str, typing.Any]:
     """A :class:`darknet_face.detection.confirm.Face` in whole pixels of its image."""
-    height, width = shape[:2]
     left, right = (int(round(each * width)) for each in (face.left, face.right))
     top, bottom = (int(round(each * height)) for each in (face.top, face.bottom))
     return {"x": left, "y": top, "width": right - left, "height": bottom - top,

@@ -30,7 +30,7 @@ from darknet_face.evaluation.charts import draw_charts, to_svg
 from darknet_face.evaluation.metrics import TABLE, Scores, format_metric, format_threshold
 from darknet_face.evaluation.provenance import Provenance
 from darknet_face.images.contact_sheets import BLUE, scale_to
-from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.decode import BadImage, read_image, reduction
 from darknet_face.images.file_lists import relative_to_data
 from darknet_face.runtime.atomic_files import write_atomically, write_json
 from darknet_face.runtime.safe_files import (
@@ -267,7 +267,9 @@ def _draw_tile(path, mapper, box):
     except BadImage as error:
         warn("{}: {}; not shown in the report".format(path, error))
         return [], None
-    shown = draw_boxes(image, [box] if box and None not in box else [], BLUE)
+    scale = reduction(path, image)
+    shown = draw_boxes(image, [[int(round(each / scale)) for each in box]]
+                       if box and None not in box else [], BLUE)
     images, warmest = [("the image", _data_uri(scale_to(shown, TILE)))], None
     if mapper:
         face_map = mapper(image)
