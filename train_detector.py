@@ -12,7 +12,7 @@ Two heads: "pyramid" trains a narrow Darknet-19 and a small head at three stride
 scenes made of photographs, crops of faces and images without a face; "yolov2" trains YOLOv2's head
 on the classifier's weights. Interrupt a training at any moment: the same command resumes at the
 newest checkpoint. --steps may be changed then: the learning rate rises, stays at --max-lr and falls
-in the last steps.
+in the last quarter of the steps.
 """
 
 import argparse

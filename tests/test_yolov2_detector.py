@@ -2,12 +2,18 @@
 
 import os
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+import export
 from darknet_face.console import UserError
 from darknet_face.detection.yolov2.detector import Detector, build_detector, is_detector
 from darknet_face.engines.tensorflow_classifier import without_newer_attributes
+from darknet_face.exporters import yolov2
+from darknet_face.exporters.yolov2 import _with_stride
+from darknet_face.images.samples import sample_images
 from darknet_face.runtime.session import tf
 
 ANCHORS = [(0.1, 0.1), (0.2, 0.3)]
@@ -50,6 +56,51 @@ def test_a_whole_graph_detects(write):
     with Detector(path, 64, min_score=0.0) as detect:
         boxes, scores = detect(np.full((40, 50, 3), 90, np.uint8))
     assert boxes.shape[1:] == (4,) and len(boxes) == len(scores) > 0
+
+
+def trained(graph_def):
+    """Numbers as a training leaves them, where a new network has zeros and ones."""
+    rng = np.random.RandomState(0)
+    for each in graph_def.node:
+        part = each.name.rsplit("/", 1)[-1]
+        if each.op != "Const" or part not in ("gamma", "beta", "moving_mean", "moving_variance",
+                                              "bias"):
+            continue
+        array = tf.make_ndarray(each.attr["value"].tensor)
+        numbers = rng.uniform(0.5, 1.5, array.shape) if part in (
+            "gamma", "moving_variance") else rng.randn(*array.shape) * 0.2
+        each.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(numbers.astype(np.float32)))
+
+
+def test_opencv_finds_the_same_boxes_by_darknets_files(write, run_script, tmp_path):
+    path, out = write(trained), tmp_path / "exports"
+    outcome = run_script(export, "detector", "--detector", path, "--out", out)
+    assert outcome.code == 0, outcome.err
+    difference = float(outcome.out.split("within ")[1])
+    assert 0 < difference < 1e-4
+    net = cv2.dnn.readNetFromDarknet(*[str(out / ("yolov2_face" + extension))
+                                       for extension in (".cfg", ".weights")])
+    assert (out / "yolov2_face.names").read_text() == "face\n"
+    photo = np.asarray(Image.open(sample_images()[0]).convert("RGB").resize((320, 320)))
+    net.setInput(cv2.dnn.blobFromImage(photo, 1 / 255.0))
+    found = net.forward().reshape(-1, 6)
+    with Detector(path, 320, min_score=0.0, nms_iou=1.0) as detect:
+        boxes, scores = detect(photo)
+    best = np.argsort(-found[:, 4], kind="stable")[:len(scores)]
+    np.testing.assert_allclose(found[best, 4], scores, atol=1e-4)
+    np.testing.assert_allclose(found[:, 5], found[:, 4], atol=1e-6, err_msg="the class is certain")
+    centers = np.clip(found[best[0], :2] - found[best[0], 2:4] / 2, 0, 1)
+    np.testing.assert_allclose(centers, boxes[0, :2], atol=1e-3)
+
+
+def test_a_file_that_opencv_reads_otherwise_is_not_written(write, run_script, tmp_path,
+                                                          monkeypatch):
+    monkeypatch.setattr(yolov2, "_with_stride", lambda layer: dict(
+        _with_stride(layer), beta=np.zeros_like(np.tile(layer["beta"], 4))))
+    outcome = run_script(export, "detector", "--detector", write(trained), "--out",
+                         tmp_path / "exports")
+    assert outcome.code == 1 and "not written: OpenCV's" in outcome.err
+    assert not (tmp_path / "exports").exists() or not os.listdir(str(tmp_path / "exports"))
 
 
 def set_kernel(value):

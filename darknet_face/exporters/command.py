@@ -31,6 +31,7 @@ import numpy as np
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type
 from darknet_face.detection import default_detector
+from darknet_face.detection.yolov2.detector import is_detector as is_yolov2
 from darknet_face.engines.onnx_int8 import Ranges, measure_ranges, write_ranges
 from darknet_face.exporters import savedmodel
 from darknet_face.exporters.compare import (
@@ -48,6 +49,7 @@ from darknet_face.exporters.onnx import export_onnx, run_onnx, run_onnx_in_openc
 from darknet_face.exporters.onnx_int8 import export_int8
 from darknet_face.exporters.savedmodel import export_savedmodel
 from darknet_face.exporters.tflite import export_tflite
+from darknet_face.exporters.yolov2 import export_yolov2
 from darknet_face.images.find_images import find_images
 from darknet_face.images.reader import read_batches
 from darknet_face.images.samples import sample_images
@@ -208,8 +210,9 @@ def _parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 def _add_detector(commands):
     command = commands.add_parser(
-        "detector", formatter_class=HelpFormatter, help="the one-pass detector as ONNX models",
-        description="The one-pass detector as ONNX models of both layouts.")
+        "detector", formatter_class=HelpFormatter, help="a face detector as ONNX models or darknet",
+        description="The one-pass detector as ONNX models of both layouts; a YOLOv2 detector as "
+                    "darknet's files.")
     command.add_argument("--detector", default=default_detector(), metavar="FILE",
                          help="a file of train_detector.py")
     command.add_argument("--out", default="exports", metavar="DIR", help="folder for the exports")
@@ -227,6 +230,9 @@ def main(arguments: typing.Sequence[str] | None = None, prog: str | None = None)
     # End by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.command == "detector":
+        if is_yolov2(args.detector):
+            export_yolov2(args.detector, sample_images(), args.out)
+            return
         export_detector(args.detector, sample_images(), args.out,
                         [*FILES.values(), *([HALF] if args.half else [])])
         return

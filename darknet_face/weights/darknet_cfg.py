@@ -43,6 +43,7 @@ _TRAINING_OPTIONS: dict[str, set[str]] = {
     "crop": {"crop_height", "crop_width", "flip", "angle", "saturation", "exposure", "shift"},
 }  # fmt: skip
 
+MAX_POOL: tuple[str, dict[str, str]] = ("maxpool", {"size": "2", "stride": "2"})
 _SIZE = "[0-9]{1,5}$"  # a height or width in a .cfg
 
 Options = typing.Dict[str, str]
@@ -70,15 +71,10 @@ def _expected_sections(num_classes: int, width: float) -> list[tuple[str, Option
     sections: list[tuple[str, Options]] = []
     for layer in darknet19.layers_of(width):
         if layer == darknet19.MAX_POOL:
-            sections.append(("maxpool", {"size": "2", "stride": "2"}))
+            sections.append(MAX_POOL)
             continue
-        filters, size = layer
-        sections.append(("convolutional", OrderedDict([
-            ("batch_normalize", "1"), ("filters", str(filters)), ("size", str(size)),
-            ("stride", "1"), ("pad", "1"), ("activation", "leaky")])))
-    sections.append(("convolutional", OrderedDict([
-        ("filters", str(num_classes)), ("size", "1"), ("stride", "1"), ("pad", "1"),
-        ("activation", "linear")])))
+        sections.append(convolutional(*layer))
+    sections.append(convolutional(num_classes, 1, linear=True))
     return sections + [("avgpool", {}), ("softmax", {"groups": "1"})]
 
 
@@ -95,13 +91,28 @@ def write_cfg(path: str, image_size: int, num_classes: int = darknet19.NUM_CLASS
     width
         See :func:`darknet19.build`.
     """
+    write_sections(path, image_size, _expected_sections(num_classes, width), comments)
+
+
+def write_sections(path: str, image_size: int, sections: list[tuple[str, Options]],
+                   comments: typing.Iterable[str] = ()) -> None:
+    """Write the ``.cfg`` of any network: ``[net]``, then its sections."""
     net = OrderedDict([("batch", "1"), ("subdivisions", "1"), ("height", str(image_size)),
                        ("width", str(image_size)), ("channels", "3")])
     blocks = ["\n".join(["[{}]".format(kind)] + ["{}={}".format(*item) for item in options.items()])
-              for kind, options in [("net", net)] + _expected_sections(num_classes, width)]
+              for kind, options in [("net", net)] + sections]
     with write_atomically(path, "w", encoding="ascii") as stream:
         stream.writelines(line + "\n" for line in comments)
         stream.write("\n\n".join(blocks) + "\n")
+
+
+def convolutional(filters: int, size: int, stride: int = 1, pad: int = 1, linear: bool = False
+                  ) -> tuple[str, Options]:
+    """The section of a convolution: with batch norm and a leaky ReLU, or ``linear`` with a bias."""
+    options = OrderedDict([] if linear else [("batch_normalize", "1")])
+    options.update([("filters", str(filters)), ("size", str(size)), ("stride", str(stride)),
+                    ("pad", str(pad)), ("activation", "linear" if linear else "leaky")])
+    return "convolutional", options
 
 
 def read_cfg(path: str) -> Description:

@@ -69,24 +69,37 @@ def write_network(cfg_path: str, weights_path: str, weights: Arrays, image_size:
     comments
         More lines for the ``.cfg`` that begin with ``#``.
     """
-    raised = OrderedDict(
-        (name, (array.astype(np.float64) + RAISED_BY).astype(np.float32)
-         if name.endswith("/variance") else array) for name, array in weights.items())
+    written = OrderedDict((name, raised(array) if name.endswith("/variance") else array)
+                          for name, array in weights.items())
     write_cfg(cfg_path, image_size, len(weights[darknet19.CLASSIFIER + "/bias"]),
               [RAISED] + list(comments), width_of(weights))
-    write_weights(weights_path, raised)
+    write_weights(weights_path, written)
+
+
+def raised(variance: np.ndarray) -> np.ndarray:
+    """A variance as the readers of darknet's files need it: see above. float32."""
+    return (variance.astype(np.float64) + RAISED_BY).astype(np.float32)
 
 
 def write_weights(path: str, weights: Arrays, seen: int = 0) -> None:
-    """Write weights in darknet's format, version 0.2.
+    """Write weights in darknet's format; ``seen`` is how many images they were trained on."""
+    write_convolutions(path, (
+        {part: weights["{}/{}".format(layer, part)] for part in parts}
+        for layer, parts in _layers()), seen)
 
-    ``seen`` is how many images the network was trained on.
+
+def write_convolutions(path: str, convolutions: typing.Iterable[typing.Mapping[str, np.ndarray]],
+                       seen: int = 0) -> None:
+    """Write the convolutions of any network in darknet's format, version 0.2.
+
+    Each has ``kernel`` (HWIO) with ``bias``, or with ``beta``, ``gamma``, ``mean`` and
+    ``variance``.
     """
     with write_atomically(path) as stream:
         stream.write(struct.pack("<iiiq", 0, 2, 0, seen))
-        for layer, parts in _layers():
-            for part in parts:
-                array = weights["{}/{}".format(layer, part)]
+        for parts in convolutions:
+            for part in LINEAR if "bias" in parts else NORMALISED:
+                array = parts[part]
                 if part == "kernel":
                     array = array.transpose(3, 2, 0, 1)  # HWIO -> OIHW
                 stream.write(np.ascontiguousarray(array, "<f4").tobytes())
