@@ -72,12 +72,14 @@ def copy_some(source: str, target: str, most: int) -> int:
 
 
 def take_all(args: argparse.Namespace, folder: str) -> dict[str, float]:
-    """Take every journey; returns the seconds of each, by its title."""
-    address = "file://" + os.path.dirname(DOCS)
+    """Take the journeys that are asked for; returns the seconds of each, by its title."""
+    address, only = "file://" + os.path.dirname(DOCS), args.only
     seconds = {}
     with open(PAGE, encoding="utf-8") as stream:
         journeys = read_journeys(stream.read())
     for title, commands in journeys.items():
+        if only and title != START and not any(title.startswith(each) for each in only):
+            continue
         commands = [each.replace(ADDRESS, address) for each in commands]
         is_new = any(address in each for each in commands)
         where = folder if is_new else os.path.join(folder, INSTALLED)
@@ -94,17 +96,19 @@ def take_all(args: argparse.Namespace, folder: str) -> dict[str, float]:
 
 
 def write_table(seconds: dict[str, float]) -> None:
-    """Replace the rows of the page's table."""
+    """Write the times into the page's table; the rows of other journeys stay."""
     with open(PAGE, encoding="utf-8") as stream:
         text = stream.read()
-    journeys = read_journeys(text)
-    rows = "".join("| {} | {} | {:.0f} min {:.0f} s |\n".format(
-        title, len(journeys[title]), *divmod(round(taken), 60))
-        for title, taken in seconds.items())
     before, after = text.split(HEADER, 1)
-    rest = after[re.match(r"(\|.*\n)*", after).end():]  # type: ignore[union-attr]
+    table = re.match(r"(\|.*\n)*", after).group()  # type: ignore[union-attr]
+    rows = {line.split(" | ")[0][2:]: line for line in table.splitlines(True)}
+    journeys = read_journeys(text)
+    for title, taken in seconds.items():
+        rows[title] = "| {} | {} | {} min {} s |\n".format(
+            title, len(journeys[title]), *divmod(round(taken), 60))
+    kept = "".join(rows[title] for title in journeys if title in rows)
     with write_atomically(PAGE) as target:
-        target.write((before + HEADER + rows + rest).encode())
+        target.write((before + HEADER + kept + after[len(table):]).encode())
 
 
 @cli
@@ -115,6 +119,9 @@ def main() -> None:
     parser.add_argument("--faces", required=True, metavar="DIR", help="a folder of faces")
     parser.add_argument("--non-faces", required=True, metavar="DIR", help="a folder without faces")
     parser.add_argument("--images", type=int, default=300, help="how many of each are taken")
+    parser.add_argument("--only", nargs="+", metavar="TITLE",
+                        help="take these alone, after the installation; how a title begins is "
+                             "enough (default: all)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_table(take_all(args, folder))

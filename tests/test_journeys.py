@@ -62,7 +62,9 @@ def test_the_table_gets_the_times(program, journeys, tmp_path, monkeypatch):
     with open(program.PAGE, encoding="utf-8") as stream:
         page.write_text(stream.read())
     monkeypatch.setattr(program, "PAGE", str(page))
-    program.write_table({"Install": 83.4})
+    program.write_table({title: 83.4 for title in journeys})
+    program.write_table({"Install": 59.6})
     text = page.read_text()
-    assert "| Install | 3 | 1 min 23 s |\n\n" in text
+    assert text.count(" | 1 min 23 s |\n") == len(journeys) - 1
+    assert "| Install | 3 | 1 min 0 s |\n| One photograph | 1 | 1 min 23 s |\n" in text
     assert program.read_journeys(text) == journeys
