@@ -21,8 +21,8 @@ import time
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from darknet_face.console import HelpFormatter, UserError, cli
-from darknet_face.images.find_images import find_images
+from darknet_face.console import HelpFormatter, UserError, cli, number_type
+from darknet_face.detection.evaluate import images_in
 from darknet_face.runtime.atomic_files import write_atomically
 
 DOCS = os.path.dirname(os.path.abspath(__file__))
@@ -63,7 +63,7 @@ def run(commands: list[str], folder: str) -> float:
 
 def copy_some(source: str, target: str, most: int) -> int:
     """Copy the first images of a folder; returns how many."""
-    paths = list(find_images(source))[:most]
+    paths = images_in(source)[:most]
     os.makedirs(target)
     for number, path in enumerate(paths):
         name = "{:03d}{}".format(number, os.path.splitext(path)[1])
@@ -118,11 +118,13 @@ def main() -> None:
     parser.add_argument("--photos", required=True, metavar="DIR", help="a folder of photographs")
     parser.add_argument("--faces", required=True, metavar="DIR", help="a folder of faces")
     parser.add_argument("--non-faces", required=True, metavar="DIR", help="a folder without faces")
-    parser.add_argument("--images", type=int, default=300, help="how many of each are taken")
+    parser.add_argument("--images", type=number_type(int, 1), default=300, help="how many of each are taken")
     parser.add_argument("--only", nargs="+", metavar="TITLE",
                         help="take these alone, after the installation; how a title begins is "
                              "enough (default: all)")
     args = parser.parse_args()
+    for folder in (args.photos, args.faces, args.non_faces):
+        images_in(folder)  # before an hour is spent
     with tempfile.TemporaryDirectory() as folder:
         write_table(take_all(args, folder))
     print("wrote {}".format(PAGE))

@@ -31,7 +31,7 @@ from darknet_face.options import (
     add_weights_argument,
 )
 from darknet_face.runtime.session import explain_memory_errors
-from darknet_face.weights.model_file import choose_model
+from darknet_face.weights.model_file import ModelFile, choose_model
 
 # The image's shorter side, in multiples of the network's input, in the order of the runs. Below 1
 # the image is padded by repeating its edges until it fills a window: faces that the image's edges
@@ -113,20 +113,22 @@ class SlidingWindow:
         searching = list(range(len(images)))
         for scale in self.scales:
             for index, log_odds in self._run(images, searching, scale, self.scales[0]):
-                row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
-                if best[index] is None or log_odds[row, column] > highest[index]:
-                    highest[index] = np.float64(log_odds[row, column])
-                    box = self.box(images[index].shape, log_odds.shape, row, column, scale)
-                    best[index] = Window(float(sigmoid(highest[index])), *box, scale)
+                if best[index] is None or log_odds.max() > highest[index]:
+                    highest[index] = log_odds.max()
+                    best[index] = self._best(images[index], log_odds, scale)
             searching = [each for each in searching if best[each].probability < certain]
         return best
 
     def best_of_each_scale(self, image: np.ndarray) -> typing.Iterator[Window]:
         """Yield the most probable window of each scale, running that scale when it is asked for."""
         for scale, log_odds in self.log_odds_maps(image):
-            row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
-            yield Window(float(sigmoid(log_odds[row, column])),
-                         *self.box(image.shape, log_odds.shape, row, column, scale), scale)
+            yield self._best(image, log_odds, scale)
+
+    def _best(self, image: np.ndarray, log_odds: np.ndarray, scale: float) -> Window:
+        """The most probable window of a scale."""
+        row, column = np.unravel_index(np.argmax(log_odds), log_odds.shape)
+        return Window(float(sigmoid(log_odds[row, column])),
+                      *self.box(image.shape, log_odds.shape, row, column, scale), scale)
 
     def tighten(self, image: np.ndarray, window: Window) -> Window:
         """A smaller box inside the window of a search that stopped early.
@@ -253,15 +255,18 @@ def add_sliding_window_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_argument(parser)
 
 
-def open_sliding_window(options: argparse.Namespace) -> SlidingWindow:
+def open_sliding_window(options: argparse.Namespace, model: ModelFile | None = None
+                        ) -> SlidingWindow:
     """The :class:`SlidingWindow` for the options of :func:`add_sliding_window_arguments`.
+
+    ``model`` is the one that they name, if it has been read.
 
     Raises
     ------
     UserError
         As :func:`darknet_face.weights.model_file.read_model`.
     """
-    model = choose_model("saved_models", options.weights, options.image_size)
+    model = model or choose_model("saved_models", options.weights, options.image_size)
     engine = open_engine(
         model.weights, model.image_size, options.engine, precision=options.precision,
         ranges=model.ranges)

@@ -22,13 +22,13 @@ import numpy as np
 from darknet_face.classify.sliding_window import (
     SlidingWindow,
     add_sliding_window_arguments,
+    open_sliding_window,
     sigmoid,
 )
 from darknet_face.console import HelpFormatter, UserError, cli, progress, warn
 from darknet_face.detection import DETECTOR
 from darknet_face.detection.calibration import log_odds
 from darknet_face.detection.confirm import FaceFinder, calibrated_detector, open_finder
-from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.metrics import interval
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import load_source
@@ -182,13 +182,11 @@ def _parser():
 def _open(options):
     """The sliding window, and the detector with the classifier: None if none is calibrated."""
     model = choose_model("saved_models", options.weights, options.image_size)
-    engine = open_engine(
-        model.weights, model.image_size, options.engine, precision=options.precision,
-        ranges=model.ranges)
+    search = open_sliding_window(options, model)
     detector = calibrated_detector(model.weights, "saved_models")
-    return (SlidingWindow(engine, options.scales, model.search_bias),
-            open_finder(detector, engine, engine=options.engine, precision=options.precision)
-            if detector else None)
+    return search, open_finder(
+        detector, search.engine, engine=options.engine,
+        precision=options.precision) if detector else None
 
 
 @cli

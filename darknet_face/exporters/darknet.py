@@ -40,20 +40,24 @@ def export_darknet(reference: Reference, out: str) -> float:
 
 def run_opencv(folder: str, reference: Reference) -> np.ndarray:
     """Probabilities from OpenCV's DNN module with the files of :func:`export_darknet`."""
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):
-        raise UserError("OpenCV {} does not read darknet's files; pip install -r requirements.txt"
-                        .format(cv2.__version__))
     cfg, content = (existing(folder, NAME + extension, "darknet")
                     for extension in (".cfg", ".weights"))
     darknet_weights.read_network(content, cfg)  # a damaged file could harm OpenCV's reader
-    try:
-        net = cv2.dnn.readNetFromDarknet(cfg, content)
-    except cv2.error as error:
-        raise UserError("{}: OpenCV does not read it ({}); run export.py darknet".format(
-            content, error))
+    net = opencv_net(cfg, content)
 
     def predict(images: np.ndarray) -> np.ndarray:
         net.setInput(cv2.dnn.blobFromImages(list(images), 1 / 255.0))
         return net.forward().reshape(len(images), -1)
 
     return run_batches(predict, reference.images, "OpenCV")
+
+
+def opencv_net(cfg: str, content: str) -> cv2.dnn.Net:
+    """Read darknet's files, which were written or checked here, by OpenCV's DNN module."""
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        raise UserError("OpenCV {} does not read darknet's files; pip install -r requirements.txt"
+                        .format(cv2.__version__))
+    try:
+        return cv2.dnn.readNetFromDarknet(cfg, content)
+    except cv2.error as error:
+        raise UserError("{}: OpenCV does not read it ({}); export it again".format(content, error))

@@ -20,7 +20,8 @@ from darknet_face.detection.yolov2.boxes import NUMBERS, decode
 from darknet_face.detection.yolov2.detector import DEFAULT_SIZE, Detector
 from darknet_face.detection.yolov2.network import HEAD
 from darknet_face.exporters.compare import check_difference
-from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.exporters.darknet import opencv_net
+from darknet_face.images.reader import read_batches
 from darknet_face.runtime.atomic_files import staged, write_atomically
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights.darknet_cfg import MAX_POOL, Options, convolutional, write_sections
@@ -62,7 +63,10 @@ def export_yolov2(path: str, images: typing.Sequence[str], out: str,
     arrays = {node.name: tf.make_ndarray(node.attr["value"].tensor)
               for node in graph_def.node if node.op == "Const"}
     anchors = arrays["anchors"]
-    pixels = _read(images, image_size)
+    pixels = [image for good, batch, _ in read_batches(images, 4, image_size) if good
+              for image in batch]
+    if not pixels:
+        raise UserError("none of the {} images to compare on could be read".format(len(images)))
     with staged(out) as folder:
         cfg, content, names = (os.path.join(folder, NAME + extension)
                                for extension in (".cfg", ".weights", ".names"))
@@ -70,7 +74,7 @@ def export_yolov2(path: str, images: typing.Sequence[str], out: str,
         write_convolutions(content, convolutions(arrays, len(anchors)))
         with write_atomically(names, "w", encoding="ascii") as stream:
             stream.write("face\n")
-        difference = _check(cv2.dnn.readNetFromDarknet(cfg, content), graph_def, anchors, pixels)
+        difference = _check(opencv_net(cfg, content), graph_def, anchors, pixels)
     print("wrote {0}.cfg, {0}.weights and {0}.names: OpenCV agrees within {1:.1e}".format(
         os.path.join(out, NAME), difference))
     return difference
@@ -136,18 +140,6 @@ def _with_class(array, anchors):
     numbers = array.reshape(array.shape[:-1] + (anchors, NUMBERS))
     padded = np.concatenate([numbers, np.zeros_like(numbers[..., :1])], -1)
     return padded.reshape(array.shape[:-1] + (-1,))
-
-
-def _read(paths, size):
-    images = []
-    for path in paths:
-        try:
-            images.append(resize(read_image(path), size, size))
-        except BadImage:
-            continue
-    if not images:
-        raise UserError("none of the {} images to compare on could be read".format(len(paths)))
-    return images
 
 
 def _check(net, graph_def, anchors, images):
