@@ -118,13 +118,14 @@ def main() -> None:
     parser.add_argument("--photos", required=True, metavar="DIR", help="a folder of photographs")
     parser.add_argument("--faces", required=True, metavar="DIR", help="a folder of faces")
     parser.add_argument("--non-faces", required=True, metavar="DIR", help="a folder without faces")
-    parser.add_argument("--images", type=number_type(int, 1), default=300, help="how many of each are taken")
+    parser.add_argument("--images", type=number_type(int, 1), default=300,
+                        help="how many of each are taken")
     parser.add_argument("--only", nargs="+", metavar="TITLE",
                         help="take these alone, after the installation; how a title begins is "
                              "enough (default: all)")
     args = parser.parse_args()
     for folder in (args.photos, args.faces, args.non_faces):
-        images_in(folder)  # before an hour is spent
+        images_in(folder)  # tell of a wrong one before anything is installed
     with tempfile.TemporaryDirectory() as folder:
         write_table(take_all(args, folder))
     print("wrote {}".format(PAGE))
