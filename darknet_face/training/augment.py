@@ -16,7 +16,8 @@ import numpy as np
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.images.decode import resize
-from darknet_face.training.occlusions import lay_over, wear_cloth
+from darknet_face.training.light import light
+from darknet_face.training.occlusions import cover, lay_over
 
 # NumPy 2 has dropped the first, which imgaug 0.4.0 reads when it is imported.
 if not hasattr(np, "sctypes"):
@@ -103,14 +104,15 @@ class Augmenter:
             self._frame.seed_(seed)
             self._nudge.seed_(seed + 2)
             aligned = [True] * len(images) if aligned is None else aligned
-            batch = [wear_cloth(square, label == FACE, rng) if label == NON_FACE or known
+            textures = [square for square, label in zip(batch, labels) if label == NON_FACE]
+            batch = [cover(square, label == FACE, rng, textures) if label == NON_FACE or known
                      else square for square, label, known in zip(batch, labels, aligned)]
             batch = self._reframe(batch, labels, aligned, rng)
         if self.kind != "framing":
             self._distort.seed_(seed + 1)
             batch = self._distort(images=batch)
         if self.kind == "all":
-            batch = [_light(picture, rng) for picture in batch]
+            batch = [light(square, rng) for square in batch]
         return np.stack(batch)
 
     def _reframe(self, squares, labels, aligned, rng):
@@ -181,43 +183,33 @@ def _framing(size):
         iaa.Affine(scale=(0.4, 1.0), translate_percent=(-0.2, 0.2), **turn),
         _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
     nudge = iaa.Affine(scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), mode="edge")
+    # A face of which the frame cuts off up to a third on each axis.
+    cut = iaa.Affine(scale=(1.6, 2.4), translate_percent={"x": (-0.32, 0.32), "y": (-0.5, 0.1)},
+                     **turn)
+    turned = iaa.Affine(scale=(0.5, 1.3), translate_percent=(-0.12, 0.12), **_lying())
+    # Those that come twice are twice as frequent.
     return iaa.Sequential([
         iaa.Fliplr(0.5),
-        iaa.OneOf([zoom_in, zoom_out, nudge]),
+        iaa.OneOf([zoom_in, zoom_in, zoom_out, zoom_out, nudge, cut, turned]),
     ])
+
+
+def _lying():
+    """Turned up to lying on one side."""
+    return dict(rotate=(-95, 95), mode="constant", cval=0)
 
 
 def _mild_framing():
     """The geometry for faces that are framed at random already: none of them may be cut off."""
+    slight = iaa.Affine(scale={"x": (0.75, 1.08), "y": (0.75, 1.08)},
+                        translate_percent=(-0.04, 0.04), rotate=(-20, 20), shear=(-6, 6),
+                        mode="constant", cval=0)
+    turned = iaa.Affine(scale=(0.7, 1.0), **_lying())
+    # Those that come more than once are as much more frequent.
     return iaa.Sequential([
         iaa.Fliplr(0.5),
-        _sometimes(0.7, iaa.Affine(scale={"x": (0.75, 1.08), "y": (0.75, 1.08)},
-                                   translate_percent=(-0.04, 0.04), rotate=(-20, 20),
-                                   shear=(-6, 6), mode="constant", cval=0)),
+        _sometimes(0.8, iaa.OneOf([slight] * 5 + [turned])),
     ])
-
-
-def _light(image, rng, share=0.2):
-    """Light a share of the images from one side, or dim them as at night.
-
-    Parameters
-    ----------
-    image
-        uint8, [size, size, 3].
-    """
-    kind = rng.rand()
-    if kind >= share:
-        return image
-    size = image.shape[0]
-    angle = rng.uniform(0, 2 * np.pi)
-    darkest, brightest = rng.uniform(0.05, 0.6), rng.uniform(0.8, 1.3)
-    if kind < share / 3:
-        gain = np.float32(rng.uniform(0.12, 0.5))
-    else:
-        y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-        ramp = np.clip((x * np.cos(angle) + y * np.sin(angle)) / rng.uniform(0.3, 1.0) + 0.5, 0, 1)
-        gain = (darkest + (brightest - darkest) * ramp)[..., np.newaxis]
-    return np.clip(image * gain, 0, 255).astype(np.uint8)
 
 
 def _distortion(size):
@@ -277,7 +269,7 @@ def _background(backdrops, size, rng):
     return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _hide_face(portrait, cover, rng):
+def _hide_face(portrait, over, rng):
     """Lay a non-face over an aligned portrait so that nothing of the face is left."""
     size = portrait.shape[0]
     slack = rng.uniform(0, 0.15, 4)
@@ -286,7 +278,7 @@ def _hide_face(portrait, cover, rng):
         for edge, sign, extra in zip(ALIGNED_FACE_BOX, (-1, -1, 1, 1), slack))
     hidden = portrait.copy()
     hidden[top:bottom, left:right] = cv2.resize(
-        np.ascontiguousarray(cover), (right - left, bottom - top))
+        np.ascontiguousarray(over), (right - left, bottom - top))
     return hidden
 
 
