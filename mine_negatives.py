@@ -2,9 +2,10 @@
 
     python mine_negatives.py                            # in data/neg_samples{,_val}.pickle
     python mine_negatives.py --wider-dir ~/wider_face   # and in WIDER FACE's images
+    python mine_negatives.py --detector released        # what it is asked to confirm
 
-The model scores the windows of each image, as inference.py does. Windows that it takes for a face
-and that touch none become JPEGs in ``data/NAME/`` and the lists
+The model scores the windows of each image, or the boxes of a detector with their margin, as
+inference.py does. Those that it takes for a face and that touch none become JPEGs in ``data/NAME/`` and the lists
 ``data/NAME_others_{train,val}.pickle``: one more dataset for ``train.py --sources``. Test images
 are never used. A run that is interrupted changes nothing that earlier lists name.
 """
@@ -16,6 +17,8 @@ import re
 
 from darknet_face.classes import NON_FACE
 from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
+from darknet_face.detection import RELEASED_DETECTOR
+from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
 from darknet_face.images.decode import BadImage, read_image, resize
@@ -25,7 +28,7 @@ from darknet_face.images.file_lists import (
     save_source_list,
 )
 from darknet_face.images.wider_face import find_labelled_images
-from darknet_face.negatives.mining import hard_windows
+from darknet_face.negatives.mining import hard_boxes, hard_windows
 from darknet_face.options import (
     add_data_argument,
     add_sources_argument,
@@ -34,6 +37,7 @@ from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")
+MARGIN = 1.8  # of a detector's box: what the classifier sees, in longer sides of the box
 # Names of crops: the second is that of earlier versions.
 CROP_NAME = re.compile(r"^([0-9a-f]{32}|[0-9]{6}-[0-9]+)\.jpg\Z")
 
@@ -50,12 +54,33 @@ def find_images(options):
                 yield image.split, image.path, image.boxes
 
 
-def mine(model, images, folder, options):
-    """Write the hard windows of all images.
+def open_finder(options):
+    """A function that turns an image and its faces into the crops that the model is wrong about."""
+    window = open_sliding_window(options)
+    if not options.detector:
+        return lambda image, faces: _windows(window, image, faces, options)
+    path = RELEASED_DETECTOR if options.detector == "released" else options.detector
+    detector = OnePassDetector.load(path, min_score=LEAST_SCORE)
+    return lambda image, faces: [seen for _, seen in hard_boxes(
+        detector, window.engine, MARGIN, image, faces, options.least_log_odds, options.most)]
+
+
+def _windows(window, image, faces, options):
+    crops = []
+    for _, (left, top, side) in hard_windows(
+            window, image, faces, options.least_log_odds, options.most):
+        small = min(side, STORED_SIDE)
+        crops.append(resize(image[top:top + side, left:left + side], small, small))
+    return crops
+
+
+def mine(find, images, folder, options):
+    """Write the hard crops of all images.
 
     Parameters
     ----------
-    model : SlidingWindow
+    find : callable
+        See :func:`open_finder`.
     images : list of (str, str, tuple)
         See :func:`find_images`.
     folder : str
@@ -80,10 +105,7 @@ def mine(model, images, folder, options):
             warn("{}: {}; skipped".format(path, error))
             bad += 1
             continue
-        for _, (left, top, side) in hard_windows(
-                model, image, faces, options.least_log_odds, options.most):
-            small = min(side, STORED_SIDE)
-            crop = resize(image[top:top + side, left:left + side], small, small)
+        for crop in find(image, faces):
             target = save_crop(os.path.join(folder, split), crop)
             if target not in crops[split]:
                 crops[split].append(target)
@@ -124,9 +146,12 @@ def _parser():
                         help="the same as for preprocess_wider.py")
     parser.add_argument("--least-log-odds", type=number_type(float, -1e4, 1e4),
                         default=-1.0, metavar="X",
-                        help="a window is hard if its log-odds of FACE are at least this")
+                        help="a window or box is hard if its log-odds of FACE are at least this")
     parser.add_argument("--most", type=number_type(int, 1, 1000), default=3,
-                        help="most windows of one image, the hardest first")
+                        help="most windows or boxes of one image, the hardest first")
+    parser.add_argument("--detector", metavar="PATH",
+                        help="mine the boxes of this detector instead of windows: a file of "
+                             "train_detector.py, or the word released")
     add_sliding_window_arguments(parser)
     return parser
 
@@ -139,12 +164,12 @@ def main():
     if options.name in options.sources:
         parser.error("--name {}: is among --sources, whose lists would be replaced".format(
             options.name))
-    model = open_sliding_window(options)
+    find = open_finder(options)
     images = list(find_images(options))
     if not images:
         raise UserError("no images to mine; name --sources or --wider-dir")
     folder = os.path.join(options.data_dir, options.name)
-    crops = mine(model, images, folder, options)
+    crops = mine(find, images, folder, options)
     for split, paths in crops.items():
         save_source_list(paths, options.data_dir, options.name, NON_FACE, split)
         remove_unlisted(os.path.join(folder, split), paths)

@@ -59,8 +59,10 @@ def cut(labelled: LabelledImage, folder: str, options: argparse.Namespace) -> li
     rng = np.random.RandomState(labelled.seed)
     boxes = _scaled(labelled, image.shape)
     usable = [face for face in boxes
-              if face.is_valid and min(face.width, face.height) >= options.min_face]
-    found = (face_crops(image.shape, usable, rng, options.crops_per_face, options.most_crops),
+              if face.is_valid and min(face.width, face.height) >= options.min_face
+              and (face.is_hard or not options.hard_only)]
+    found = (face_crops(image.shape, usable, rng, options.crops_per_face, options.most_crops,
+                        options.cut),
              face_free_windows(image.shape, boxes, rng, options.windows))
     written = []
     for kind, squares in zip(FOLDERS, found):
@@ -81,7 +83,7 @@ def _scaled(labelled: LabelledImage, shape: Sequence[int]) -> list[Face]:
     scale = shape[0] / upright_size(labelled.path)[1]
     if scale == 1:
         return labelled.boxes
-    return [Face(*(int(round(scale * side)) for side in face[:4]), is_valid=face.is_valid)
+    return [Face(*(int(round(scale * side)) for side in face[:4]), *face[4:])
             for face in labelled.boxes]
 
 
@@ -168,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="images whose names match are used for training or not at all")
     parser.add_argument("--min-face", type=number_type(int, 4, 4096), default=14, metavar="PX",
                         help="least width and height of a face that is cut out")
+    parser.add_argument("--hard-only", action="store_true",
+                        help="cut out only faces that the boxes call occluded or in an atypical "
+                             "pose")
+    parser.add_argument("--cut", type=number_type(float, 0, 0.5), default=0.0, metavar="SHARE",
+                        help="a crop may cut off up to this share of its face's width, and of its "
+                             "height")
     parser.add_argument("--crops-per-face", type=count, default=2,
                         help="crops of each face, framed at random")
     parser.add_argument("--most-crops", type=count, default=24,

@@ -21,8 +21,8 @@ ATTEMPTS = 8  # to find a window's position before one less is cut
 
 
 def face_crops(shape: Sequence[int], faces: Sequence[Face], rng: np.random.RandomState,
-               per_face: int = 2, most: int = 24) -> list[Square]:
-    """Squares that hold a whole face, framed at random.
+               per_face: int = 2, most: int = 24, cut: float = 0.0) -> list[Square]:
+    """Squares that hold a face, framed at random.
 
     Parameters
     ----------
@@ -32,18 +32,21 @@ def face_crops(shape: Sequence[int], faces: Sequence[Face], rng: np.random.Rando
         Squares for each face.
     most
         Squares in all; the largest faces come first.
+    cut
+        The share of a face's width, and of its height, that a square may cut off.
     """
     largest_first = sorted(faces, key=lambda face: -face.width * face.height)
     squares: list[Square] = []
     for face in largest_first:
         for _ in range(per_face):
-            square = _frame(shape, face, rng)
+            square = _frame(shape, face, rng, cut)
             if square and len(squares) < most:
                 squares.append(square)
     return squares
 
 
-def _frame(shape: Sequence[int], face: Face, rng: np.random.RandomState) -> Square | None:
+def _frame(shape: Sequence[int], face: Face, rng: np.random.RandomState, cut: float
+           ) -> Square | None:
     """A square around a face; None where the image has no room for one."""
     height, width = shape[:2]
     longest = max(face.width, face.height)
@@ -51,9 +54,19 @@ def _frame(shape: Sequence[int], face: Face, rng: np.random.RandomState) -> Squa
     side = int(min(longest / share, height, width))
     if side < longest:  # the face does not fit into the image
         return None
+    if cut:
+        face = _part(face, rng, cut)
+        side = max(int(side * (1 - cut)), face.width, face.height)
     left = _start(rng, face.left, face.right, side, width)
     top = _start(rng, face.top, face.bottom, side, height)
     return None if left is None or top is None else (left, top, side)
+
+
+def _part(face: Face, rng: np.random.RandomState, cut: float) -> Face:
+    """What is left of a face when up to a share of it is cut off from one side and one end."""
+    lost = [int(rng.uniform(0, cut) * length) for length in (face.width, face.height)]
+    corner = face.left + lost[0] * rng.randint(2), face.top + lost[1] * rng.randint(2)
+    return Face(*corner, face.width - lost[0], face.height - lost[1], face.is_valid)
 
 
 def _start(rng: np.random.RandomState, low: int, high: int, side: int,

@@ -23,17 +23,22 @@ MAX_LINES = 2 * 1000 * 1000  # WIDER FACE's has 185,000
 MOST_FACES = 10000  # in one image; the most in WIDER FACE are 1,968
 LARGEST = 1 << 20  # pixels: no image has a coordinate beyond it
 LONGEST_STEM = 150  # bytes of a name, which leaves room for a number and an extension
-INVALID = 7  # the column of "invalid" in WIDER FACE's lines
+INVALID, OCCLUSION, POSE = 7, 8, 9  # columns of WIDER FACE's lines
 
 
 class Face(NamedTuple):
-    """A face's box in pixels; ``is_valid`` is False where WIDER FACE says that it is unusable."""
+    """A face's box in pixels, and what WIDER FACE says of it.
+
+    ``is_valid`` is False for an unusable face, ``is_hard`` True for one that is occluded or in an
+    atypical pose.
+    """
 
     left: int
     top: int
     width: int
     height: int
     is_valid: bool
+    is_hard: bool = False
 
     @property
     def right(self) -> int:
@@ -241,4 +246,5 @@ def _parse_face(line: str) -> Face | None:
     if max(map(abs, (left, top, width, height))) > LARGEST:
         return None
     is_valid = len(fields) < 10 or fields[INVALID] != "1"
-    return Face(left, top, width, height, is_valid)
+    is_hard = len(fields) >= 10 and (fields[OCCLUSION] != "0" or fields[POSE] != "0")
+    return Face(left, top, width, height, is_valid, is_hard)

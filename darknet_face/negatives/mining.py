@@ -1,4 +1,4 @@
-"""Hard negatives: face-free windows that a trained model takes for a face."""
+"""Hard negatives: face-free windows and boxes that a trained model takes for a face."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import typing
 import numpy as np
 
 from darknet_face.classify.sliding_window import SlidingWindow
+from darknet_face.detection.confirm import crop, look_at
+from darknet_face.detection.detector import OnePassDetector
+from darknet_face.engines.engine import Engine
 from darknet_face.images.crops import touches
 
+LOOKS = 3  # the classifier looks at so many boxes for each that may be kept
 OVERLAP = 0.3  # windows of one image with a larger intersection over union count as one
 
 
@@ -48,6 +52,46 @@ def hard_windows(model: SlidingWindow, image: np.ndarray, faces: typing.Sequence
         if len(kept) < most and all(_overlap(square, other) <= OVERLAP for _, other in kept):
             kept.append((value, square))
     return kept
+
+
+def hard_boxes(detector: OnePassDetector, engine: Engine, margin: float, image: np.ndarray,
+               faces: typing.Sequence = (), least_log_odds: float = -1.0, most: int = 3
+               ) -> list[tuple[float, np.ndarray]]:
+    """What the classifier sees of a detector's best boxes, where it takes them for a face.
+
+    Parameters
+    ----------
+    detector
+    engine
+        Runs the classifier.
+    margin
+        See :func:`darknet_face.detection.confirm.look_at`.
+    image, faces, least_log_odds, most
+        As for :func:`hard_windows`. A box is out if its margin touches a face.
+
+    Returns
+    -------
+    list
+        The log-odds and the crop, uint8, [image_size, image_size, 3]; the hardest first.
+    """
+    boxes, _ = detector(image)
+    height, width = image.shape[:2]
+    free = [box for box in boxes[:most * LOOKS] if not any(
+        touches(face, *_square(box * [width, height, width, height], margin)) for face in faces)]
+    if not free:
+        return []
+    seen = look_at(engine, image, np.array(free), margin)
+    order = [index for index in np.argsort(-seen, kind="stable")[:most]
+             if seen[index] >= least_log_odds]
+    return [(float(seen[index]), crop(image, free[index], margin, engine.image_size))
+            for index in order]
+
+
+def _square(box, margin):
+    """Left, top and side of the square around a box in pixels."""
+    left, top, right, bottom = box
+    side = margin * max(right - left, bottom - top)
+    return (left + right - side) / 2, (top + bottom - side) / 2, side
 
 
 def _overlap(one, other):
