@@ -5,9 +5,10 @@
     python mine_negatives.py --detector released        # what it is asked to confirm
 
 The model scores the windows of each image, or the boxes of a detector with their margin, as
-inference.py does. Those that it takes for a face and that touch none become JPEGs in ``data/NAME/`` and the lists
-``data/NAME_others_{train,val}.pickle``: one more dataset for ``train.py --sources``. Test images
-are never used. A run that is interrupted changes nothing that earlier lists name.
+inference.py does. Those that it takes for a face and that touch none become JPEGs in
+``data/NAME/`` and the lists ``data/NAME_others_{train,val}.pickle``: one more dataset for
+``train.py --sources``. Test images are never used. A run that is interrupted changes nothing that
+earlier lists name.
 """
 
 import argparse

@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
 
 RECORD = "settings.json"
 # Values of the settings that records of earlier versions lack.
-LATER = {"width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
+LATER = {"epoch_images": 0, "width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
          "temperature": Settings().temperature}
 AGAIN = "begin again with --restart"
 
@@ -66,7 +66,8 @@ def _plan(settings, splits, teacher):
         raise UserError("{}: a detector is trained there; choose another --model-dir".format(
             settings.model_dir))
     checkpoint = None if settings.restart else newest_checkpoint(folder)
-    length, half = max(map(len, splits["train"])), settings.batch_size // 2
+    length = settings.epoch_images or max(map(len, splits["train"]))
+    half = settings.batch_size // 2
     record = {name: getattr(settings, name) for name in RUN_SETTINGS}
     record.update(sources=describe(settings.sources), teacher=teacher)
     record["steps_per_epoch"] = EpochSchedule(length, half).steps_per_epoch

@@ -29,7 +29,7 @@ LR_SCALINGS = ("linear", "none")
 
 # The options that a resumed run must share with its checkpoints.
 RUN_SETTINGS = (
-    "sources", "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr",
+    "sources", "epoch_images", "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr",
     "step_epochs", "gamma", "width", "momentum", "average_decay", "label_smoothing",
     "freeze_until", "teacher_weight", "temperature", "lr_scaling", "warmup_epochs",
 )  # fmt: skip
@@ -46,6 +46,7 @@ class Settings(typing.NamedTuple):
     restart: bool = False
     # images
     sources: tuple = ONE_SOURCE
+    epoch_images: int = 0
     image_size: int = 224
     batch_size: int = 32
     augment: str = "all"
@@ -148,6 +149,8 @@ def _add_picture_options(group):
          help="the lists to train on: celeba stands for the six of the original; NAME=2 counts "
               "twice as much as NAME=1, NAME=2:1 weighs faces and non-faces apart (default: "
               "celeba)")
+    _add(group, "--epoch-images", type=number_type(int, 0), metavar="N",
+         help="images of each class in an epoch; with 0 as many as the larger class has")
     _add(group, "--image-size", type=image_size,
          help="input height and width, a multiple of {}".format(STRIDE))
     _add(group, "--batch-size", type=number_type(int, 2, LARGEST_BATCH),
@@ -161,7 +164,7 @@ def _add_picture_options(group):
 
 def _add_rate_options(group, policies):
     rate = number_type(float, 0)
-    _add(group, "--epochs", type=number_type(int, 1), help="passes over the larger class")
+    _add(group, "--epochs", type=number_type(int, 1), help="passes over the larger class, or over --epoch-images")
     _add(group, "--policy", choices=policies, help="shape of the cyclical learning rate")
     _add(group, "--base-lr", type=rate, help="lower end of a cycle")
     _add(group, "--max-lr", type=rate, help="upper end of a cycle")
