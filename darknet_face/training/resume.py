@@ -25,8 +25,8 @@ if typing.TYPE_CHECKING:
 
 RECORD = "settings.json"
 # Values of the settings that records of earlier versions lack.
-LATER = {"epoch_images": 0, "width": 1.0, "teacher": None, "teacher_weight": Settings().teacher_weight,
-         "temperature": Settings().temperature}
+LATER = {"epoch_images": 0, "width": 1.0, "teacher": None,
+         "teacher_weight": Settings().teacher_weight, "temperature": Settings().temperature}
 AGAIN = "begin again with --restart"
 
 # checkpoint : str or None, the prefix of the checkpoint to resume from.

@@ -29,8 +29,8 @@ LR_SCALINGS = ("linear", "none")
 
 # The options that a resumed run must share with its checkpoints.
 RUN_SETTINGS = (
-    "sources", "epoch_images", "image_size", "batch_size", "seed", "augment", "policy", "base_lr", "max_lr",
-    "step_epochs", "gamma", "width", "momentum", "average_decay", "label_smoothing",
+    "sources", "epoch_images", "image_size", "batch_size", "seed", "augment", "policy", "base_lr",
+    "max_lr", "step_epochs", "gamma", "width", "momentum", "average_decay", "label_smoothing",
     "freeze_until", "teacher_weight", "temperature", "lr_scaling", "warmup_epochs",
 )  # fmt: skip
 
@@ -164,7 +164,8 @@ def _add_picture_options(group):
 
 def _add_rate_options(group, policies):
     rate = number_type(float, 0)
-    _add(group, "--epochs", type=number_type(int, 1), help="passes over the larger class, or over --epoch-images")
+    _add(group, "--epochs", type=number_type(int, 1),
+         help="passes over the larger class, or over --epoch-images")
     _add(group, "--policy", choices=policies, help="shape of the cyclical learning rate")
     _add(group, "--base-lr", type=rate, help="lower end of a cycle")
     _add(group, "--max-lr", type=rate, help="upper end of a cycle")
