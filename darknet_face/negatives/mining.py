@@ -12,7 +12,7 @@ from darknet_face.detection.detector import OnePassDetector
 from darknet_face.engines.engine import Engine
 from darknet_face.images.crops import touches
 
-LOOKS = 3  # the classifier looks at so many boxes for each that may be kept
+LOOKS = 2  # the classifier looks at so many boxes for each that may be kept
 OVERLAP = 0.3  # windows of one image with a larger intersection over union count as one
 
 
