@@ -22,6 +22,20 @@ def test_a_crop_holds_its_face_and_lies_in_the_photograph():
     assert FACE_SHARES[0] <= min(shares) < 0.3 and 0.8 < max(shares) <= 1
 
 
+def test_a_crop_may_cut_off_a_share_of_its_face():
+    lost = []
+    for seed in range(50):
+        for left, top, side in face_crops(
+                SHAPE, FACES[1:2], np.random.RandomState(seed), cut=0.35):
+            face = FACES[1]
+            assert left >= 0 and top >= 0 and left + side <= 400 and top + side <= 240
+            seen = (min(face.right, left + side) - max(face.left, left),
+                    min(face.bottom, top + side) - max(face.top, top))
+            assert seen[0] >= 0.65 * face.width - 1 and seen[1] >= 0.65 * face.height - 1
+            lost.append(1 - seen[0] * seen[1] / (face.width * face.height))
+    assert np.mean(np.array(lost) > 0.05) > 0.2
+
+
 def test_the_largest_faces_come_first():
     crops = face_crops(SHAPE, FACES[:2], np.random.RandomState(0), per_face=3, most=3)
     assert len(crops) == 3 and all(left <= 200 and left + side >= 260 for left, _, side in crops)
