@@ -242,6 +242,15 @@ def test_a_detector_belongs_to_its_classifier(folder, weights):
         assert model(IMAGE).faces is None and "sliding window" in model.method, "by default"
 
 
+def test_a_detector_of_your_own_that_does_not_read_is_passed_over(folder, capsys):
+    path = str(folder / "darknet19_weights.npz")
+    (folder / "face_detector.npz").write_bytes(b"PK")
+    with load(path, model_dir=str(folder), image_size=32) as model:
+        assert model(IMAGE).faces is None
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "face_detector.npz" in err and "passed over" in err
+
+
 def test_the_command_writes_the_calibration(weights, tiny_model, run_script, tmp_path):
     rng = np.random.RandomState(3)
     for name, spread in (("faces", 255), ("others", 9)):

@@ -61,8 +61,9 @@ def test_files_of_older_versions(tiny_model, tmp_path):
     assert read_model(old).metadata == {}
     (tmp_path / "darknet19_frozen.json").write_text('{"image_size": 96, "sha256": "0"}')
     assert read_model(old).metadata == {"image_size": 96}
-    (tmp_path / "old.json").write_text(json.dumps(SOME))
-    assert read_model(old).metadata == SOME
+    for encoding in ("utf-8", "utf-8-sig"):  # as some editors write it
+        (tmp_path / "old.json").write_text(json.dumps(SOME), encoding=encoding)
+        assert read_model(old).metadata == SOME
 
 
 def test_a_checkpoint_has_settings_beside_it(tmp_path):

@@ -8,8 +8,11 @@ from PIL import Image
 from test_heatmaps import bright_is_face
 
 import mine_negatives
+from darknet_face.engines.engine import open_engine
 from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import LISTS, load_list, load_source, save_list
+from darknet_face.images.wider_face import Face
+from darknet_face.negatives.mining import hard_boxes
 from darknet_face.weights.npz import write_npz
 
 
@@ -43,6 +46,36 @@ def test_hard_windows_become_a_source(run_script, data):
         assert faces == () and len(others) >= count and (count or not others)
         for path in others:
             assert read_image(path).mean() > 100, "the bright square is what looks like a face"
+
+
+def test_hard_boxes_are_what_the_classifier_takes_for_faces():
+    """Bright is a face to it. The crop has the box's margin; a face of the image is left out."""
+    image = np.zeros((200, 300, 3), np.uint8)
+    boxes = np.array([[100, 80, 120, 100], [20, 20, 40, 40], [200, 100, 220, 120]], np.float32)
+    for left, top, right, bottom in boxes[[0, 2]].astype(int):
+        image[top - 10:bottom + 10, left - 10:right + 10] = 255
+
+    def detector(_):
+        return boxes / [300, 200, 300, 200], np.array([0.9, 0.8, 0.7], np.float32)
+
+    engine = open_engine(bright_is_face(), 64)
+    found = hard_boxes(detector, engine, 1.8, image, least_log_odds=0)
+    assert len(found) == 2 and found[0][0] >= found[1][0] > 5
+    assert all(crop.shape == (64, 64, 3) and crop.min() == 255 for _, crop in found)
+    assert len(hard_boxes(detector, engine, 1.8, image, least_log_odds=0, most=1)) == 1
+    face = Face(210, 110, 5, 5, True)
+    assert len(hard_boxes(detector, engine, 1.8, image, [face], 0)) == 1
+    assert len(hard_boxes(detector, engine, 1.8, image, least_log_odds=-99)) == 3
+    everywhere = Face(0, 0, 300, 200, True)
+    assert hard_boxes(detector, engine, 1.8, image, [everywhere], -99) == []
+
+
+def test_the_boxes_of_the_released_detector(run_script, data):
+    outcome = mine(run_script, data, "--detector", "released", "--least-log-odds", "-99")
+    assert outcome.code == 0 and outcome.err == ""
+    assert load_source(str(data), "mined", "train")[1]
+    outcome = mine(run_script, data, "--detector", data / "none.npz")
+    assert outcome.code == 2 and outcome.err.count("\n") == 1 and "none.npz" in outcome.err
 
 
 def test_test_images_are_not_used(run_script, data):

@@ -71,6 +71,22 @@ def test_a_bad_photograph_is_left_out_and_counted(run_script, wider, tmp_path):
     assert outcome.err.count("\n") == 1 and "train_3.png" in outcome.err
 
 
+def test_hard_faces_alone(run_script, wider, tmp_path):
+    """Of twelve photographs' faces one is occluded and one in an atypical pose."""
+    boxes = wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"
+    lines = boxes.read_text().split("\n")
+    for number, flags in ((2, "0 0 0 0 2 0"), (5, "0 0 0 0 0 1"), (7, "0 0 0 1 2 1")):
+        assert lines[4 * number].endswith("train_{}.png".format(number))
+        lines[4 * number + 2] = "100 80 40 50 " + flags
+    boxes.write_text("\n".join(lines))
+    outcome = run_script(preprocess_wider, "--wider-dir", wider, "--data-dir", tmp_path / "data",
+                         "--val-size", 0, "--hard-only", "--windows", 0)
+    assert outcome.code == 0 and "train: 12 images, 4 FACE, 0 NON_FACE" in outcome.out
+    names = load_list(str(tmp_path / "data" / "wider_faces_train.pickle"))
+    assert sorted({os.path.basename(name)[:-len("-00.jpg")] for name in names}) == [
+        "0--Parade-train_2", "0--Parade-train_5"]
+
+
 def test_half_a_download_is_one_warning(run_script, wider, tmp_path):
     (wider / "WIDER_val").rename(tmp_path / "elsewhere")
     (wider / "WIDER_train" / "images" / "0--Parade" / "train_3.png").unlink()
@@ -87,7 +103,8 @@ def test_boxes_of_a_jpeg_that_is_decoded_at_half_its_size(tmp_path):
     Image.fromarray(image).save(path)
     face = Face(4000, 4000, 2000, 2000, True)
     labelled = LabelledImage(path, "large.jpg", [face], "train", "large")
-    options = argparse.Namespace(min_face=14, crops_per_face=2, most_crops=9, windows=4)
+    options = argparse.Namespace(min_face=14, crops_per_face=2, most_crops=9, windows=4, cut=0,
+                                 hard_only=False)
     faces, others = preprocess_wider.cut(labelled, str(tmp_path), options)
     assert faces and all(read_image(crop).max() > 250 for crop in faces)
     assert all(read_image(crop).max() < 50 for crop in others)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
+from darknet_face.console import UserError, warn
 from darknet_face.detection import OWN, RELEASED_DETECTOR
 from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
@@ -167,6 +168,8 @@ def _shrunk(part, outside, side, size):
 def calibrated_detector(weights: typing.Mapping[str, np.ndarray], model_dir: str) -> str | None:
     """The path of the detector for a classifier: your own, or the released; None without any.
 
+    Your own is passed over with a warning if it does not read.
+
     Parameters
     ----------
     weights
@@ -175,7 +178,13 @@ def calibrated_detector(weights: typing.Mapping[str, np.ndarray], model_dir: str
         Where your own detector is.
     """
     for path in (os.path.join(model_dir, OWN), RELEASED_DETECTOR):
-        calibration = read_spec(path).calibration if os.path.exists(path) else None
+        try:
+            calibration = read_spec(path).calibration if os.path.exists(path) else None
+        except UserError as error:
+            if path == RELEASED_DETECTOR:
+                raise
+            warn("{}; passed over".format(error))
+            continue
         if calibration and calibration.classifier == fingerprint(weights):
             return path
     return None

@@ -68,7 +68,7 @@ def read_json(path: str, remedy: str = "make it again") -> dict[str, typing.Any]
         Missing, damaged or not an object, or with NaN, an infinity or a number beyond float64.
     """
     try:
-        with open_regular(path, "r", encoding="utf-8") as stream:
+        with open_regular(path, "r", encoding="utf-8-sig") as stream:
             content = json.load(stream, parse_constant=_finite, parse_float=_finite,
                                 parse_int=_bounded_integer)
     except FileNotFoundError:
