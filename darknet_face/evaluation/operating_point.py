@@ -75,7 +75,7 @@ def _choose(engine, split, rate, batch_size):
             warn("--at-fpr {:g}: no threshold keeps this rate and finds a face, since non-faces "
                  "have the highest scores of all validation images; none is stored".format(rate))
         return {}
-    windows = _best_windows(SlidingWindow(engine), split.negatives)
+    windows = best_windows(SlidingWindow(engine), split.negatives)
     bias = bias_of_search(windows, point["threshold"], rate)
     if distributed.rank() == 0:
         print("threshold {threshold:g}: finds {recall:.4f} of the validation faces at a "
@@ -140,7 +140,7 @@ def bias_of_search(log_odds: typing.Sequence[float], threshold: float, rate: flo
     return float(np.clip((math.floor((highest - wanted) * 100) + 1) / 100, 0, LARGEST_BIAS))
 
 
-def _best_windows(search, paths):
+def best_windows(search: SlidingWindow, paths: typing.Sequence[str]) -> list[float]:
     """The log-odds of each image's best window; images that do not decode are skipped."""
     paths = paths[::math.ceil(len(paths) / MOST_SEARCHED)]
     mine = paths[distributed.rank()::distributed.size()]
