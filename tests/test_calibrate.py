@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from PIL import Image
 from test_heatmaps import bright_is_face
 

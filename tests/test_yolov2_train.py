@@ -142,6 +142,7 @@ def test_detect_refuses_other_graphs(run_script, made, tmp_path, slim_model, con
         (tmp_path / "bad.pb").write_bytes(content)
     outcome = run_script(detect, made[0], "--model", path, "--out", str(tmp_path / "found"))
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and "Traceback" not in outcome.err
+    assert "train_detector.py" in outcome.err
     assert not os.path.exists(str(tmp_path / "found"))
 
 

@@ -143,7 +143,7 @@ def _note(path):
     if not path.lower().endswith(".pb"):
         with open_npz(path, TRAIN) as (_, metadata):
             return _spec(path, metadata)
-    notes = [node for node in read_graph_def(path).node if node.name == NOTE]
+    notes = [node for node in read_graph_def(path, TRAIN).node if node.name == NOTE]
     try:
         content = json.loads(notes[0].attr["_metadata"].s.decode("utf-8"))
     except (IndexError, ValueError, RecursionError):
@@ -163,7 +163,7 @@ def _spec(path, content):
 
 
 def _read_frozen(path):
-    spec, graph_def = _note(path), read_graph_def(path)
+    spec, graph_def = _note(path), read_graph_def(path, TRAIN)
     shapes = variable_shapes(spec.width, spec.channels)
     graph = tf.Graph()
     with graph.as_default():

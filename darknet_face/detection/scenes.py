@@ -18,7 +18,7 @@ from darknet_face.console import UserError
 from darknet_face.detection.material import Material
 from darknet_face.detection.targets import encode
 from darknet_face.images.decode import BadImage, read_image
-from darknet_face.training.occlusions import wear_cloth
+from darknet_face.training.occlusions import cover
 
 cv2.setNumThreads(1)  # several processes make batches at a time
 
@@ -191,7 +191,7 @@ class SceneBatches:
         image = self._read(_any_of(crops.paths, rng))
         if crops.aligned and rng.rand() < CLOTH:
             height, width = image.shape[:2]
-            square = wear_cloth(cv2.resize(image, (height, height)), True, rng)
+            square = cover(cv2.resize(image, (height, height)), True, rng)
             image = cv2.resize(square, (width, height))
         height, width = image.shape[:2]
         return image, np.array(crops.box, np.float32) * [width, height, width, height]

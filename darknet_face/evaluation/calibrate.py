@@ -42,8 +42,8 @@ def mean_weights(models: typing.Sequence[Weights]) -> dict[str, np.ndarray]:
     first = models[0]
     if any(model[name].shape != first[name].shape for model in models for name in first):
         raise UserError("--weights: models of different widths have no mean")
-    return {name: np.mean([model[name] for model in models], 0, np.float64).astype(np.float32)
-            for name in first}
+    return {name: np.asarray(sum(model[name].astype(np.float64) for model in models)
+                             / len(models), np.float32) for name in first}
 
 
 def fit_line(labels: np.ndarray, face_log_odds: np.ndarray) -> tuple[float, float]:

@@ -121,35 +121,39 @@ def _draw_fringe(worn, square, place, rng, _):
 
 
 def _draw_glasses(worn, _, place, rng, __):
-    """Spectacles, sunglasses, or goggles over both eyes."""
+    """Spectacles, sunglasses, or goggles over both eyes; their glass is dark, tinted or clear."""
     size = worn.shape[0]
     colour = _cloth_colour(rng) if rng.rand() < 0.4 else rng.uniform(0, 60) * np.ones(3)
-    goggles = rng.rand() < 0.3
-    radius = rng.uniform(0.07, 0.11), rng.uniform(0.045, 0.08)
-    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    around = np.stack([radius[0] * np.cos(angles), radius[1] * np.sin(angles)], 1)
-    outlines = np.float32([around + eye for eye in EYES])
-    if goggles:
-        height = rng.uniform(0.06, 0.13)
-        outlines = np.float32([[(x, y + height * side) for x, side in (
-            (0.26, -0.7), (0.26, 0.7), (0.4, 1), (0.6, 1), (0.74, 0.7), (0.74, -0.7), (0.6, -1),
-            (0.4, -1)) for y in (0.51,)]])
-    placed = place(outlines.reshape(-1, 2)).reshape(outlines.shape)
-    frame = worn.copy()
-    ink = [int(each) for each in np.clip(colour * 0.7, 0, 255)]
+    lenses = _goggles(rng) if rng.rand() < 0.3 else _two_lenses(rng)
+    placed = place(lenses.reshape(-1, 2)).reshape(lenses.shape)
     width = max(1, int(size * rng.uniform(0.006, 0.02)))
-    for outline in placed:
-        cv2.polylines(frame, [(outline * size).astype(np.int32)], True, ink, width, cv2.LINE_AA)
-    if not goggles:
-        left, right = placed[0].max(0)[0], placed[1].min(0)[0]
+    frame = np.max([_outline(size, lens, width) for lens in placed], 0)
+    if len(placed) == 2:
         height = placed.mean((0, 1))[1]
-        cv2.line(frame, *[tuple(int(each * size) for each in end)
-                          for end in ((left, height), (right, height))], ink, width, cv2.LINE_AA)
+        bridge = (placed[0].max(0)[0], height), (placed[1].min(0)[0], height)
+        frame = np.maximum(frame, _line(size, np.array(bridge), width / size))
     opacity = rng.uniform(0.75, 1.0) if rng.rand() < 0.6 else rng.uniform(0.0, 0.5)
     y = np.linspace(-1, 1, size, dtype=np.float32)[:, np.newaxis, np.newaxis]
     glass = np.broadcast_to(colour * (1 + rng.uniform(-0.5, 0.5) * y), worn.shape)
-    lenses = np.max([_filled(size, outline) for outline in placed], 0)
-    return _paste(frame, glass, lenses * np.float32(opacity))
+    inside = np.max([_filled(size, lens) for lens in placed], 0)
+    worn = _paste(worn, glass, inside * np.float32(opacity))
+    return _paste(worn, np.broadcast_to(colour * 0.7, worn.shape), frame)
+
+
+def _two_lenses(rng):
+    """The outlines of two lenses, float32, [2, points, 2]."""
+    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    around = np.stack([rng.uniform(0.07, 0.11) * np.cos(angles),
+                       rng.uniform(0.045, 0.08) * np.sin(angles)], 1)
+    return np.array([around + eye for eye in EYES], np.float32)
+
+
+def _goggles(rng):
+    """One outline over both eyes, float32, [1, points, 2]."""
+    height, middle = rng.uniform(0.06, 0.13), EYES[0][1]
+    corners = ((0.26, -0.7), (0.26, 0.7), (0.4, 1), (0.6, 1), (0.74, 0.7), (0.74, -0.7), (0.6, -1),
+               (0.4, -1))
+    return np.array([[(x, middle + height * side) for x, side in corners]], np.float32)
 
 
 def _draw_thing(worn, square, place, rng, textures):
@@ -203,10 +207,18 @@ def _stick(size, place, middle, rng):
     return shape
 
 
+def _outline(size, outline, width):
+    """A closed line of so many pixels: opacity, float32, [size, size]."""
+    drawn: typing.Any = np.zeros((size, size), np.float32)
+    cv2.polylines(drawn, [(outline * size).astype(np.int32)], True, [1.0], width, cv2.LINE_AA)
+    return drawn
+
+
 def _line(size, ends, thickness):
-    drawn = np.zeros((size, size), np.float32)
-    start, end = [tuple(int(each) for each in point * size) for point in ends]
-    cv2.line(drawn, start, end, 1.0, max(1, int(thickness * size)), cv2.LINE_AA)
+    """A line, its ends and thickness in shares: opacity, float32, [size, size]."""
+    drawn: typing.Any = np.zeros((size, size), np.float32)
+    start, end = ([int(each) for each in point * size] for point in ends)
+    cv2.line(drawn, start, end, [1.0], max(1, int(thickness * size)), cv2.LINE_AA)
     return drawn
 
 

@@ -40,8 +40,8 @@ def read_frozen(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata, typi
     return read_constants(graph_def, path), metadata, graph_def
 
 
-def read_graph_def(path: str) -> typing.Any:
-    """Parse a ``.pb`` file to a ``tf.GraphDef``.
+def read_graph_def(path: str, remedy: str = "run train.py") -> typing.Any:
+    """Parse a ``.pb`` file to a ``tf.GraphDef``; ``remedy`` is what writes such a file.
 
     Raises
     ------
@@ -49,16 +49,16 @@ def read_graph_def(path: str) -> typing.Any:
         Missing, empty, truncated or not a graph; or not the file whose SHA-256 stands in the
         ``.json`` of the same name.
     """
-    content = _read_bytes(path, "frozen graph", "run train.py")
+    content = _read_bytes(path, "frozen graph", remedy)
     described = os.path.splitext(path)[0] + ".json"
     if os.path.exists(described):
-        expected = read_json(described, "run train.py again").get("sha256")
+        expected = read_json(described, remedy + " again").get("sha256")
         if expected not in (None, hashlib.sha256(content).hexdigest()):
-            raise UserError("{}: not the file that {} describes (SHA-256 differs); run train.py "
-                            "to write both again".format(path, described))
-    graph_def = _parse(content, tf.GraphDef, path, "frozen graph", "run train.py")
+            raise UserError("{}: not the file that {} describes (SHA-256 differs); {} to write "
+                            "both again".format(path, described, remedy))
+    graph_def = _parse(content, tf.GraphDef, path, "frozen graph", remedy)
     if not graph_def.node:
-        raise UserError("{}: no graph in it; run train.py again".format(path))
+        raise UserError("{}: no graph in it; {} again".format(path, remedy))
     return graph_def
 
 

@@ -26,7 +26,8 @@ DEFAULT = "saved_models/yolov2_face.pb"
 DEFAULT_SIZE = 320
 MOST_ANCHORS, LARGEST_ANCHOR = 20, 1000.0
 OUTPUTS = ("boxes", "scores")
-AGAIN = "train it again by train_detector.py --head yolov2"
+TRAIN = "run train_detector.py --head yolov2"
+AGAIN = TRAIN + " again"
 
 
 def build_detector(anchors: typing.Any) -> tuple[typing.Any, typing.Any]:
@@ -111,7 +112,7 @@ class Detector:
 
     def __init__(self, path: str, image_size: int = DEFAULT_SIZE, min_score: float = MIN_SCORE,
                  nms_iou: float = NMS_IOU, precision: str = "float32") -> None:
-        graph_def = without_newer_attributes(read_graph_def(path))
+        graph_def = without_newer_attributes(read_graph_def(path, TRAIN))
         graph = tf.Graph()
         try:
             _check_graph(graph_def)
