@@ -356,6 +356,17 @@ def test_folders_are_left_over_too(tmp_path):
     assert os.listdir(str(tmp_path)) == ["file"]
 
 
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path, existed):
+    target = tmp_path / "out"
+    if existed:
+        target.mkdir()
+    with pytest.raises(UserError), staged(str(target)) as folder:
+        open(os.path.join(folder, "half"), "w").close()
+        raise UserError("no")
+    assert target.exists() == existed and not list(target.glob("*"))
+
+
 @pytest.mark.parametrize("minutes, stays", [(10, True), (120, False)])
 def test_a_writer_on_another_machine_is_given_an_hour(tmp_path, minutes, stays):
     half = tmp_path / ".partial-0a1b2c-4711-xyz_-file.npz"

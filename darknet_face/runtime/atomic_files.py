@@ -93,18 +93,26 @@ def staged(folder: str) -> typing.Iterator[str]:
     """Yield a temporary folder; what is put in it moves to ``folder`` if the block succeeds.
 
     Files replace those of the same name, one after the other; folders must be new. An OSError
-    names a file as it would be called in ``folder``.
+    names a file as it would be called in ``folder``. A ``folder`` that was made for a block that
+    fails is removed.
     """
-    with temporary_folder(folder, "staged") as temporary:
-        try:
-            yield temporary
-            for name in sorted(os.listdir(temporary)):
-                os.replace(os.path.join(temporary, name), os.path.join(folder, name))
-        except OSError as error:
-            path, inside = os.path.abspath(str(error.filename)), os.path.abspath(temporary)
-            if path.startswith(os.path.join(inside, "")):
-                error.filename = os.path.join(folder, os.path.relpath(path, inside))
-            raise
+    is_new = not os.path.exists(folder)
+    try:
+        with temporary_folder(folder, "staged") as temporary:
+            try:
+                yield temporary
+                for name in sorted(os.listdir(temporary)):
+                    os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+            except OSError as error:
+                path, inside = os.path.abspath(str(error.filename)), os.path.abspath(temporary)
+                if path.startswith(os.path.join(inside, "")):
+                    error.filename = os.path.join(folder, os.path.relpath(path, inside))
+                raise
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # something is in it, or it was not made
+                os.rmdir(folder)
+        raise
 
 
 def remove_leftovers(path: str) -> None:
