@@ -263,7 +263,8 @@ def test_the_command_writes_the_calibration(weights, tiny_model, run_script, tmp
     write_detector(path, weights, SPEC)
     options = [path, "--weights", tiny_model.npz, "--faces", tmp_path / "faces", "--negatives",
                tmp_path / "others"]
-    outcome = run_script(calibrate, *options, "--dry-run")
+    outcome = run_script(calibrate, *options, "--dry-run", "--reliability", tmp_path / "r.png")
+    assert Image.open(str(tmp_path / "r.png")).width > 400
     assert outcome.code == 0 and read_spec(path).calibration is None, outcome.err
     assert "bad.png" in outcome.err and "\nfaces " in outcome.out
     assert run_script(calibrate, *options).code == 0

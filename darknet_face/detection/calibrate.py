@@ -37,6 +37,7 @@ from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.evaluate import FALSE_POSITIVES, GROUPS, images_in
 from darknet_face.detection.model_file import read_detector, write_detector
 from darknet_face.engines.engine import Engine, open_engine
+from darknet_face.images.contact_sheets import image_name
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.weights.arrays import fingerprint
@@ -259,6 +260,15 @@ def format_table(parts: list[tuple[list[Scores], Calibration]]) -> str:
     return "\n".join(lines)
 
 
+def draw_reliability(path: str, parts: list[tuple[list[Scores], Calibration]]) -> None:
+    """Draw how often images with a probability show a face; parts as for :func:`format_table`."""
+    from darknet_face.evaluation.charts import save_reliability
+
+    odds = [answer(each, calibration).odds for scores, calibration in parts for each in scores]
+    save_reliability(path, np.array([
+        each.group != NEGATIVES for scores, _ in parts for each in scores]), sigmoid(odds))
+
+
 def _images(args):
     """All images, each with its group."""
     images = []
@@ -292,6 +302,8 @@ def main() -> None:
                         help="the side of what the classifier sees, in longer sides of the box")
     parser.add_argument("--boxes", type=number_type(int, 1, 100), default=3,
                         help="at how many boxes of an image the classifier looks")
+    parser.add_argument("--reliability", type=image_name, metavar="PNG",
+                        help="draw how often images with a probability show a face")
     parser.add_argument("--dry-run", action="store_true", help="print the table, write nothing")
     args = parser.parse_args()
     if not args.detector.lower().endswith(".npz"):
@@ -303,7 +315,10 @@ def main() -> None:
             model.weights, model.image_size) as engine:
         scores = measure(detector, engine, images, args.margin, args.boxes)
     check_enough(scores)
-    print(format_table(crossed(scores, args.margin)))
+    parts = crossed(scores, args.margin)
+    print(format_table(parts))
+    if args.reliability:
+        draw_reliability(args.reliability, parts)
     calibration = fit(scores, args.margin, fingerprint(model.weights))
     if not args.dry_run:
         write_detector(args.detector, weights, dataclasses.replace(

@@ -19,8 +19,16 @@ from sklearn.calibration import CalibrationDisplay
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.console import printable
-from darknet_face.evaluation.metrics import format_metric, format_threshold
-from darknet_face.images.contact_sheets import BLUE, CHART_STYLE, GREEN, INK, RED, hexadecimal
+from darknet_face.evaluation.metrics import calibration, format_metric, format_threshold
+from darknet_face.images.contact_sheets import (
+    BLUE,
+    CHART_STYLE,
+    GREEN,
+    INK,
+    RED,
+    hexadecimal,
+    save_chart,
+)
 
 if typing.TYPE_CHECKING:
     from darknet_face.evaluation.metrics import Scores
@@ -197,6 +205,16 @@ def _draw_reliability(axis, metrics):
         metrics["calibration"]["expected_calibration_error"]), pad=24)
     axis.set(aspect="auto", xlim=(0, 1), ylim=(0, 1), ylabel="share of faces in the bin",
              xlabel="probability of a face (mean of a bin)")
+
+
+def save_reliability(path: str, is_face: np.ndarray, face_probabilities: np.ndarray) -> None:
+    """Draw how often images with a probability show a face; writes a picture.
+
+    The other parameters are those of :func:`darknet_face.evaluation.metrics.calibration`.
+    """
+    metrics = {"calibration": calibration(is_face, face_probabilities)}
+    with matplotlib.rc_context(CHART_STYLE):
+        save_chart(path, _chart(_draw_reliability, metrics), 110)
 
 
 def _chart_categories(rows):
