@@ -283,7 +283,7 @@ class TestAugmentation:
 
     def test_labels_get_the_same_distortions(self, sample_dir):
         """Grey images stay three equal channels or become coloured at the same rate."""
-        batches = TrainingBatches(load_split(sample_dir, "train"), 140, SIZE, seed=2)
+        batches = TrainingBatches(load_split(sample_dir, "train"), 500, SIZE, seed=2)
         images, labels, _ = batches.batch(0)
         coloured = np.array([np.ptp(image.astype(int), axis=2).max() > 8 for image in images])
         assert abs(coloured[labels == 0].mean() - coloured[labels == 1].mean()) < 0.2

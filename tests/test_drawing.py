@@ -9,7 +9,7 @@ from darknet_face.training.augment import Augmenter
 SIZE = 160
 # Of an aligned face, stretched.
 FOREHEAD, EYES, MOUTH = np.s_[30:60, 55:105], np.s_[76:82, 55:105], np.s_[105:120, 62:98]
-NAMES = sorted(occlusions.SHARES)
+NAMES = sorted(occlusions.SHARES["hard"])
 
 
 @pytest.fixture
@@ -23,13 +23,10 @@ def stripes(grey):
     return grey
 
 
-@pytest.fixture
-def only(monkeypatch):
-    """Makes every image wear one thing and nothing else."""
-    def choose(name):
-        monkeypatch.setattr(occlusions, "SHARES", {
-            each: (float(each == name),) * 3 for each in NAMES})
-    return choose
+def wear(name, square, is_face, seed, *textures):
+    """An image that wears one thing and nothing else."""
+    return occlusions.cover(square, is_face, np.random.RandomState(seed), textures, dict(
+        {"mask": (0, 0, 0)}, **{name: (1, 1, 1)}))
 
 
 def contrast(image, part):
@@ -39,12 +36,11 @@ def contrast(image, part):
 
 @pytest.mark.parametrize("name, covered, free, eyes", [
     ("mask", MOUTH, np.s_[:60], True), ("cap", FOREHEAD, np.s_[100:], True),
-    ("hood", np.s_[70:120, 25:35], MOUTH, True), ("fringe", FOREHEAD, MOUTH, None),
+    ("hood", None, MOUTH, True), ("fringe", FOREHEAD, MOUTH, None),
     ("glasses", None, np.s_[112:], None)])
-def test_things_cover_their_part_of_a_face(only, stripes, name, covered, free, eyes):
-    only(name)
+def test_things_cover_their_part_of_a_face(stripes, name, covered, free, eyes):
     for seed in range(30):
-        worn = occlusions.cover(stripes, True, np.random.RandomState(seed))
+        worn = wear(name, stripes, True, seed)
         assert (worn != stripes).any()
         np.testing.assert_array_equal(worn[free], stripes[free])
         if covered:  # a print's own edges are left, in some cloths
@@ -53,57 +49,55 @@ def test_things_cover_their_part_of_a_face(only, stripes, name, covered, free, e
             assert ((worn[EYES] == stripes[EYES]).mean() > 0.9) == eyes
 
 
-def test_something_before_a_face_leaves_most_of_it(only, stripes):
-    only("thing")
+def test_something_before_a_face_leaves_most_of_it(stripes):
     face = np.s_[int(0.22 * SIZE):int(0.95 * SIZE), int(0.2 * SIZE):int(0.8 * SIZE)]
-    shares = [(occlusions.cover(stripes, True, np.random.RandomState(seed))[face]
+    shares = [(wear("thing", stripes, True, seed)[face]
                != stripes[face]).any(2).mean() for seed in range(100)]
     assert 0.1 < np.mean(shares) < 0.4 and max(shares) < 0.75
 
 
-def test_objects_are_made_of_other_images(only, grey):
-    only("thing")
+def test_objects_are_made_of_other_images(grey):
     red = np.zeros_like(grey)
     red[..., 0] = 200
-    seen = [(occlusions.cover(grey, True, np.random.RandomState(seed), [red]) == red[0, 0]).all(2)
+    seen = [(wear("thing", grey, True, seed, red) == red[0, 0]).all(2)
             .mean() for seed in range(60)]
     assert 0.2 < np.mean(np.array(seen) > 0.02) < 0.7
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_other_images_they_lie_anywhere(only, grey, name):
+def test_on_other_images_they_lie_anywhere(grey, name):
     """The means of many show no face's outline: the shape says nothing about the class."""
-    only(name)
     changed = np.mean([
-        (occlusions.cover(grey, False, np.random.RandomState(seed)) != grey).any(2)
+        (wear(name, grey, False, seed) != grey).any(2)
         for seed in range(200)], 0)
     assert changed[:SIZE // 3].mean() > 0.01 and changed[SIZE // 2:].mean() > 0.01
     assert changed.max() < 0.9
 
 
+@pytest.mark.parametrize("kind", ["all", "hard"])
 @pytest.mark.parametrize("is_face", [True, False])
-def test_the_shares_are_kept(grey, is_face):
-    rng = np.random.RandomState(0)
-    worn = np.mean([occlusions.cover(grey, is_face, rng) is not grey for _ in range(2000)])
-    column = 0 if is_face else 2
-    bare = np.prod([1 - shares[column] for shares in occlusions.SHARES.values()])
-    assert abs(worn - (1 - bare)) < 0.03
+def test_the_shares_are_kept(grey, is_face, kind):
+    rng, shares = np.random.RandomState(0), occlusions.SHARES[kind]
+    worn = np.mean([occlusions.cover(grey, is_face, rng, (), shares) is not grey
+                    for _ in range(1000)])
+    bare = np.prod([1 - each[0 if is_face else 2] for each in shares.values()])
+    assert abs(worn - (1 - bare)) < 0.04
 
 
 def test_only_faces_whose_place_is_known_wear_it(monkeypatch, grey):
     worn = []
-    monkeypatch.setattr(augment, "cover", lambda square, is_face, rng, textures: worn.append(
-        (is_face, len(textures))) or square)
+    monkeypatch.setattr(augment, "cover", lambda square, is_face, rng, textures, shares: (
+        worn.append((is_face, len(textures))) or square))
     Augmenter(64)([grey] * 4, [0, 0, 1, 1], seed=3, aligned=[True, False, True, False])
     assert worn == [(True, 2), (False, 2), (False, 2)]
 
 
 class TestLight:
-    def test_its_share_is_kept(self, grey):
+    @pytest.mark.parametrize("kind, share", [("all", 0.2), ("hard", 0.3)])
+    def test_its_share_is_kept(self, grey, kind, share):
         rng = np.random.RandomState(0)
-        lit = np.mean([light.light(grey, rng, 0.3) is not grey for _ in range(1000)])
-        assert abs(lit - 0.3) < 0.05
-        assert light.light(grey, rng, 0.0) is grey
+        lit = np.mean([light.light(grey, rng, kind) is not grey for _ in range(1000)])
+        assert abs(lit - share) < 0.05
 
     def test_every_lamp_does_what_it_says(self, grey):
         image = grey.astype(np.float32)

@@ -16,8 +16,8 @@ import numpy as np
 
 from darknet_face.classes import FACE, NON_FACE
 from darknet_face.images.decode import resize
-from darknet_face.training.light import light
-from darknet_face.training.occlusions import cover, lay_over
+from darknet_face.training.light import LAMPS, light
+from darknet_face.training.occlusions import SHARES, cover, lay_over
 
 # NumPy 2 has dropped the first, which imgaug 0.4.0 reads when it is imported.
 if not hasattr(np, "sctypes"):
@@ -38,12 +38,15 @@ class _Imgaug:
 
 iaa: typing.Any = _Imgaug()
 
-# What an Augmenter can do; the parts are for ablations.
-KINDS = ("all", "framing", "distortion", "none")
+# What an Augmenter can do. "hard" is for a network that knows faces: it hides more of them, turns
+# them until they lie, cuts them off and lights them hard. The parts are for ablations.
+KINDS = ("all", "hard", "framing", "distortion", "none")
 
 # Where an aligned CelebA image shows the face with its hair line and chin, as shares of the
 # image: left, top, right, bottom. Covering this box hides the face.
 ALIGNED_FACE_BOX = (0.2, 0.22, 0.8, 0.95)
+# Turned up to lying on one side.
+LYING = {"rotate": (-95, 95), "mode": "constant", "cval": 0}
 
 
 class Augmenter:
@@ -66,8 +69,8 @@ class Augmenter:
         self.image_size = image_size
         self.kind = kind
         self.hidden_face_share = hidden_face_share
-        self._frame = _framing(image_size)
-        self._nudge = _mild_framing()
+        self._frame = _framing(kind == "hard")
+        self._nudge = _mild_framing(kind == "hard")
         self._distort = _distortion(image_size)
 
     def __reduce__(self) -> typing.Any:
@@ -105,14 +108,16 @@ class Augmenter:
             self._nudge.seed_(seed + 2)
             aligned = [True] * len(images) if aligned is None else aligned
             textures = [square for square, label in zip(batch, labels) if label == NON_FACE]
-            batch = [cover(square, label == FACE, rng, textures) if label == NON_FACE or known
-                     else square for square, label, known in zip(batch, labels, aligned)]
+            shares = SHARES["hard" if self.kind == "hard" else "all"]
+            batch = [cover(square, label == FACE, rng, textures, shares)
+                     if label == NON_FACE or known else square
+                     for square, label, known in zip(batch, labels, aligned)]
             batch = self._reframe(batch, labels, aligned, rng)
         if self.kind != "framing":
             self._distort.seed_(seed + 1)
             batch = self._distort(images=batch)
-        if self.kind == "all":
-            batch = [light(square, rng) for square in batch]
+        if self.kind in LAMPS:
+            batch = [light(square, rng, self.kind) for square in batch]
         return np.stack(batch)
 
     def _reframe(self, squares, labels, aligned, rng):
@@ -169,7 +174,7 @@ def _mask(size, rng):
     return cv2.GaussianBlur(mask, (0, 0), softness)[..., np.newaxis]
 
 
-def _framing(size):
+def _framing(hard):
     """imgaug's part of the geometry, on RGB and opacity together: flips, scales, shifts, turns."""
     turn = dict(rotate=(-25, 25), shear=(-8, 8), mode="constant", cval=0)
     aspect = (0.82, 1.22)
@@ -183,33 +188,27 @@ def _framing(size):
         iaa.Affine(scale=(0.4, 1.0), translate_percent=(-0.2, 0.2), **turn),
         _sometimes(0.5, iaa.Affine(scale={"x": aspect}, mode="constant", cval=0))])
     nudge = iaa.Affine(scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), mode="edge")
-    # A face of which the frame cuts off up to a third on each axis.
-    cut = iaa.Affine(scale=(1.6, 2.4), translate_percent={"x": (-0.32, 0.32), "y": (-0.5, 0.1)},
-                     **turn)
-    turned = iaa.Affine(scale=(0.5, 1.3), translate_percent=(-0.12, 0.12), **_lying())
-    # Those that come twice are twice as frequent.
-    return iaa.Sequential([
-        iaa.Fliplr(0.5),
-        iaa.OneOf([zoom_in, zoom_in, zoom_out, zoom_out, nudge, cut, turned]),
-    ])
+    choices = [zoom_in, zoom_out, nudge]
+    if hard:
+        # A face of which the frame cuts off up to a third on each axis.
+        cut = iaa.Affine(scale=(1.6, 2.4), **turn,
+                         translate_percent={"x": (-0.32, 0.32), "y": (-0.5, 0.1)})
+        turned = iaa.Affine(scale=(0.5, 1.3), translate_percent=(-0.12, 0.12), **LYING)
+        # Those that come twice are twice as frequent.
+        choices = [zoom_in, zoom_in, zoom_out, zoom_out, nudge, cut, turned]
+    return iaa.Sequential([iaa.Fliplr(0.5), iaa.OneOf(choices)])
 
 
-def _lying():
-    """Turned up to lying on one side."""
-    return dict(rotate=(-95, 95), mode="constant", cval=0)
-
-
-def _mild_framing():
+def _mild_framing(hard):
     """The geometry for faces that are framed at random already: none of them may be cut off."""
     slight = iaa.Affine(scale={"x": (0.75, 1.08), "y": (0.75, 1.08)},
                         translate_percent=(-0.04, 0.04), rotate=(-20, 20), shear=(-6, 6),
                         mode="constant", cval=0)
-    turned = iaa.Affine(scale=(0.7, 1.0), **_lying())
-    # Those that come more than once are as much more frequent.
+    if not hard:
+        return iaa.Sequential([iaa.Fliplr(0.5), _sometimes(0.7, slight)])
+    turned = iaa.Affine(scale=(0.7, 1.0), **LYING)
     return iaa.Sequential([
-        iaa.Fliplr(0.5),
-        _sometimes(0.8, iaa.OneOf([slight] * 5 + [turned])),
-    ])
+        iaa.Fliplr(0.5), _sometimes(0.8, iaa.OneOf([slight] * 5 + [turned]))])
 
 
 def _distortion(size):

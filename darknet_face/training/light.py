@@ -7,25 +7,26 @@ import typing
 import numpy as np
 
 
-def light(image: np.ndarray, rng: typing.Any, share: float = 0.3) -> np.ndarray:
-    """Light a share of the images as lamps, the sun or the night would.
+def light(image: np.ndarray, rng: typing.Any, kind: str = "all") -> np.ndarray:
+    """Light some of the images as lamps, the sun or the night would.
 
     Parameters
     ----------
     image
         uint8, [size, size, 3].
     rng
-    share
-        0..1.
+    kind
+        One of :data:`LAMPS`.
 
     Returns
     -------
     numpy.ndarray
         uint8, [size, size, 3].
     """
+    share, lamps = LAMPS[kind]
     if rng.rand() >= share:
         return image
-    lamp = (_night, _from_one_side, _half_shadow, _coloured, _blown_out)[rng.randint(5)]
+    lamp = lamps[rng.randint(len(lamps))]
     return np.clip(lamp(image.astype(np.float32), rng), 0, 255).astype(np.uint8)
 
 
@@ -67,3 +68,10 @@ def _ramp(image, rng, length, off=0.0):
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
     along = (x * np.cos(angle) + y * np.sin(angle) + off) / length + 0.5
     return np.clip(along, 0, 1).astype(np.float32)[..., np.newaxis]
+
+
+# By the kind of the augmentation: the share of the images that are lit, and how; what comes twice
+# is twice as frequent.
+LAMPS: dict[str, tuple[float, tuple[typing.Any, ...]]] = {
+    "all": (0.2, (_night, _from_one_side, _from_one_side)),
+    "hard": (0.3, (_night, _from_one_side, _half_shadow, _coloured, _blown_out))}

@@ -23,20 +23,24 @@ EYES = ((0.388, 0.51), (0.607, 0.51))
 CHEEKS = (0.3, 0.56, 0.7, 0.7)  # left, top, right, bottom: mostly skin
 HAIR = (0.35, 0.06, 0.65, 0.2)
 
-# Share of the aligned faces that wear each; of those with a mask; and of the non-faces.
-SHARES = {
-    "mask": (0.22, 1.0, 0.13),
-    "hood": (0.05, 0.15, 0.03),
-    "fringe": (0.08, 0.25, 0.05),
-    "glasses": (0.12, 0.3, 0.08),
-    "cap": (0.13, 0.3, 0.08),
-    "thing": (0.15, 0.1, 0.12),
-}  # fmt: skip
+# By the kind of the augmentation: share of the aligned faces that wear each thing; of those with a
+# mask; and of the non-faces.
+Shares = typing.Mapping[str, typing.Tuple[float, float, float]]
+SHARES: dict[str, Shares] = {
+    "all": {"mask": (0.2, 1.0, 0.12), "cap": (0.15, 0.15, 0.09)},
+    "hard": {
+        "mask": (0.22, 1.0, 0.13),
+        "hood": (0.05, 0.15, 0.03),
+        "fringe": (0.08, 0.25, 0.05),
+        "glasses": (0.12, 0.3, 0.08),
+        "cap": (0.13, 0.3, 0.08),
+        "thing": (0.15, 0.1, 0.12)}}
 
 
 def cover(square: np.ndarray, is_face: bool, rng: typing.Any,
-          textures: typing.Sequence[np.ndarray] = ()) -> np.ndarray:
-    """Hide a part of an image, or not, as :data:`SHARES` say.
+          textures: typing.Sequence[np.ndarray] = (), shares: Shares = SHARES["all"]
+          ) -> np.ndarray:
+    """Hide a part of an image, or not.
 
     Parameters
     ----------
@@ -48,18 +52,21 @@ def cover(square: np.ndarray, is_face: bool, rng: typing.Any,
     rng
     textures
         What objects are made of: images without a face, uint8, [size, size, 3].
+    shares
+        How often: see :data:`SHARES`.
 
     Returns
     -------
     numpy.ndarray
         uint8, [size, size, 3]; ``square`` itself for many images.
     """
-    masked = rng.rand() < SHARES["mask"][0 if is_face else 2]
+    masked = rng.rand() < shares["mask"][0 if is_face else 2]
     column = (1 if masked else 0) if is_face else 2
     worn = square
     for name, draw in _DRAWN.items():
-        wears = masked if name == "mask" else rng.rand() < SHARES[name][column]
-        if wears:
+        if name not in shares:
+            continue
+        if masked if name == "mask" else rng.rand() < shares[name][column]:
             worn = draw(worn, square, _Place(is_face, rng), rng, textures)
     return worn
 
