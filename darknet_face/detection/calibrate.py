@@ -30,7 +30,7 @@ import numpy as np
 from darknet_face.classify.sliding_window import CERTAIN, SlidingWindow, sigmoid
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
-from darknet_face.detection.calibration import Calibration, log_odds
+from darknet_face.detection.calibration import Answer, Calibration, log_odds
 from darknet_face.detection.confirm import look_at
 from darknet_face.detection.datasets import read_wider
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
@@ -181,29 +181,10 @@ def _best(features, factors):
     return float((features @ factors[1:]).max() + factors[0])
 
 
-class Answer(typing.NamedTuple):
-    """An image's log-odds, at how many boxes the classifier looked, and at how many scales."""
-
-    odds: float
-    boxes: int
-    scales: int
-
-
 def answer(scores: Scores, calibration: Calibration) -> Answer:
     """What :class:`darknet_face.detection.confirm.FaceFinder` answers."""
-    joined = calibration.alone[0] + calibration.alone[1] * scores.detected
-    chosen = calibration.uncertain(joined)
-    bias, of_detector, of_classifier = calibration.together
-    joined[chosen] = (bias + of_detector * scores.detected[chosen]
-                      + of_classifier * scores.seen[chosen])
-    best = float(joined.max()) if len(joined) else _best(np.zeros((0, 1)), calibration.alone)
-    odds, scales = best, 0
-    if best > calibration.unlikely:
-        for window in scores.whole:
-            if odds >= calibration.likely:
-                break
-            odds, scales = float(np.dot(calibration.whole, (1.0, best, window))), scales + 1
-    return Answer(odds, len(chosen), scales)
+    return calibration.join(scores.detected, lambda chosen: scores.seen[chosen], scores.whole,
+                            log_odds(LEAST_SCORE))
 
 
 def threshold_alone(scores: list[Scores]) -> float:
@@ -244,7 +225,7 @@ def format_table(parts: list[tuple[list[Scores], Calibration]]) -> str:
         negatives = np.sort(odds[[each.group == NEGATIVES for each in scores]], 0)[::-1]
         thresholds = [negatives[int(rate * len(negatives))] for rate in FALSE_POSITIVES]
         for each, row, together in zip(scores, odds, answers):
-            looks[each.group != NEGATIVES].append((together.boxes, together.scales))
+            looks[each.group != NEGATIVES].append((together.looks, together.scales))
             if each.group != NEGATIVES:
                 found[each.group].append(np.array([row > least for least in thresholds]))
     lines = [("{:<34}{:>7}" + 3 * "{:>18}").format(

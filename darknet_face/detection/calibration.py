@@ -15,6 +15,19 @@ from darknet_face.console import UserError
 LARGEST_WEIGHT = 1e3
 
 
+class Answer(typing.NamedTuple):
+    """What is joined of an image, in log-odds.
+
+    ``odds`` is that it shows a face; ``boxes`` those of each box, [n], before the window slides.
+    ``looks`` tells at how many boxes the classifier looked, ``scales`` at how many the window slid.
+    """
+
+    odds: float
+    boxes: np.ndarray
+    looks: int
+    scales: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """How scores become the probability of a face. Log-odds are natural logarithms.
@@ -70,6 +83,37 @@ class Calibration:
         if not len(alone) or alone[0] >= self.certain:
             return np.zeros(0, int)
         return np.flatnonzero(alone[:self.most_boxes] > self.hopeless)
+
+    def join(self, detected: np.ndarray, look: typing.Callable[[np.ndarray], np.ndarray],
+             windows: typing.Iterable[float], missing: float) -> Answer:
+        """Join what the detector, the classifier and the sliding window say of an image.
+
+        Parameters
+        ----------
+        detected
+            The detector's log-odds of all boxes, best first, [n].
+        look
+            Gives the classifier's log-odds of the boxes of these indices.
+        windows
+            The best window's log-odds at each scale; asked only as long as there is a doubt.
+        missing
+            Stands for the detector's log-odds where there is no box.
+        """
+        boxes = self.alone[0] + self.alone[1] * detected
+        chosen = self.uncertain(boxes)
+        if len(chosen):
+            bias, of_detector, of_classifier = self.together
+            boxes[chosen] = bias + of_detector * detected[chosen] + of_classifier * look(chosen)
+        best = float(boxes.max()) if len(boxes) else self.alone[0] + self.alone[1] * missing
+        odds, seen = best, []
+        remaining = iter(windows)
+        while self.unlikely < best and odds < self.likely:
+            window = next(remaining, None)
+            if window is None:
+                break
+            seen.append(window)
+            odds = float(np.dot(self.whole, (1.0, best, max(seen))))
+        return Answer(odds, boxes, len(chosen), len(seen))
 
     @classmethod
     def parse(cls, value: typing.Any, path: str) -> Calibration:

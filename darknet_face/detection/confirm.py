@@ -16,7 +16,7 @@ import typing
 import cv2
 import numpy as np
 
-from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
+from darknet_face.classify.sliding_window import SlidingWindow, Window, sigmoid
 from darknet_face.console import UserError, warn
 from darknet_face.detection import OWN, RELEASED_DETECTOR
 from darknet_face.detection.calibration import Calibration, log_odds
@@ -71,39 +71,27 @@ class FaceFinder:
             All candidates, the most probable first.
         """
         boxes, scores = self.detector(image)
-        detected = log_odds(scores)
-        joined = self.calibration.alone[0] + self.calibration.alone[1] * detected
-        chosen = self.calibration.uncertain(joined)
-        if len(chosen):
-            seen = look_at(self.engine, image, boxes[chosen], self.calibration.margin)
-            bias, of_detector, of_classifier = self.calibration.together
-            joined[chosen] = bias + of_detector * detected[chosen] + of_classifier * seen
-        order = np.argsort(-joined, kind="stable")
-        boxes, joined = boxes[order], joined[order]
-        best = joined[0] if len(joined) else (
-            self.calibration.alone[0] + self.calibration.alone[1] * log_odds(LEAST_SCORE))
-        best, window = self._slide(image, float(best))
-        if window:
+        windows: list[Window] = []
+        answer = self.calibration.join(
+            log_odds(scores),
+            lambda chosen: look_at(self.engine, image, boxes[chosen], self.calibration.margin),
+            self._slide(image, windows), log_odds(LEAST_SCORE))
+        order = np.argsort(-answer.boxes, kind="stable")
+        boxes, joined = boxes[order], answer.boxes[order]
+        if windows:
             if not len(boxes):
+                window = max(windows, key=lambda each: each.probability)
                 boxes, joined = np.array([_shares(window, image)]), np.zeros(1)
-            joined[0] = best
-        joined[1:] = np.minimum(joined[1:] + self.calibration.others, best)
-        return float(sigmoid(best)), [Face._make([*map(float, box), float(sigmoid(odds))])
-                                      for box, odds in zip(boxes, joined)]
+            joined[0] = answer.odds
+        joined[1:] = np.minimum(joined[1:] + self.calibration.others, answer.odds)
+        return float(sigmoid(answer.odds)), [Face._make([*map(float, box), float(sigmoid(odds))])
+                                             for box, odds in zip(boxes, joined)]
 
-    def _slide(self, image, of_boxes):
-        """The log-odds after the sliding window, and the best window: None if none slid."""
-        odds, best = of_boxes, None
-        windows = self.sliding_window.best_of_each_scale(image)
-        while self.calibration.unlikely < of_boxes and odds < self.calibration.likely:
-            window = next(windows, None)
-            if window is None:
-                break
-            if best is None or window.probability > best.probability:
-                best = window
-            odds = float(np.dot(self.calibration.whole,
-                                (1.0, of_boxes, log_odds(best.probability))))
-        return odds, best
+    def _slide(self, image, windows):
+        """Yield the log-odds of the best window of each scale; adds the window to the list."""
+        for window in self.sliding_window.best_of_each_scale(image):
+            windows.append(window)
+            yield log_odds(window.probability)
 
 
 def _shares(window, image):
