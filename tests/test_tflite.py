@@ -30,7 +30,7 @@ def test_it_is_checked_before_it_is_in_place(run_script, tiny_model, sample_dir,
     reference.expected = reference.expected[:, ::-1]
     with pytest.raises(UserError, match="tflite: not written: TensorFlow Lite differs"):
         tflite.export_tflite(reference, str(tmp_path / "other"))
-    assert not os.listdir(str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.skipif(is_tf2(), reason="TensorFlow 2 converts")
