@@ -217,6 +217,16 @@ def test_other_settings_do_not_resume(run_script, few, trained):
     assert "max-lr" in outcome.err and len(outcome.err.splitlines()) == 1
 
 
+def test_an_epoch_may_be_shorter_than_the_lists(run_script, few, trained, tmp_path):
+    """Two steps of 4 images of each class instead of the four that the 16 would take."""
+    outcome = run_here(run_script, few, str(tmp_path / "short"), "--epochs", "2",
+                       "--epoch-images", "8")
+    assert outcome.code == 0, outcome.err
+    assert [row["step"] for row in history(str(tmp_path / "short"))] == ["2", "4"]
+    outcome = run_here(run_script, few, trained, "--epochs", "3", "--epoch-images", "8")
+    assert outcome.code == 2 and "epoch-images" in outcome.err
+
+
 def test_other_pictures_do_not_resume(run_script, few, trained, tmp_path):
     """As many as before, but one of them moved from validation to training."""
     swapped = str(tmp_path / "swapped")
