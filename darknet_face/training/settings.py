@@ -155,7 +155,9 @@ def _add_picture_options(group):
          help="input height and width, a multiple of {}".format(STRIDE))
     _add(group, "--batch-size", type=number_type(int, 2, LARGEST_BATCH),
          help="images per step and rank; even, half of them are faces")
-    _add(group, "--augment", choices=KINDS, help="the whole augmentation or one part of it")
+    _add(group, "--augment", choices=KINDS,
+         help="the whole augmentation, a harder one that hides, cuts and turns more faces, or one "
+              "part of it")
     _add(group, "--seed", type=number_type(int, 0),
          help="of the initial weights, the data order and the augmentation")
     _add(group, "--workers", type=number_type(int, 0, 256),
