@@ -7,7 +7,7 @@ import typing
 import numpy as np
 
 from darknet_face.classify.sliding_window import SlidingWindow
-from darknet_face.detection.confirm import crop, look_at
+from darknet_face.detection.confirm import crop
 from darknet_face.detection.detector import OnePassDetector
 from darknet_face.engines.engine import Engine
 from darknet_face.images.crops import touches
@@ -65,7 +65,7 @@ def hard_boxes(detector: OnePassDetector, engine: Engine, margin: float, image: 
     engine
         Runs the classifier.
     margin
-        See :func:`darknet_face.detection.confirm.look_at`.
+        See :func:`darknet_face.detection.confirm.crop`.
     image, faces, least_log_odds, most
         As for :func:`hard_windows`. A box is out if its margin touches a face.
 
@@ -80,11 +80,10 @@ def hard_boxes(detector: OnePassDetector, engine: Engine, margin: float, image: 
         touches(face, *_square(box * [width, height, width, height], margin)) for face in faces)]
     if not free:
         return []
-    seen = look_at(engine, image, np.array(free), margin)
-    order = [index for index in np.argsort(-seen, kind="stable")[:most]
-             if seen[index] >= least_log_odds]
-    return [(float(seen[index]), crop(image, free[index], margin, engine.image_size))
-            for index in order]
+    crops = np.stack([crop(image, box, margin, engine.image_size) for box in free])
+    seen = engine.window_log_odds(crops)[:, 0, 0]
+    return [(float(seen[index]), crops[index]) for index in np.argsort(-seen, kind="stable")[:most]
+            if seen[index] >= least_log_odds]
 
 
 def _square(box, margin):

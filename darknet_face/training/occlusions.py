@@ -182,8 +182,8 @@ def _draw_thing(worn, square, place, rng, textures):
         colour = _cloth_colour(rng)
         if len(textures):
             return _paste(worn, textures[rng.randint(len(textures))], shape)
-    shade = 1 + 0.2 * cv2.GaussianBlur(
-        rng.randn(size, size).astype(np.float32), (0, 0), size / 20.0)[..., np.newaxis] * 8
+    shade = 1 + 1.6 * cv2.GaussianBlur(
+        rng.randn(size, size).astype(np.float32), (0, 0), size / 20.0)[..., np.newaxis]
     return _paste(worn, colour * shade, shape)
 
 
@@ -193,14 +193,12 @@ def _fingers(size, place, middle, rng):
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
     thick = rng.uniform(0.045, 0.07)
-    shape = np.zeros((size, size), np.float32)
-    count = rng.randint(2, 5)
-    reach = rng.uniform(0.15, 0.3)
-    for number in range(count):
-        start = middle + across * thick * (number - count / 2.0)
-        ends = place([start - along * rng.uniform(0.6, 1.0) * reach, start + along * 0.6])
-        shape = np.maximum(shape, _line(size, ends, thick * place.scale * 0.95))
-    return shape
+    count, reach = rng.randint(2, 5), rng.uniform(0.15, 0.3)
+    starts = [middle + across * thick * (number - count / 2.0) for number in range(count)]
+    ends = place([end for start in starts for end in (
+        start - along * rng.uniform(0.6, 1.0) * reach, start + along * 0.6)])
+    return np.max([_line(size, pair, thick * place.scale * 0.95)
+                   for pair in ends.reshape(count, 2, 2)], 0)
 
 
 def _stick(size, place, middle, rng):
