@@ -19,7 +19,9 @@ import re
 from darknet_face.classes import NON_FACE
 from darknet_face.classify.sliding_window import add_sliding_window_arguments, open_sliding_window
 from darknet_face.detection import RELEASED_DETECTOR
+from darknet_face.detection.calibration import MARGIN
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
+from darknet_face.detection.model_file import read_spec
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
 from darknet_face.images.decode import BadImage, read_image, resize
@@ -38,7 +40,6 @@ from darknet_face.runtime.session import explain_memory_errors
 from utils import HelpFormatter, UserError, cli, number_type, progress, warn
 
 SPLITS = ("train", "val")
-MARGIN = 1.8  # of a detector's box: what the classifier sees, in longer sides of the box
 # Names of crops: the second is that of earlier versions.
 CROP_NAME = re.compile(r"^([0-9a-f]{32}|[0-9]{6}-[0-9]+)\.jpg\Z")
 
@@ -62,8 +63,10 @@ def open_finder(options):
         return lambda image, faces: _windows(window, image, faces, options)
     path = RELEASED_DETECTOR if options.detector == "released" else options.detector
     detector = OnePassDetector.load(path, min_score=LEAST_SCORE)
+    calibration = read_spec(path).calibration
+    margin = calibration.margin if calibration else MARGIN
     return lambda image, faces: [seen for _, seen in hard_boxes(
-        detector, window.engine, MARGIN, image, faces, options.least_log_odds, options.most)]
+        detector, window.engine, margin, image, faces, options.least_log_odds, options.most)]
 
 
 def _windows(window, image, faces, options):

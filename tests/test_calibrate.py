@@ -77,3 +77,11 @@ def test_models_that_do_not_fit_together(tiny_model, data, run_script, tmp_path)
                          tmp_path / "out.npz")
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and "no mean" in outcome.err
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(data, run_script, tmp_path):
+    path, out = str(tmp_path / "in.npz"), str(tmp_path / "missing" / "out.npz")
+    write_npz(path, bright_is_face(), metadata={"image_size": 32})
+    outcome = run_script(calibrate, "--data-dir", data, "--weights", path, "--out", out)
+    assert outcome.code == 2 and not outcome.out
+    assert outcome.err.count("\n") == 1 and out in outcome.err

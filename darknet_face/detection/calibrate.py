@@ -30,7 +30,7 @@ import numpy as np
 from darknet_face.classify.sliding_window import CERTAIN, SlidingWindow, sigmoid
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
 from darknet_face.detection import DEFAULT
-from darknet_face.detection.calibration import Answer, Calibration, log_odds
+from darknet_face.detection.calibration import MARGIN, Answer, Calibration, log_odds
 from darknet_face.detection.confirm import look_at
 from darknet_face.detection.datasets import read_wider
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
@@ -279,7 +279,7 @@ def main() -> None:
                         help="folders of images with a face")
     parser.add_argument("--negatives", nargs="+", required=True, metavar="DIR",
                         help="folders of images without a face")
-    parser.add_argument("--margin", type=number_type(float, 1, 10), default=1.8,
+    parser.add_argument("--margin", type=number_type(float, 1, 10), default=MARGIN,
                         help="the side of what the classifier sees, in longer sides of the box")
     parser.add_argument("--boxes", type=number_type(int, 1, 100), default=3,
                         help="at how many boxes of an image the classifier looks")

@@ -13,6 +13,7 @@ import numpy as np
 from darknet_face.console import UserError
 
 LARGEST_WEIGHT = 1e3
+MARGIN = 1.8  # where no calibration says otherwise: see Calibration
 
 
 class Answer(typing.NamedTuple):

@@ -26,10 +26,12 @@ from darknet_face.detection.calibration import log_odds
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation.metrics import measure, score_split
 from darknet_face.evaluation.operating_point import best_windows, bias_of_search
+from darknet_face.images.file_lists import Split
 from darknet_face.options import FORMS, add_data_argument
+from darknet_face.runtime.atomic_files import temporary_path
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.training.mixture import ONE_SOURCE, load_mixture, parse_source
-from darknet_face.weights.model_file import locate, read_model
+from darknet_face.weights.model_file import ModelFile, locate, read_model
 from darknet_face.weights.npz import write_npz
 
 Weights = typing.Mapping[str, np.ndarray]
@@ -85,6 +87,36 @@ def _describe(labels, face_log_odds):
         metrics["log_loss"], metrics["calibration"]["expected_calibration_error"])
 
 
+def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float, path: str) -> None:
+    """Write the calibrated mean of models.
+
+    Parameters
+    ----------
+    models
+    split
+        The validation images.
+    rate
+        Of the non-faces: at most this share has a window of 0.5 or more.
+    path
+        The ``.npz``.
+    """
+    weights, size = mean_weights([each.weights for each in models]), models[0].image_size
+    with open_engine(weights, size) as engine:
+        scores = score_split(engine, split, description="calibrating")
+    odds = log_odds(scores.face_probabilities)
+    factor, bias = fit_line(scores.labels, odds)
+    print("factor {:.3f}, bias {:.2f}: {}; before {}".format(
+        factor, bias, _describe(scores.labels, factor * odds + bias),
+        _describe(scores.labels, odds)))
+    weights = apply_line(weights, factor, bias)
+    with open_engine(weights, size) as engine:
+        windows = best_windows(SlidingWindow(engine), split.negatives)
+    metadata = {name: value for name, value in models[0].metadata.items() if name != "threshold"}
+    metadata.update(image_size=size, search_bias=bias_of_search(windows, 0.5, rate))
+    print("search bias {search_bias:.2f}".format(**metadata))
+    write_npz(path, weights, np.float16, metadata)
+
+
 @cli
 @explain_memory_errors("use a smaller --image-size")
 def main() -> None:
@@ -103,21 +135,9 @@ def main() -> None:
     options = parser.parse_args()
     models = [read_model(locate(path)) for path in options.weights]
     split = load_mixture(options.data_dir, options.sources, "val").split
-    weights, size = mean_weights([each.weights for each in models]), models[0].image_size
-    with open_engine(weights, size) as engine:
-        scores = score_split(engine, split, description="calibrating")
-    odds = log_odds(scores.face_probabilities)
-    factor, bias = fit_line(scores.labels, odds)
-    print("factor {:.3f}, bias {:.2f}: {}; before {}".format(
-        factor, bias, _describe(scores.labels, factor * odds + bias),
-        _describe(scores.labels, odds)))
-    weights = apply_line(weights, factor, bias)
-    with open_engine(weights, size) as engine:
-        windows = best_windows(SlidingWindow(engine), split.negatives)
-    metadata = {name: value for name, value in models[0].metadata.items() if name != "threshold"}
-    metadata.update(image_size=size, search_bias=bias_of_search(windows, 0.5, options.rate))
-    write_npz(options.out, weights, np.float16, metadata)
-    print("wrote {}; search bias {search_bias:.2f}".format(options.out, **metadata))
+    with temporary_path(options.out) as temporary:  # first: what can't be written is told at once
+        calibrate(models, split, options.rate, temporary)
+    print("wrote {}".format(options.out))
 
 
 if __name__ == "__main__":
