@@ -18,7 +18,7 @@ COPY --from=build /wheels /wheels
 COPY requirements-tf2.txt /wheels/
 RUN grep -v find-links /wheels/requirements-tf2.txt > /wheels/constraints.txt \
     && pip install --no-cache-dir --constraint /wheels/constraints.txt \
-        "$(echo /wheels/*.whl)[serve,heic]" \
+        "$(echo /wheels/*.whl)[serve,heic,video]" \
     && rm -r /wheels
 RUN useradd --uid 10001 --create-home face
 USER face

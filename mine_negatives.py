@@ -24,12 +24,13 @@ from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import read_spec
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
-from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.file_lists import (
     load_source,
     new_source_name,
     save_source_list,
 )
+from darknet_face.images.resize import resize
 from darknet_face.images.wider_face import find_labelled_images
 from darknet_face.negatives.mining import hard_boxes, hard_windows
 from darknet_face.options import (

@@ -31,8 +31,9 @@ import numpy as np
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE, face_crops, face_free_windows
-from darknet_face.images.decode import BadImage, read_image, resize, upright_size
+from darknet_face.images.decode import BadImage, read_image, upright_size
 from darknet_face.images.file_lists import SPLITS, new_source_name, save_source_list
+from darknet_face.images.resize import resize
 from darknet_face.images.wider_face import BoxFiles, Face, LabelledImage, find_labelled_images
 from darknet_face.runtime.atomic_files import temporary_folder
 from darknet_face.runtime.safe_files import sha256

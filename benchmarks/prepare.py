@@ -17,8 +17,9 @@ from skimage.util import img_as_ubyte
 
 from darknet19 import LAYERS, STRIDE
 from darknet_face.console import UserError, number_type, progress
-from darknet_face.images.decode import read_image, resize
+from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
+from darknet_face.images.resize import resize
 from darknet_face.images.samples import sample_images
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")

@@ -21,7 +21,7 @@ COMMANDS = {"serve": "darknet_face.serving.command", "export": "darknet_face.exp
             "info": "darknet_face.classify.info"}
 # Of modules that not everybody needs: the extra of this package that brings them.
 EXTRAS = {"tensorflow": "tensorflow", "tf_keras": "tensorflow", "flask": "serve",
-          "waitress": "serve", "onnx": "export", "skimage": "export"}
+          "waitress": "serve", "onnx": "export", "skimage": "export", "cv2": "video"}
 
 
 @cli

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from darknet_face.classify import annotated
-from darknet_face.classify.annotated import AnnotatedVideo, with_answer
+from darknet_face.classify import annotated_video
+from darknet_face.classify.annotated import with_answer
+from darknet_face.classify.annotated_video import AnnotatedVideo
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError
 from darknet_face.images.contact_sheets import GREEN, RED
@@ -63,7 +64,7 @@ def test_frames_that_are_missing_are_held(tmp_path):
     found, _ = frames(tmp_path / "out.avi")
     levels = [int(frame[40:].mean()) for frame in found]
     np.testing.assert_allclose(levels[:7], [50] * 5 + [150, 250], atol=3)
-    assert len(levels) == 8 + 2 * annotated.LONGEST_GAP, "a damaged time fills no disk"
+    assert len(levels) == 8 + 2 * annotated_video.LONGEST_GAP, "a damaged time fills no disk"
 
 
 def test_a_frame_of_another_size_is_fitted(tmp_path, capfd):
@@ -104,7 +105,7 @@ def test_a_folder_that_cannot_be_written(infer, video, tmp_path):
 
 
 def test_without_a_codec_one_line_says_so(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setitem(annotated.CODECS, ".mp4", ("zzzz",))
+    monkeypatch.setitem(annotated_video.CODECS, ".mp4", ("zzzz",))
     refused(infer(video, "--annotate", tmp_path / "out.mp4"), "this OpenCV writes no such video")
     assert sorted(os.listdir(str(tmp_path))) == ["film.avi"]
 

@@ -16,11 +16,11 @@ from darknet_face.images.decode import (
     check_header,
     read_image,
     read_pillow,
-    resize,
     upright_size,
 )
 from darknet_face.images.find_images import Skipped, find_images
 from darknet_face.images.formats import EXTENSIONS, VIDEO_EXTENSIONS
+from darknet_face.images.resize import resize
 
 # Four blocks of colour, so that a turn, a flip or a swap of channels shows.
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 180, 40), (40, 50, 190), (255, 255, 255)

@@ -14,6 +14,7 @@ from darknet_face.exporters.compare import BOUNDS, choose_images
 from darknet_face.images import decode
 from darknet_face.images.file_lists import load_split
 from darknet_face.images.reader import read_batches
+from darknet_face.images.resize import resize
 from darknet_face.runtime.session import tf
 from darknet_face.weights.model_file import RELEASED, read_model
 
@@ -58,7 +59,7 @@ def encode(image, kind, **options):
 ])
 def test_resize_within_one_level(run, height, width):
     noise = np.random.RandomState(height).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    resized, expected = run("resize", noise), decode.resize(noise, SIZE, SIZE)
+    resized, expected = run("resize", noise), resize(noise, SIZE, SIZE)
     assert_within_one_level(resized, expected)
     assert abs(resized.astype(float).mean() - expected.mean()) < 0.2
 
@@ -76,9 +77,9 @@ def test_shrinking_and_enlarging_move_no_probability(run, tiny_model, sample_dir
     classifier = classifier_from_weights(weights, SIZE)
     for size in (150, 128, 40, 32):
         _, pictures, _ = next(read_batches(load_split(sample_dir, "test").paths[::8], 5, size))
-        answers = [classifier(np.stack([resize(picture) for picture in pictures])) for resize in (
+        answers = [classifier(np.stack([scale(picture) for picture in pictures])) for scale in (
             lambda picture: run("resize", picture),
-            lambda picture: decode.resize(picture, SIZE, SIZE))]
+            lambda picture: resize(picture, SIZE, SIZE))]
         assert np.ptp(answers[1][:, 0]) > 0.01, "the images must not all get the same answer"
         np.testing.assert_allclose(*answers, atol=BOUNDS["encoded"], rtol=0)
 
@@ -92,7 +93,7 @@ def read_all(paths):
 def test_the_released_model_s_answers_to_photographs():
     """export.py savedmodel compares on these where there are no lists, and must not stop."""
     paths, _ = choose_images("none", 12)
-    expected = np.stack([decode.resize(decode.read_image(path, least_size=4 * 224), 224, 224)
+    expected = np.stack([resize(decode.read_image(path, least_size=4 * 224), 224, 224)
                          for path in paths])
     with tf.Graph().as_default(), tf.Session() as session:
         contents = tf.placeholder(tf.string, [None])
@@ -113,7 +114,7 @@ def test_large_jpegs_within_one_level(run, height, width):
     rows, columns = np.mgrid[0:height, 0:width]
     waves = np.dstack([255 * (1 + np.sin(rows / 9 + columns / k)) / 2 for k in (7, 11, 23)])
     content = encode(waves.astype(np.uint8), "JPEG", quality=90)
-    expected = decode.resize(
+    expected = resize(
         decode.read_image(content, least_size=decode.OVERSAMPLING * SIZE), SIZE, SIZE)
     assert_within_one_level(run("batch", [content])[0], expected)
 
@@ -187,7 +188,7 @@ def test_a_batch(run, picture):
     batch = run("batch", contents)
     assert batch.shape == (2, SIZE, SIZE, 3) and batch.dtype == np.uint8
     for content, decoded in zip(contents, batch):
-        assert_within_one_level(decoded, decode.resize(decode.read_image(content), SIZE, SIZE))
+        assert_within_one_level(decoded, resize(decode.read_image(content), SIZE, SIZE))
     assert run("batch", np.zeros([0], object)).shape == (0, SIZE, SIZE, 3)
 
 

@@ -24,9 +24,10 @@ from darknet_face.console import UserError
 from darknet_face.engines import tensorflow_classifier as graphs
 from darknet_face.exporters import command as export
 from darknet_face.exporters import compare
-from darknet_face.images.decode import read_image, resize
+from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import LISTS, load_split, save_list
 from darknet_face.images.reader import read_batches
+from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import staged
 from darknet_face.runtime.session import tf
 from darknet_face.training.loader import TrainingBatches

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from darknet_face.images import decode, to_rgb
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.jpeg import count_scans
+from darknet_face.images.resize import resize
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -131,7 +132,7 @@ def test_thin_pictures_come_back_whole(size):
         decoded = read_image(encode(image, kind))
         assert decoded.dtype == np.uint8 and decoded.shape == size[::-1] + (3,)
         assert (decoded == (1, 2, 3)).all()
-        assert decode.resize(decoded, 32, 32).shape == (32, 32, 3)
+        assert resize(decoded, 32, 32).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("content", [

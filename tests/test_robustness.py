@@ -9,8 +9,9 @@ from PIL import Image, ImageFilter
 from darknet_face.console import UserError
 from darknet_face.evaluation import metrics, robustness
 from darknet_face.evaluation.robustness import CORRUPTIONS
-from darknet_face.images.decode import read_image, resize
+from darknet_face.images.decode import read_image
 from darknet_face.images.file_lists import load_split
+from darknet_face.images.resize import resize
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,15 @@
-"""Answers drawn into images: boxes of faces, and a video whose frames carry label and boxes."""
+"""Answers drawn into images: boxes of faces, and the label with its probability."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
-import re
 import typing
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.classify.inputs import InputImage
 from darknet_face.classify.predict import BOX, Row
-from darknet_face.classify.tables import Output
-from darknet_face.classify.videos import READER
-from darknet_face.console import UserError
-from darknet_face.images.contact_sheets import GREEN, RED
-from darknet_face.images.decode import resize
-from darknet_face.runtime.atomic_files import temporary_path
-
-# What OpenCV's FFmpeg writes, the best first: VP9 plays in browsers, MPEG-4 where VP9 is missing.
-CODECS = {".mp4": ("vp09", "mp4v"), ".avi": ("MJPG",)}
-TIME = re.compile(r"@([0-9.]+)s$")  # at the end of a frame's name
-LONGEST_GAP = 60  # seconds that the last frame is held at most
+from darknet_face.images.contact_sheets import GREEN, RED, font
 
 
 def with_boxes(pixels: np.ndarray, row: Row, reduction: float = 1.0) -> np.ndarray:
@@ -41,106 +26,21 @@ def with_boxes(pixels: np.ndarray, row: Row, reduction: float = 1.0) -> np.ndarr
 def draw_boxes(pixels: np.ndarray, boxes: typing.Iterable[typing.Sequence[int]],
                colour: tuple[int, int, int]) -> np.ndarray:
     """A copy of an image with boxes: left, top, width and height in pixels."""
-    drawn = pixels.copy()
+    drawn = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(drawn)
     for x, y, width, height in boxes:
-        cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), colour,
-                      max(1, max(pixels.shape[:2]) // 60))
-    return drawn
+        draw.rectangle([x, y, x + max(width, 1) - 1, y + max(height, 1) - 1], outline=colour,
+                       width=max(1, max(pixels.shape[:2]) // 60))
+    return np.array(drawn)
 
 
 def with_answer(pixels: np.ndarray, row: Row) -> np.ndarray:
     """An image with its label, the label's probability and its boxes, if the row has some."""
-    drawn = np.ascontiguousarray(with_boxes(pixels, row))
-    drawn = drawn.copy() if drawn is pixels else drawn
+    drawn = Image.fromarray(with_boxes(pixels, row))
+    draw = ImageDraw.Draw(drawn)
     text = "{class} {probability:.4f}".format(**row)
-    scale = max(pixels.shape[0] / 400, 0.3)
-    thickness = max(1, int(round(2 * scale)))
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    line = max(10, pixels.shape[0] // 16)
     colour = GREEN if row["class"] == CLASS_NAMES[FACE] else RED
-    cv2.rectangle(drawn, (0, 0), (width + height, 2 * height + below), colour, cv2.FILLED)
-    cv2.putText(drawn, text, (height // 2, height + height // 2), cv2.FONT_HERSHEY_SIMPLEX, scale,
-                (255, 255, 255), thickness, cv2.LINE_AA)
-    return drawn
-
-
-def video_name(text: str) -> str:
-    """The argparse ``type`` for a video to write."""
-    if os.path.splitext(text)[1].lower() not in CODECS:
-        raise argparse.ArgumentTypeError(
-            "{}: must end with {}".format(text, " or ".join(sorted(CODECS))))
-    return text
-
-
-class AnnotatedVideo(Output):
-    """Writes a video of the classified frames, each with its answer.
-
-    It plays as fast as the film: where frames are missing, the one before is held. The file gets
-    its name when it is complete.
-
-    Parameters
-    ----------
-    path
-        See :func:`video_name`. An existing file is not replaced: it might be the film.
-    rate
-        Frames per second.
-    """
-
-    def __init__(self, path: str, rate: float) -> None:
-        if os.path.lexists(path):
-            raise UserError("{}: exists; remove it or name another file".format(path))
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        self.path, self.rate = path, rate
-        self._stack = contextlib.ExitStack()
-        self._writer: typing.Any = None
-        self._before: np.ndarray | None = None
-        self._count = 0
-
-    def write(self, image: InputImage, row: Row) -> None:
-        drawn = with_answer(image.read(), row)
-        if self._writer is None:
-            self._open(*drawn.shape[:2])
-        elif drawn.shape[:2] != self._size:
-            drawn = resize(drawn, *self._size)
-        self._hold(row["file"])
-        self._before = np.ascontiguousarray(drawn[..., ::-1])
-        self._add()
-
-    def _hold(self, name: str) -> None:
-        """Repeat the frame before until the time of this one."""
-        time = TIME.search(name)
-        due = round(float(time.group(1)) * self.rate) if time else 0
-        most = self._count + int(LONGEST_GAP * self.rate)
-        while self._before is not None and self._count < min(due, most):
-            self._add()
-
-    def _add(self) -> None:
-        self._writer.write(self._before)
-        self._count += 1
-
-    def _open(self, height: int, width: int) -> None:
-        self._temporary = self._stack.enter_context(temporary_path(self.path))
-        self._size = height, width
-        for codec in CODECS[os.path.splitext(self.path)[1].lower()]:
-            self._writer = cv2.VideoWriter(self._temporary, READER, cv2.VideoWriter.fourcc(*codec),
-                                           self.rate, (width, height))
-            if self._writer.isOpened():
-                return
-        raise UserError("{}: this OpenCV writes no such video; name one that ends with {}".format(
-            self.path, " or ".join(sorted(CODECS))))
-
-    def close(self) -> None:
-        with self._stack:
-            if not self._count:  # nothing was classified, or no codec: leave no file
-                self._stack.pop_all().__exit__(UserError, UserError(""), None)
-                return
-            self._writer.release()
-            if self._count_written() != self._count:
-                raise UserError("{}: was not written whole; check the free disk space".format(
-                    self.path), exit_code=1)
-
-    def _count_written(self) -> int:
-        """The frames in the file; OpenCV does not say whether it could write them."""
-        capture = cv2.VideoCapture(self._temporary, READER)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        return count
+    draw.rectangle([0, 0, font(line).getlength(text) + line, 1.8 * line], fill=colour)
+    draw.text((line // 2, line // 4), text, (255, 255, 255), font(line))
+    return np.array(drawn)

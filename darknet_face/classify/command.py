@@ -30,7 +30,7 @@ import typing
 from tqdm import tqdm
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.classify.annotated import video_name
+from darknet_face.classify.annotated_video import video_name
 from darknet_face.classify.api import load
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.inputs import InputImage, digest
@@ -38,7 +38,6 @@ from darknet_face.classify.options import add_model_arguments, add_search_argume
 from darknet_face.classify.outputs import ONE_IMAGE_ERRORS, Output, OutputOptions, open_outputs
 from darknet_face.classify.predict import Batches, Row, predict_on_all_ranks
 from darknet_face.classify.tables import check_table, keep_whole_rows
-from darknet_face.classify.videos import camera_frames
 from darknet_face.console import (
     HelpFormatter,
     UserError,
@@ -259,6 +258,8 @@ def _find(inputs: InputOptions, options: OutputOptions,
           report: typing.Callable[[str, str], None] | None = None
           ) -> typing.Iterator[InputImage]:
     if inputs.camera is not None:
+        from darknet_face.classify.videos import camera_frames  # needs OpenCV
+
         return camera_frames(inputs.camera)
     written = [options.sort_into, options.heatmap, options.contact_sheet]
     exclude = {os.path.realpath(path) for path in written if path}

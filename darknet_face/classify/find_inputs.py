@@ -13,7 +13,6 @@ import sys
 import typing
 
 from darknet_face.classify.inputs import InputImage, digest
-from darknet_face.classify.videos import video_frames
 from darknet_face.console import UserError
 from darknet_face.images.file_lists import read_names
 from darknet_face.images.find_images import find_images
@@ -144,11 +143,21 @@ def _find(names: typing.Iterable[str], frames_per_second: float,
                 yield InputImage(path, path, None)
         elif name.lower().endswith(VIDEO_EXTENSIONS) and (
                 os.path.lexists(name) or not glob.has_magic(name)):
-            yield from video_frames(name, frames_per_second)
+            yield from _frames(name, frames_per_second)
         elif glob.has_magic(name) and not os.path.lexists(name):
             yield from _find_pattern(name, frames_per_second, exclude, report)
         else:
             yield InputImage(name, name, None)
+
+
+def _frames(name: str, frames_per_second: float) -> typing.Iterator[InputImage]:
+    try:
+        from darknet_face.classify.videos import video_frames
+    except ModuleNotFoundError:
+        yield InputImage(name, name, BadImage(
+            "a video; to read it: pip install opencv-python-headless"))
+        return
+    yield from video_frames(name, frames_per_second)
 
 
 def _listed(exclude: typing.Collection[str], report: Report | None) -> typing.Iterator[str]:

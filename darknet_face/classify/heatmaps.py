@@ -11,13 +11,17 @@ somewhere in nearly every image.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
+from darknet_face.images.resize import resize
 
 # Without 1: there a portrait is a single window, and the map the same everywhere.
 SCALES = (2, 4)
+
+INFERNO = ((0, 0, 4), (24, 12, 60), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84),
+           (221, 81, 58), (243, 118, 27), (252, 165, 10), (246, 215, 70), (252, 255, 164))
 
 STRIP_PIXELS = 1000 * 1000  # are drawn at a time: a drawing takes 60 bytes for each
 
@@ -53,8 +57,7 @@ class FaceMapper:
         highest = np.zeros((height, width), np.float32)
         for _, log_odds in self.search.log_odds_maps(image, self.scales):
             cells = mean_over_windows(sigmoid(log_odds), self.search.cells)
-            smooth = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
-            np.maximum(highest, smooth, out=highest)
+            np.maximum(highest, resize(cells, height, width), out=highest)
         return highest
 
 
@@ -111,18 +114,40 @@ def overlay(image: np.ndarray, face_map: np.ndarray, outline: bool = True) -> np
         mixed[part] = _mix(image[part], face_map[part])
     if not outline:
         return mixed
-    outlines, _ = cv2.findContours(
-        (face_map >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, min(image.shape[:2]) // 200)
-    cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 2 * thickness + 1, cv2.LINE_AA)
-    cv2.drawContours(mixed, outlines, -1, (255, 255, 255), thickness, cv2.LINE_AA)
+    for width, level in ((2 * thickness + 1, 0), (thickness, 255)):
+        mixed[_outline(face_map >= 0.5, width)] = level
     return mixed
+
+
+def _outline(inside: np.ndarray, width: int) -> np.ndarray:
+    """Whether a place lies on a line of about this width in pixels around a region, bool."""
+    line = np.zeros_like(inside)
+    for axis in (0, 1):
+        places = np.arange(inside.shape[axis])
+        first, last = np.maximum(places - (width + 1) // 2, 0), places + width // 2
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = 1, 0
+        crossings = np.pad(np.cumsum(np.diff(inside, axis=axis), axis, np.int32), padding)
+        line |= (crossings.take(np.minimum(last, places[-1]), axis)
+                 > crossings.take(first, axis))
+    return line
+
+
+def warm_colours(levels: np.ndarray) -> np.ndarray:
+    """Colours from black over red to pale yellow for 0..1: uint8, [.., 3], RGB.
+
+    Between eleven colours of matplotlib's map "inferno".
+    """
+    places = np.linspace(0, 1, len(INFERNO))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), places, channel)
+                      for channel in np.transpose(INFERNO)], 1)
+    return np.rint(table).astype(np.uint8)[np.rint(levels * 255).astype(np.uint8)]
 
 
 def _mix(image, face_map):
     """A strip of :func:`overlay`, without lines."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    levels = np.rint(face_map * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+    grey = np.asarray(Image.fromarray(image).convert("L"))[..., np.newaxis]
+    colours = warm_colours(face_map)
     share = (0.55 * np.sqrt(face_map))[..., np.newaxis]
     return np.rint(grey * (1 - share) + colours * share).astype(np.uint8)

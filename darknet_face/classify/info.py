@@ -33,8 +33,11 @@ def _threads() -> int:
     return os.cpu_count() or 1
 
 
-def _version(name: str) -> str:
-    return str(importlib.import_module(name).__version__)
+def _version(name: str) -> str | None:
+    try:
+        return str(importlib.import_module(name).__version__)
+    except ModuleNotFoundError:
+        return None
 
 
 def _file(path: str) -> dict[str, typing.Any]:
@@ -64,7 +67,8 @@ def _print(found: dict[str, typing.Any], model: ModelFile) -> None:
                                 if found["detector"] else "none; answers by sliding window"))
     print("engine: {name} {version}".format(**found["engine"]))
     print("processors: {}".format(found["threads"]))
-    print("libraries: " + ", ".join("{} {}".format(*each) for each in found["libraries"].items()))
+    print("libraries: " + ", ".join("{} {}".format(name, version or "not installed")
+                                    for name, version in found["libraries"].items()))
     print("package: " + relative_to_here(os.path.dirname(os.path.dirname(__file__))))
 
 

@@ -20,7 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.classify.annotated import AnnotatedVideo, with_boxes
+from darknet_face.classify.annotated import with_boxes
+from darknet_face.classify.annotated_video import AnnotatedVideo
 from darknet_face.classify.heatmaps import overlay
 from darknet_face.classify.inputs import InputImage
 from darknet_face.classify.predict import Row

@@ -14,7 +14,6 @@ import argparse
 import collections
 import typing
 
-import cv2
 import numpy as np
 
 import darknet19
@@ -25,7 +24,7 @@ from darknet_face.engines.engine import (
     add_precision_argument,
     open_engine,
 )
-from darknet_face.images.decode import resize
+from darknet_face.images.resize import resize
 from darknet_face.options import (
     add_image_size_argument,
     add_weights_argument,
@@ -230,8 +229,8 @@ def _fit(image: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
     inner = [max(1, int(round(full * own / whole)))
              for full, own, whole in zip(size, image.shape, _padded(image.shape, scale))]
     top, left = ((full - own) // 2 for full, own in zip(size, inner))
-    return cv2.copyMakeBorder(resize(image, *inner), top, size[0] - inner[0] - top, left,
-                              size[1] - inner[1] - left, cv2.BORDER_REPLICATE)
+    return np.pad(resize(image, *inner), ((top, size[0] - inner[0] - top),
+                                          (left, size[1] - inner[1] - left), (0, 0)), "edge")
 
 
 def _lie_inside(window: Window, left: np.ndarray, top: np.ndarray, width: float, height: float

@@ -11,7 +11,8 @@ import numpy as np
 
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError, warn
-from darknet_face.images.decode import BadImage, read_size, resize
+from darknet_face.images.decode import BadImage, read_size
+from darknet_face.images.resize import resize
 
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
 # its level when the first video is opened.

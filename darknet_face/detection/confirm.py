@@ -13,7 +13,6 @@ import math
 import os
 import typing
 
-import cv2
 import numpy as np
 
 from darknet_face.classify.sliding_window import SlidingWindow, Window, sigmoid
@@ -23,7 +22,7 @@ from darknet_face.detection.calibration import Calibration, log_odds
 from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import read_spec
 from darknet_face.engines.engine import Engine
-from darknet_face.images.decode import resize
+from darknet_face.images.resize import resize
 from darknet_face.weights.arrays import fingerprint
 
 
@@ -140,7 +139,7 @@ def crop(image: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.nda
     if any(outside):
         part, outside = _shrunk(part, outside, side, size)
         above, below, before, after = outside
-        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
+        part = np.pad(part, ((above, below), (before, after), (0, 0)), "edge")
     return resize(part, size, size)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import typing
 
-import cv2
 import numpy as np
 
 from darknet19 import STRIDE
 from darknet_face.console import UserError
 from darknet_face.detection.engines import open_network
 from darknet_face.detection.model_file import Spec, read_detector
+from darknet_face.images.resize import resize
 
 LEAST_SCORE = 0.01
 MOST_CANDIDATES, MOST_FACES = 400, 200
@@ -79,7 +79,7 @@ class OnePassDetector:
         scale = min(1.0, self.image_size / max(height, width))
         rows, columns = (max(1, int(round(side * scale))) for side in (height, width))
         if scale < 1:
-            image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+            image = resize(image, rows, columns)
         boxes, scores = self._run(image)
         boxes, scores = suppress(boxes, scores, self.min_score, self.nms_iou)
         return np.clip(boxes / np.array([columns, rows, columns, rows], np.float32), 0, 1), scores

@@ -20,8 +20,8 @@ import numpy as np
 from darknet_face.classes import FACE
 from darknet_face.console import progress, warn
 from darknet_face.evaluation.metrics import check_classes, format_metric, measure
-from darknet_face.images.decode import resize
 from darknet_face.images.reader import read_batches
+from darknet_face.images.resize import resize
 
 if typing.TYPE_CHECKING:
     from darknet_face.engines.engine import Engine

@@ -171,7 +171,7 @@ def _upright(image: typing.Any, orientation: typing.Any) -> typing.Any:
 
 
 def resize(image: typing.Any, height: int, width: int) -> typing.Any:
-    """Resize an image as :func:`darknet_face.images.decode.resize` does, within one level of 255.
+    """Resize an image as :func:`darknet_face.images.resize.resize` does, within one level of 255.
 
     Pixel areas are averaged when the image shrinks along both axes; otherwise it is interpolated
     linearly.

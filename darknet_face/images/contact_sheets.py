@@ -12,12 +12,12 @@ import io
 import os
 from typing import Any, Sequence, Tuple
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from darknet_face.console import UserError
+from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import temporary_path
 from darknet_face.runtime.safe_files import check_replaceable, open_regular
 
@@ -133,8 +133,7 @@ def scale_to(image: np.ndarray, longest: int) -> np.ndarray:
     """Scale an image, keeping its aspect ratio, until its longer side has ``longest`` pixels."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def _cut(text: str, typeface: Any, width: int) -> str:

@@ -1,4 +1,4 @@
-"""Images from files: decode them to upright RGB arrays, resize them.
+"""Images from files: decode them to upright RGB arrays.
 
 The one place where the project decodes image files, so that all of it sees the same pixels. A file
 that does not decode raises :class:`BadImage`, which callers report, count and skip.
@@ -13,7 +13,6 @@ import os
 import warnings
 from typing import Any, BinaryIO, Callable, Iterator, cast
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -275,6 +274,10 @@ def _deep_colours(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray | None
 
     None where OpenCV does not read it as 16 bits a sample of the same shape.
     """
+    try:
+        import cv2
+    except ImportError:
+        raise BadImage("colours of 10 or 12 bits; to read them: pip install opencv-python-headless")
     stream.seek(0)
     deep = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if deep is None or deep.dtype != np.uint16 or deep.shape != shape:
@@ -317,19 +320,6 @@ def _orientation(image: Image.Image) -> int | None:
         return image.getexif().get(ORIENTATION_TAG)
     except Exception:  # damaged metadata around whole pixels: taken as they are
         return None
-
-
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Stretch an image to ``height`` x ``width`` without keeping the aspect ratio.
-
-    Pixel areas are averaged if the image shrinks along both axes; otherwise it is interpolated
-    linearly. Arrays are uint8, [height, width, 3].
-    """
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def pixel_digest(image: np.ndarray) -> str:

@@ -11,7 +11,6 @@ import re
 import struct
 from typing import Any, BinaryIO, NamedTuple, cast
 
-import cv2
 import numpy as np
 import PIL
 from PIL import Image, ImageFile, JpegImagePlugin
@@ -142,6 +141,8 @@ class _WebPLoader:
 
     @staticmethod
     def load(image: WebPFile) -> Image.Image:
+        import cv2  # which every installation of Python 3.7 has
+
         stream = cast(BinaryIO, image.fp)
         stream.seek(0)
         pixels = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -10,7 +10,8 @@ from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 
-from darknet_face.images.decode import OVERSAMPLING, BadImage, read_image, resize
+from darknet_face.images.decode import OVERSAMPLING, BadImage, read_image
+from darknet_face.images.resize import resize
 
 # Bounds for the command line, far above what is useful: a typing error must not fill the memory.
 LARGEST_SIZE = 4096

@@ -25,6 +25,7 @@ from darknet_face.images import decode
 from darknet_face.images.file_lists import load_list, resolve
 from darknet_face.images.find_images import find_images
 from darknet_face.images.near_duplicates import HASH_SIDE, NEAR_BITS
+from darknet_face.images.resize import resize
 from darknet_face.negatives.reports import Unusable
 
 STORED_SIDE = 512  # pixels: the longest side of a stored image
@@ -94,7 +95,7 @@ def stored_form(image: np.ndarray) -> tuple[bytes, np.ndarray]:
         uint8, [height, width, 3]: what ``jpeg`` decodes to.
     """
     stream = io.BytesIO()
-    small = decode.resize(image, *_stored_size(*image.shape[:2]))
+    small = resize(image, *_stored_size(*image.shape[:2]))
     Image.fromarray(small).save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.getvalue(), decode.read_image(stream.getvalue())
 
@@ -163,7 +164,7 @@ class FaceDetector:
         frontal, profile = self._local.cascades
         scale = self.SIDE / max(image.shape[:2])
         height, width = (max(1, round(scale * length)) for length in image.shape[:2])
-        grey = cv2.cvtColor(decode.resize(image, height, width), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(resize(image, height, width), cv2.COLOR_RGB2GRAY)
         return (self._sees(frontal, grey) or self._sees(profile, grey)
                 or self._sees(profile, cv2.flip(grey, 1)))
 

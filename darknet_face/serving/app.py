@@ -11,14 +11,15 @@ import os
 import time
 import typing
 
-import cv2
 import flask
 import numpy as np
 from PIL import Image
 from werkzeug.exceptions import HTTPException
 
+from darknet_face.classify.heatmaps import warm_colours
 from darknet_face.console import UserError, print_error
 from darknet_face.images.decode import BadImage, check_header
+from darknet_face.images.resize import resize
 from darknet_face.serving.batching import Answer, Batcher, Closed, Full
 from darknet_face.serving.bodies import read_images
 from darknet_face.serving.callers import Callers, Network, TrustedProxies
@@ -217,11 +218,9 @@ def _row(name: str | None, answer: Answer) -> dict[str, typing.Any]:
 def _data_url(heat_map: np.ndarray) -> str:
     """A heat map as a small PNG to lay over its image: the warmer and denser, the more a face."""
     scale = min(1.0, MAP_SIDE / max(heat_map.shape))
-    size = [max(1, int(round(side * scale))) for side in heat_map.shape[::-1]]
-    levels = np.rint(cv2.resize(heat_map, tuple(size), interpolation=cv2.INTER_AREA) * 255)
-    levels = levels.clip(0, 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
-    alpha = np.rint(0.8 * 255 * np.sqrt(levels / 255.0)).astype(np.uint8)
+    size = [max(1, int(round(side * scale))) for side in heat_map.shape]
+    levels = resize(heat_map, *size).clip(0, 1)
+    alpha = np.rint(0.8 * 255 * np.sqrt(levels)).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(np.dstack([colours, alpha])).save(stream, "PNG")
+    Image.fromarray(np.dstack([warm_colours(levels), alpha])).save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

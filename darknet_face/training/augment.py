@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from darknet_face.classes import FACE, NON_FACE
-from darknet_face.images.decode import resize
+from darknet_face.images.resize import resize
 from darknet_face.training.light import LAMPS, light
 from darknet_face.training.occlusions import SHARES, cover, lay_over
 

@@ -23,7 +23,8 @@ from darknet_face.images.contact_sheets import (
     image_name,
     save_image,
 )
-from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.resize import resize
 
 COUNT = 5  # as in the paper
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from darknet_face.console import UserError
 from darknet_face.detection.datasets import Photograph, area
-from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.resize import resize
 from darknet_face.training.augment import iaa
 
 MOST_BOXES = 50  # of an image that the loss looks at; the largest are taken

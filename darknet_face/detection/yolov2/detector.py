@@ -15,7 +15,7 @@ from darknet_face.console import UserError
 from darknet_face.detection.yolov2.boxes import MIN_SCORE, NMS_IOU, detections
 from darknet_face.detection.yolov2.network import build_head, build_trunk
 from darknet_face.engines.tensorflow_classifier import without_newer_attributes
-from darknet_face.images.decode import resize
+from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights.checkpoints import cause, restore_checkpoint

@@ -43,7 +43,8 @@ from darknet_face.detection.yolov2.detector import (
 )
 from darknet_face.detection.yolov2.loss import yolo_loss
 from darknet_face.images.contact_sheets import BLUE, hexadecimal
-from darknet_face.images.decode import BadImage, read_image, resize
+from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_replaceable, is_json_with, read_json
 from darknet_face.runtime.session import (
