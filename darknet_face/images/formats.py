@@ -7,6 +7,7 @@ refused (docs/runtimes.md has the list).
 
 from __future__ import annotations
 
+import importlib
 import re
 import struct
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -18,6 +19,8 @@ from PIL import Image, ImageFile, JpegImagePlugin
 # Left to choose, Pillow would also pass PostScript to an installed Ghostscript, and an untrusted
 # image would be a program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# The modules of Pillow that read these; Image.init() would import 40 more.
+PLUGINS = ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 HEIF_EXTENSIONS = (".heic", ".heif", ".hif")
 VIDEO_EXTENSIONS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
                     ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
@@ -46,7 +49,8 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 def _extensions() -> tuple[str, ...]:
     """Every extension of these formats; an MPO is a JPEG with more images."""
-    Image.init()
+    for name in PLUGINS:
+        importlib.import_module("PIL.{}ImagePlugin".format(name))
     return tuple(sorted([extension for extension, name in Image.EXTENSION.items()
                          if name in FORMATS + ("MPO",)] + list(HEIF_EXTENSIONS)))
 
