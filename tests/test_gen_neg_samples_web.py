@@ -14,9 +14,11 @@ from negatives_server import PictureServer, encode, texture
 # pytest finds fixtures under these names.
 server, run = negatives_runs.server, negatives_runs.run
 
+PICTURES = 300
+
 
 def busy_site(server):
-    """1,000 images for three queries: 100 transient faults, 100 lasting ones, 20 duplicates.
+    """300 images for three queries: 30 transient faults, 30 lasting ones, 6 duplicates.
 
     Returns
     -------
@@ -28,7 +30,7 @@ def busy_site(server):
                "stall once"]
     lasting = ["404", "html", "truncated", "endless", "length too short", "noai", "redirect loop",
                "redirect to file", "empty", "410"]
-    for number in range(1000):
+    for number in range(PICTURES):
         fault = None
         if number % 5 == 3:
             faults = passing if number % 10 == 3 else lasting
@@ -38,7 +40,7 @@ def busy_site(server):
             server.add(query, "{}.jpg".format(number), encode(texture(number - 5), quality=60))
         else:
             fill(server, query, [number], fault)
-    return 880
+    return 264
 
 
 def crowd(server, data_dir):
@@ -50,7 +52,7 @@ def attributed(data_dir):
     return [[value for key, value in row.items() if key != "retrieved"] for row in rows]
 
 
-def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
+def test_hundreds_of_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
     """Every good image is kept once, and three kills do not change the result."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -60,10 +62,10 @@ def test_a_thousand_pictures_with_faults_and_three_kills(tmp_path, monkeypatch):
         subprocess.run(crowd(server, whole), check=True, timeout=600, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
         assert len(kept(whole)) == good
-        assert len(causes(whole)) == 1000 - good
+        assert len(causes(whole)) == PICTURES - good
     with PictureServer() as server:
         busy_site(server)
-        for goal in (150, 400, 700):
+        for goal in (45, 120, 210):
             process = subprocess.Popen(crowd(server, killed), stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
             assert server.wait_for(lambda goal=goal: sum(server.served.values()) >= goal)

@@ -31,11 +31,21 @@ FORMS = ("darknet19_frozen.pb", "checkpoints", "exports/darknet19_face_savedmode
 pytestmark = pytest.mark.skipif(not os.path.exists(OTHER), reason="the other runtime is not here")
 
 
-def run_other(script, *arguments):
-    ended = subprocess.run([OTHER, os.path.join(ROOT, script)] + list(arguments), cwd=ROOT,
+# Runs scripts one after the other: TensorFlow is imported once.
+PROGRAM = """
+import json, runpy, sys
+for argv in json.loads(sys.argv[1]):
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
+"""
+
+
+def run_other(*commands):
+    argvs = [[os.path.join(ROOT, script), *arguments] for script, *arguments in commands]
+    ended = subprocess.run([OTHER, "-c", PROGRAM, json.dumps(argvs)], cwd=ROOT,
                            capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert not ended.stderr, "{} complains: {}".format(script, ended.stderr)
+    assert not ended.stderr, "it complains: {}".format(ended.stderr)
     return ended.stdout
 
 
@@ -43,13 +53,12 @@ def run_other(script, *arguments):
 def written(tmp_path_factory, few, tiny_model):
     """A model folder that the other runtime wrote: an epoch of training and every export of it."""
     folder = str(tmp_path_factory.mktemp("written"))
-    run_other("train.py", "--data-dir", few, "--model-dir", folder, "--log-dir", folder + "/logs",
-              "--epochs", "1", *TINY)
-    run_other("extract_weights.py", "--model-dir", folder, "--data-dir", folder)
-    run_other("test.py", "--model-dir", folder, "--data-dir", few)
-    for kind in ("savedmodel", "darknet"):
-        run_other("export.py", kind, "--model-dir", folder, "--image-size", "32", "--out",
-                  folder + "/exports")
+    exports = [["export.py", kind, "--model-dir", folder, "--image-size", "32", "--out",
+                folder + "/exports"] for kind in ("savedmodel", "darknet")]
+    run_other(["train.py", "--data-dir", few, "--model-dir", folder, "--log-dir",
+               folder + "/logs", "--epochs", "1", *TINY],
+              ["extract_weights.py", "--model-dir", folder, "--data-dir", folder],
+              ["test.py", "--model-dir", folder, "--data-dir", few], *exports)
     return folder
 
 
@@ -106,4 +115,5 @@ def test_a_training_begun_under_the_other_runtime_goes_on_here(written, few, run
     options = ("--data-dir", few, "--model-dir", written, "--log-dir", written + "/logs") + TINY
     outcome = run_script(train, "--epochs", 2, *options)
     assert outcome.code == 0 and "resuming at step 4 (epoch 2)" in outcome.out, outcome.err
-    assert "resuming at step 8 (epoch 3)" in run_other("train.py", "--epochs", "3", *options)
+    assert "resuming at step 8 (epoch 3)" in run_other(
+        ["train.py", "--epochs", "3", *options])
