@@ -17,6 +17,8 @@ from darknet_face.runtime import session
 from darknet_face.runtime.session import (
     check_precision,
     checkpoint_errors,
+    explain_memory_errors,
+    is_mkl_build,
     is_tf2,
     new_session,
     tf,
@@ -148,3 +150,34 @@ def test_damaged_checkpoints_raise_what_is_named(tmp_path):
     (tmp_path / "model.index").write_bytes(b"no table")
     with pytest.raises(checkpoint_errors()):
         tf.train.NewCheckpointReader(str(tmp_path / "model"))
+
+
+OOM = ("OOM when allocating tensor with shape[4194304,4194304] and type float on /job:localhost/"
+       "replica:0/task:0/device:CPU:0 by allocator cpu\n\t [[{{node MatMul}}]]\nHint: If you want "
+       "to see a list of allocated tensors when OOM happens, add ...")
+
+
+def is_explained(caught):
+    message = str(caught.value)
+    return caught.value.exit_code == 1 and message == (
+        "out of memory for a tensor with shape[4194304,4194304]; use a smaller --batch-size")
+
+
+@pytest.mark.parametrize("before", [
+    "", "Graph execution error:\n\nDetected at node 'MatMul' defined at (most recent call last):\n"
+        "    File \"train.py\", line 9, in <module>\nNode: 'MatMul'\n"])
+def test_too_little_memory_is_one_line(before):
+    """In the words of TensorFlow 1.15 and 2.21."""
+    with pytest.raises(UserError) as caught, explain_memory_errors("use a smaller --batch-size"):
+        raise tf.errors.ResourceExhaustedError(None, None, before + OOM)
+    assert is_explained(caught)
+
+
+@pytest.mark.skipif(is_mkl_build(), reason="oneDNN's allocator waits for 20 s")
+def test_what_tensorflow_raises_is_explained():
+    with tf.Graph().as_default(), tf.Session() as opened:
+        square = tf.fill(2 * [tf.placeholder_with_default(1 << 22, [])], 1.0)  # 64 TiB
+        with pytest.raises(UserError) as caught, explain_memory_errors(
+                "use a smaller --batch-size"):
+            opened.run(square)
+    assert is_explained(caught)
