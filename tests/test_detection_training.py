@@ -1,8 +1,11 @@
 """Training of the one-pass detector as a whole: it learns, resumes to the bit, keeps the best."""
 
+import contextlib
 import csv
+import io
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +13,10 @@ from PIL import Image, ImageDraw
 
 import train_detector
 from darknet_face.console import UserError
-from darknet_face.detection import detect, evaluate, trainer
+from darknet_face.detection import detect, evaluate, pyramid, trainer
 from darknet_face.detection.datasets import read_photographs
 from darknet_face.detection.material import Material, Validation
-from darknet_face.detection.model_file import read_detector, read_spec
+from darknet_face.detection.model_file import Spec, read_detector, read_spec, write_detector
 from darknet_face.runtime.session import tf
 
 STEPS = 6
@@ -103,50 +106,118 @@ def test_a_killed_training_resumes_to_the_bit(trained, images, tmp_path, monkeyp
     assert rows[-1]["ap50"] == trained[1][-1]["ap50"]
 
 
-def test_other_settings_do_not_resume_but_other_steps_do(trained, images, tmp_path):
-    chosen = settings(tmp_path, steps=1)
-    train(chosen, images)
-    assert [row["step"] for row in train(settings(tmp_path, steps=2), images)] == [1, 2]
-    with pytest.raises(UserError, match="made with width 0.05, not 0.1; use the same"):
-        train(settings(tmp_path, width=0.1), images)
-
-
 def fixed_measure(monkeypatch, *figures):
     left = list(figures)
     monkeypatch.setattr(trainer, "measure", lambda *_: (left.pop(0), 0.5))
 
 
-def test_a_kill_before_the_release_is_made_up_for(images, tmp_path, monkeypatch):
-    fixed_measure(monkeypatch, 0.5)
-    chosen = settings(tmp_path, steps=2)
+@pytest.fixture(scope="module")
+def parts(images, tmp_path_factory):
+    """A training of one step, killed before the release, that then goes on to a second, worse one.
+
+    Returns its settings, the history, the lines of both parts, and the file after the kill.
+    """
+    folder, said = tmp_path_factory.mktemp("parts"), io.StringIO()
 
     def killed(*_, **__):
         raise Killed()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_release", killed)
-        with pytest.raises(Killed):
-            train(chosen, images)
-    assert not os.path.exists(chosen.model)
-    train(chosen, images)
-    assert read_spec(chosen.model).ap50 == 0.5 and read_spec(chosen.model).step == 2
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(trainer, "REPORT_SECONDS", 0)
+        fixed_measure(patch, 0.5, 0.1)
+        with pytest.MonkeyPatch.context() as kill:
+            kill.setattr(trainer.Trainer, "_release", killed)
+            with pytest.raises(Killed):
+                train(settings(folder, steps=1), images)
+        was_released = os.path.exists(settings(folder).model)
+        rows = train(settings(folder, steps=2), images)
+    return folder, rows, said.getvalue().splitlines(), was_released
 
 
-def test_a_better_detector_is_never_replaced_by_a_worse_one(images, tmp_path, monkeypatch, capsys):
-    fixed_measure(monkeypatch, 0.8)
-    train(settings(tmp_path, run_dir=str(tmp_path / "good"), steps=1), images)
-    good = read_spec(str(tmp_path / "face.npz"))
-    for restart in (False, True):
-        fixed_measure(monkeypatch, 0.3, 0.8)  # the new one's, then the other's on the same images
-        train(settings(tmp_path, steps=1, restart=restart), images)
-        assert read_spec(str(tmp_path / "face.npz")) == good
-        assert "face.npz: kept, since its AP50" in capsys.readouterr().out
-    fixed_measure(monkeypatch, 0.9, 0.8)
-    train(settings(tmp_path, steps=1, restart=True), images)
-    assert read_spec(str(tmp_path / "face.npz")).ap50 == 0.9
-    fixed_measure(monkeypatch, 0.2)  # its own later weights are worse
-    train(settings(tmp_path, steps=2), images)
-    assert read_spec(str(tmp_path / "face.npz")).step == 1
+def test_other_settings_do_not_resume_but_other_steps_do(parts, images):
+    folder, rows, _, _ = parts
+    assert [row["step"] for row in rows] == [1, 2]
+    with pytest.raises(UserError, match="made with width 0.05, not 0.1; use the same"):
+        train(settings(folder, width=0.1), images)
+
+
+def test_progress_is_a_line_a_minute(parts):
+    _, _, lines, _ = parts
+    progress = r"step {0} of {0}: loss [\d.]+ .* learning rate 0.002, [\d.]+ scenes/s$"
+    expected = [progress.format(1), r"validation at step 1: AP50 0.500.*\(best\)$",
+                "resuming at step 1 of 2$", progress.format(2),
+                r"validation at step 2: AP50 0.100.*[^)]$"]
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected):
+        assert re.match(pattern, line)
+
+
+def test_a_kill_before_the_release_is_made_up_for(parts):
+    folder, _, _, was_released = parts
+    spec = read_spec(settings(folder).model)
+    assert not was_released and (spec.ap50, spec.step) == (0.5, 1)
+
+
+def test_a_better_detector_is_never_replaced_by_a_worse_one(
+        trained, images, tmp_path, monkeypatch, capsys):
+    """Neither that of another run, nor this run's own by its later weights."""
+    chosen = settings(tmp_path, steps=3, restart=True, validate_minutes=0)
+    shutil.copytree(trained[0].run_dir, chosen.run_dir)
+    shutil.copy(trained[0].model, chosen.model)
+    # The other run's is measured after each one that is the best so far.
+    fixed_measure(monkeypatch, 0.3, 0.8, 0.9, 0.8, 0.2)
+    assert [row["step"] for row in train(chosen, images)] == [1, 2, 3]
+    spec = read_spec(chosen.model)
+    assert (spec.step, spec.ap50) == (2, 0.9) and spec.run != read_spec(trained[0].model).run
+    assert "face.npz: kept, since its AP50" in capsys.readouterr().out
+
+
+def write_random(path, **options):
+    """A detector with random weights; returns what its file says."""
+    spec, rng = Spec(width=0.05, channels=8, image_size=96, **options), np.random.RandomState(0)
+    write_detector(str(path), {
+        name: rng.rand(*shape).astype(np.float32)
+        for name, shape in pyramid.variable_shapes(spec.width, spec.channels).items()}, spec)
+    return spec
+
+
+def not_measured(path):
+    pytest.fail("measured " + path)
+
+
+def released(tmp_path, measure_other=not_measured):
+    """What the model file says after a release by the run "this"."""
+    paths = [str(tmp_path / name) for name in ("best.npz", "face.npz")]
+    trainer.release(*paths, "this", measure_other)
+    return read_spec(paths[1])
+
+
+def test_the_first_detector_is_released(tmp_path):
+    best = write_random(tmp_path / "best.npz", run="this", step=5, ap50=0.1)
+    assert released(tmp_path) == best
+    before = os.stat(str(tmp_path / "face.npz"))
+    assert released(tmp_path) == best
+    assert os.path.samestat(os.stat(str(tmp_path / "face.npz")), before), "written once"
+    (tmp_path / "face.npz").write_bytes(b"")
+    assert released(tmp_path) == best
+
+
+@pytest.mark.parametrize("other, is_kept", [(0.9, True), (0.5, True), (0.49, False)])
+def test_a_detector_of_another_run_is_measured(tmp_path, capsys, other, is_kept):
+    """What its own file says does not count: it was measured on other images."""
+    best = write_random(tmp_path / "best.npz", run="this", ap50=0.5)
+    there = write_random(tmp_path / "face.npz", run="other", ap50=0.7)
+    assert released(tmp_path, lambda _: other) == (there if is_kept else best)
+    assert ("face.npz: kept, since its AP50" in capsys.readouterr().out) == is_kept
+
+
+def test_a_run_replaces_its_own_detector_and_releases_no_other(tmp_path):
+    there = write_random(tmp_path / "face.npz", run="this", step=1, ap50=0.7)
+    assert released(tmp_path) == there
+    write_random(tmp_path / "best.npz", run="other", step=2, ap50=0.8)
+    assert released(tmp_path) == there
+    best = write_random(tmp_path / "best.npz", run="this", step=2, ap50=0.8)
+    assert released(tmp_path) == best
 
 
 @pytest.mark.parametrize("name, content", [
@@ -169,15 +240,6 @@ def test_a_loss_that_is_not_finite_ends_the_training(images, tmp_path):
     with pytest.raises(UserError, match="loss is not finite.*lower --max-lr") as caught:
         trainer.train(settings(tmp_path, steps=40), *images, lambda _: tf.constant(1e30))
     assert caught.value.exit_code == 1
-
-
-def test_progress_is_a_line_a_minute(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "REPORT_SECONDS", 0)
-    fixed_measure(monkeypatch, 0.1)
-    train(settings(tmp_path, steps=2), images)
-    lines = capsys.readouterr().out.splitlines()
-    assert re.match(r"step 1 of 2: loss [\d.]+ .* learning rate 0.002, [\d.]+ scenes/s$", lines[0])
-    assert lines[2].startswith("validation at step 2: AP50 0.100") and lines[2].endswith("(best)")
 
 
 def test_training_lowers_the_loss(images, tmp_path, monkeypatch):

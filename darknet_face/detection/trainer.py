@@ -274,31 +274,47 @@ class Trainer:
             self._release()
 
     def _release(self):
-        """Write the model file from the best weights, unless it holds them or better ones."""
-        path = self.settings.model
-        if not os.path.exists(self._best):
-            return
-        weights, spec = read_detector(self._best)
-        if spec.run != self.run_id:
-            return
-        if os.path.exists(path) and os.path.getsize(path):
-            there = read_spec(path)
-            if there == spec:
-                return
-            if there.run != self.run_id and self._measure_other(path) >= spec.ap50:
-                print("{}: kept, since its AP50 on these validation images is at least {:.3f}; the "
-                      "new detector is {}".format(path, spec.ap50, self._best), flush=True)
-                return
-        if path.lower().endswith(".pb"):
-            write_frozen(path, weights, spec)
-        else:
-            write_detector(path, weights, spec)
+        release(self._best, self.settings.model, self.run_id, self._measure_other)
 
     def _measure_other(self, path):
         """AP50 of the detector of another run."""
         with OnePassDetector.load(path, min_score=LEAST_SCORE,
                                   threads=self.settings.threads or None) as detect:
             return measure(detect, self.validation)[0]
+
+
+def release(best: str, path: str, run: str, measure_other: typing.Callable[[str], float]) -> None:
+    """Write the model file from the best weights, unless it holds them or better ones.
+
+    Parameters
+    ----------
+    best
+        The file with the best weights; if it is not there, or of another run, nothing is written.
+    path
+        The model file.
+    run
+        Names the training.
+    measure_other
+        Called with ``path`` if the detector there is of another run: its AP50 on this run's
+        validation images.
+    """
+    if not os.path.exists(best):
+        return
+    weights, spec = read_detector(best)
+    if spec.run != run:
+        return
+    if os.path.exists(path) and os.path.getsize(path):
+        there = read_spec(path)
+        if there == spec:
+            return
+        if there.run != run and measure_other(path) >= spec.ap50:
+            print("{}: kept, since its AP50 on these validation images is at least {:.3f}; the "
+                  "new detector is {}".format(path, spec.ap50, best), flush=True)
+            return
+    if path.lower().endswith(".pb"):
+        write_frozen(path, weights, spec)
+    else:
+        write_detector(path, weights, spec)
 
 
 def measure(detect: typing.Callable, validation: Validation) -> tuple[float, float]:
