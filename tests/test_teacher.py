@@ -17,7 +17,7 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("weight, temperature", [(0.0, 2.0), (0.25, 1.0), (1.0, 3.0)])
+@pytest.mark.parametrize("weight, temperature", [(0.25, 1.0), (1.0, 3.0)])
 def test_the_loss_mixes_labels_and_the_teachers_probabilities(tiny_model, weight, temperature):
     images = np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8)
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 0])
