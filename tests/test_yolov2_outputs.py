@@ -49,7 +49,7 @@ def test_a_pipe_is_no_history(options):
     os.makedirs(options.run_dir)
     path = os.path.join(options.run_dir, "history.csv")
     os.mkfifo(path)
-    for read in (lambda: check_outputs(options), lambda: history.read_history(path, 9)):
+    for read in (lambda: check_outputs(options), lambda: history.HISTORY.read(path)):
         with pytest.raises(UserError, match="history.csv: not a regular file"):
             read()
 
@@ -64,13 +64,13 @@ def test_a_damaged_history_is_refused(tmp_path, column, value):
     row.update({"step": "3", column: value})
     path.write_text(",".join(history.HISTORY.columns) + "\n" + ",".join(row.values()) + "\n")
     with pytest.raises(UserError, match="not a history of this training"):
-        history.read_history(str(path), 9)
+        history.HISTORY.read(str(path))
 
 
 def test_a_history_without_faces_is_read(tmp_path):
     row = dict(dict.fromkeys(history.HISTORY.columns, 0.5), step=3.0, ap40=float("nan"))
     history.HISTORY.write(str(tmp_path / "history.csv"), [row])
-    found, = history.read_history(str(tmp_path / "history.csv"), 9)
+    found, = history.HISTORY.read(str(tmp_path / "history.csv"))
     assert np.isnan(found.pop("ap40")) and set(found.values()) == {0.5, 3.0}
 
 

@@ -22,9 +22,8 @@ import preprocess_celeba
 from darknet_face.classify.tables import keep_whole_rows
 from darknet_face.classify.videos import video_frames
 from darknet_face.detection.datasets import read_photographs
+from darknet_face.detection.yolov2 import history as detector_history
 from darknet_face.detection.yolov2.detector import Detector, is_detector
-from darknet_face.detection.yolov2.history import plot_precision
-from darknet_face.detection.yolov2.history import read_history as read_detector_history
 from darknet_face.evaluation.provenance import find_provenance
 from darknet_face.exporters import onnx as onnx_export
 from darknet_face.exporters.savedmodel import check_own
@@ -159,9 +158,9 @@ def read_detector(path):
 
 
 def read_detector_curves(path):
-    rows = read_detector_history(path, 300)
+    rows = detector_history.HISTORY.read(path)
     if rows:
-        plot_precision(path + ".png", [("validation", "#000000", rows)], "Detector")
+        detector_history.plot_precision(path + ".png", rows)
 
 
 def read_voc(path):

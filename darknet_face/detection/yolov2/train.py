@@ -42,7 +42,6 @@ from darknet_face.detection.yolov2.detector import (
     saved_variables,
 )
 from darknet_face.detection.yolov2.loss import yolo_loss
-from darknet_face.images.contact_sheets import BLUE, hexadecimal
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import write_json
@@ -182,7 +181,8 @@ class Trainer:
             keep_only(self._checkpoints, ())
             self._to_beat = self._measure_earlier_model()
             write_json(path, dict(record, to_beat=[options.model, self._to_beat]))
-        rows = history.read_history(self._history, step) if checkpoint else []
+        rows = [row for row in history.HISTORY.read(self._history)
+                if row["step"] <= step] if checkpoint else []
         if rows and rows[-1]["step"] == step:
             self._freeze_if_best(checkpoint, rows)  # a run that was killed may not have come to it
         return rows
@@ -283,8 +283,7 @@ class Trainer:
         log.add(summary, step)
         checkpoint = self._save(step)
         is_best = self._freeze_if_best(checkpoint, self.rows)
-        history.plot_precision(os.path.join(self.options.run_dir, "history.png"),
-                               [("validation", hexadecimal(BLUE), self.rows)], "Detector")
+        history.plot_precision(os.path.join(self.options.run_dir, "history.png"), self.rows)
         print("step {:,} of {:,}: loss {:.3f}, AP40 {:.3f}, AP50 {:.3f}{}, {:.1f} images/s".format(
             step, self.options.steps, losses[0], ap40, ap50, " (best)" if is_best else "",
             speed), flush=True)
