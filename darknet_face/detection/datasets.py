@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import collections
 import os
-import typing
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from darknet_face.console import UserError, printable, warn
+from darknet_face.console import UserError, warn
 from darknet_face.images.decode import BadImage, upright_size
 from darknet_face.images.formats import EXTENSIONS
-from darknet_face.images.wider_face import LARGEST, MOST_FACES, read_boxes
+from darknet_face.images.wider_face import LARGEST, MOST_FACES, check_name, read_boxes
 from darknet_face.runtime.safe_files import open_regular, read_json, regular_size
 
 MAX_FACES = 10
@@ -69,7 +68,9 @@ def read_photographs(images: str, boxes: str, keep: str = "pruned") -> list[Phot
         When the boxes are missing or damaged, or no image is left.
     """
     named = _read_named(images, boxes)
-    _check_names(boxes, [name for name, _ in named])
+    names: set[str] = set()
+    for name, _ in named:
+        check_name(name, names, boxes, "write the boxes again")
     photographs = []
     for name, faces in named:
         path = os.path.join(images, name)
@@ -98,21 +99,6 @@ def _read_named(images: str, boxes: str) -> list:
         return read_coco(boxes)
     return [(name, [((face.left, face.top, face.right, face.bottom), face.is_valid)
                     for face in faces]) for name, faces in read_boxes(boxes)]
-
-
-def _check_names(source: str, names: typing.Iterable[str]) -> None:
-    """Check that each name is one of a file within the images' folder, and new."""
-    known: set[str] = set()
-    for name in names:
-        plain = os.path.normpath(name)
-        if not name or "\0" in name or os.path.isabs(name) or (
-                plain.split(os.sep)[0] in (os.pardir, os.curdir)):
-            raise UserError("{}: {!r} is not a file's name within the images' folder; write the "
-                            "boxes again".format(source, printable(name[:60])))
-        if plain in known:
-            raise UserError("{}: {!r} is named twice; put all its faces under one name".format(
-                source, printable(name[:60])))
-        known.add(plain)
 
 
 def _photograph(path: str, faces: list) -> Photograph:

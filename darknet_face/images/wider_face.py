@@ -176,8 +176,8 @@ def read_boxes(path: str) -> list[tuple[str, list[Face]]]:
         if not lines[number]:
             number += 1
             continue
-        _check_name(path, number, lines[number], names)
-        names.add(os.path.normpath(lines[number]))
+        check_name(lines[number], names, "{}:{}".format(path, number + 1),
+                   "download the file again")
         number = _read_entry(path, lines, number, entries)
     if not entries:
         raise UserError("{}: empty; download it again".format(path))
@@ -202,15 +202,22 @@ def _read_lines(path: str) -> list[str]:
     return lines
 
 
-def _check_name(path: str, number: int, name: str, names: set[str]) -> None:
-    """Check that an image's name is one within its folder, and new."""
+def check_name(name: str, names: set[str], place: str, remedy: str) -> None:
+    """Check that an image's name is one within its folder, and new; add it to ``names``.
+
+    Raises
+    ------
+    UserError
+        Naming the place, for the first fault with its remedy.
+    """
     plain = os.path.normpath(name)
     if "\0" in name or os.path.isabs(name) or plain.split(os.sep)[0] in (os.pardir, os.curdir):
-        raise UserError("{}:{}: '{}' is not a file's name within the images' folder; "
-                        "download the file again".format(path, number + 1, printable(name[:60])))
+        raise UserError("{}: '{}' is not a file's name within the images' folder; {}".format(
+            place, printable(name[:60]), remedy))
     if plain in names:
-        raise UserError("{}:{}: '{}' is named twice; put all its faces under one name".format(
-            path, number + 1, printable(name[:60])))
+        raise UserError("{}: '{}' is named twice; put all its faces under one name".format(
+            place, printable(name[:60])))
+    names.add(plain)
 
 
 def _read_entry(path: str, lines: list[str], number: int,
