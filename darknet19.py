@@ -15,7 +15,7 @@ from collections import OrderedDict
 
 from darknet_face.classes import CLASS_NAMES
 from darknet_face.console import HelpFormatter, cli, number_type
-from darknet_face.runtime.session import is_mkl_build, tf
+from darknet_face.runtime.session import has_gpu, is_mkl_build, tf
 
 NUM_CLASSES = len(CLASS_NAMES)
 MAX_POOL = "max-pool 2x2, stride 2"
@@ -148,7 +148,7 @@ def fast_gradients(training: bool) -> dict[str, str]:
 
     TensorFlow's own gradient of a convolution's input is slow on CPUs unless MKL computes it.
     """
-    on_plain_cpu = not is_mkl_build() and not tf.config.experimental.list_physical_devices("GPU")
+    on_plain_cpu = not is_mkl_build() and not has_gpu()
     return {"Conv2D": _registered_gradient()} if training and on_plain_cpu else {}
 
 

@@ -12,7 +12,6 @@ earlier lists name.
 """
 
 import argparse
-import hashlib
 import os
 import re
 
@@ -24,7 +23,7 @@ from darknet_face.detection.detector import LEAST_SCORE, OnePassDetector
 from darknet_face.detection.model_file import read_spec
 from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE
-from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.decode import BadImage, pixel_digest, read_image
 from darknet_face.images.file_lists import (
     load_source,
     new_source_name,
@@ -122,8 +121,7 @@ def mine(find, images, folder, options):
 
 def save_crop(folder, crop):
     """Write a crop under a name made of its pixels, so that no file ever changes its content."""
-    digest = hashlib.sha256(repr(crop.shape).encode() + crop.tobytes()).hexdigest()
-    path = os.path.join(folder, digest[:32] + ".jpg")
+    path = os.path.join(folder, pixel_digest(crop)[:32] + ".jpg")
     if not os.path.exists(path):
         save_image(path, crop)
     return path

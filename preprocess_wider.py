@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import concurrent.futures
 import os
 from typing import Dict, List, Sequence, Tuple
 
@@ -33,6 +32,7 @@ from darknet_face.images.contact_sheets import save_image
 from darknet_face.images.crops import STORED_SIDE, face_crops, face_free_windows
 from darknet_face.images.decode import BadImage, read_image, upright_size
 from darknet_face.images.file_lists import SPLITS, new_source_name, save_source_list
+from darknet_face.images.reader import map_in_threads
 from darknet_face.images.resize import resize
 from darknet_face.images.wider_face import BoxFiles, Face, LabelledImage, find_labelled_images
 from darknet_face.runtime.atomic_files import temporary_folder
@@ -109,9 +109,8 @@ def cut_all(images: Sequence[LabelledImage], folder: str,
         except BadImage as error:
             return error
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
-            progress(total=len(images), desc="cutting", unit="image") as bar:
-        for image, outcome in zip(images, pool.map(attempt, images)):
+    with progress(total=len(images), desc="cutting", unit="image") as bar:
+        for image, outcome in zip(images, map_in_threads(attempt, images)):
             bar.update()
             if isinstance(outcome, BadImage):
                 warn("{}: {}; skipped".format(image.path, outcome))

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from darknet_face.console import UserError
-from darknet_face.detection.datasets import Photograph, area
+from darknet_face.detection.datasets import Photograph
+from darknet_face.detection.targets import area
 from darknet_face.detection.yolov2 import data
 
 BOX = np.float32([[0.3, 0.25, 0.6, 0.65]])

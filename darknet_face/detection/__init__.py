@@ -14,6 +14,8 @@ import typing
 from darknet_face.console import UserError
 from darknet_face.weights.model_file import RELEASED
 
+LEAST_SCORE = 0.01  # boxes of less say nothing
+NMS_IOU = 0.45  # of two boxes that overlap by more, the better stays
 YOLOV2_THRESHOLD = 0.4  # of its scores, which are no probabilities
 DETECTOR = "detector"  # the value of the option --search that asks for one
 OWN = "face_detector.npz"  # what train_detector.py writes into saved_models

@@ -15,6 +15,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from darknet_face.console import UserError, warn
+from darknet_face.detection.targets import area
 from darknet_face.images.decode import BadImage, upright_size
 from darknet_face.images.formats import EXTENSIONS
 from darknet_face.images.wider_face import LARGEST, MOST_FACES, check_name, read_boxes
@@ -135,11 +136,6 @@ def prune(photograph: Photograph, keep: str, max_faces: int = MAX_FACES,
         return None
     return photograph._replace(
         boxes=boxes[large], ignored=np.concatenate([photograph.ignored, boxes[~large]]))
-
-
-def area(boxes: np.ndarray) -> np.ndarray:
-    """Areas of boxes [n, 4] as shares of the image's: [n]."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _read_voc_folder(folder: str) -> list:

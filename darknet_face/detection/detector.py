@@ -14,13 +14,12 @@ import numpy as np
 
 from darknet19 import STRIDE
 from darknet_face.console import UserError
+from darknet_face.detection import LEAST_SCORE, NMS_IOU
 from darknet_face.detection.engines import open_network
 from darknet_face.detection.model_file import Spec, read_detector
 from darknet_face.images.resize import resize
 
-LEAST_SCORE = 0.01
 MOST_CANDIDATES, MOST_FACES = 400, 200
-NMS_IOU = 0.45
 NESTED = 0.8  # of two boxes one of which lies in the other by this share, the better is the face
 
 

@@ -23,7 +23,7 @@ import typing
 import numpy as np
 
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress, warn
-from darknet_face.detection import default_detector, load
+from darknet_face.detection import LEAST_SCORE, default_detector, load
 from darknet_face.detection.datasets import KEEP, Photograph, read_wider
 from darknet_face.images.contact_sheets import (
     BLUE,
@@ -38,7 +38,6 @@ from darknet_face.images.formats import EXTENSIONS
 from darknet_face.runtime.session import explain_memory_errors
 
 IOUS = 0.4, 0.5
-LEAST_SCORE = 0.01
 LEAST_WIDTH = 0.05  # of the image's: the faces that a detector is measured by
 GROUPS = ((0.05, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.5), (0.5, 1.01))  # widths, as shares
 FALSE_POSITIVES = 0.01, 0.001

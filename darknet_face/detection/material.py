@@ -6,13 +6,13 @@ A share of the negatives is held out for the validation, by the hashes of their 
 from __future__ import annotations
 
 import collections
-import hashlib
 import os
 import typing
 
 from darknet_face.console import UserError
 from darknet_face.detection.datasets import Photograph, read_photographs, read_wider
 from darknet_face.detection.evaluate import images_in
+from darknet_face.images.wider_face import name_hash
 from darknet_face.runtime.safe_files import open_regular
 
 # Where a face is in CelebA's aligned images, as WIDER FACE would mark it (looked up by eye).
@@ -109,8 +109,7 @@ def gather(wider_dir: str | None, also: typing.Sequence[tuple[str, str]] = (),
 
 def is_held_out(path: str, share: float) -> bool:
     """Whether an image belongs to the share that is kept out of training, by its name's hash."""
-    digest = hashlib.sha256(os.path.basename(path).encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:4], "little") < share * 2 ** 32
+    return name_hash(os.path.basename(path)) < share * 2 ** 32
 
 
 def _celeba_training_images(folder):

@@ -128,7 +128,7 @@ def read_detector(path: str) -> tuple[dict[str, np.ndarray], Spec]:
 def is_detector(path: str) -> bool:
     """Whether a file is a detector of this kind, by its metadata."""
     try:
-        _note(path)
+        read_spec(path)
     except UserError:
         return False
     return True
@@ -136,10 +136,6 @@ def is_detector(path: str) -> bool:
 
 def read_spec(path: str) -> Spec:
     """The metadata of a detector's file, without its weights; raises UserError."""
-    return _note(path)
-
-
-def _note(path):
     if not path.lower().endswith(".pb"):
         with open_npz(path, TRAIN) as (_, metadata):
             return _spec(path, metadata)
@@ -163,7 +159,7 @@ def _spec(path, content):
 
 
 def _read_frozen(path):
-    spec, graph_def = _note(path), read_graph_def(path, TRAIN)
+    spec, graph_def = read_spec(path), read_graph_def(path, TRAIN)
     shapes = variable_shapes(spec.width, spec.channels)
     graph = tf.Graph()
     with graph.as_default():

@@ -16,7 +16,7 @@ import numpy as np
 
 from darknet_face.console import UserError
 from darknet_face.detection.material import Material
-from darknet_face.detection.targets import encode
+from darknet_face.detection.targets import area, encode
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.training.occlusions import cover
 
@@ -278,7 +278,7 @@ class Canvas:
         """The faces, and those that are ignored: small ones, and ones that leave the scene."""
         whole = np.array(self._faces, np.float32).reshape(-1, 4)
         clipped = np.clip(whole, 0, self.size)
-        visible = _area(clipped) / np.maximum(_area(whole), 1e-3)
+        visible = area(clipped) / np.maximum(area(whole), 1e-3)
         good = (visible >= VISIBLE) & ((clipped[:, 2:] - clipped[:, :2]).max(1) >= LEAST_SIDE)
         more = np.clip(np.array(self._ignored, np.float32).reshape(-1, 4), 0, self.size)
         return clipped[good], np.concatenate([clipped[~good & (visible > GONE)], more])
@@ -298,10 +298,6 @@ class Canvas:
     def _interpolation(self):
         return (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)[
             self.rng.choice(3, p=(0.75, 0.2, 0.05))]
-
-
-def _area(boxes):
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _any_of(paths, rng):

@@ -42,11 +42,12 @@ def encode(faces: np.ndarray, ignored: np.ndarray, size: int) -> np.ndarray:
         float32, [cells, 5], level by level and row by row: FACE and the face's box, or BACKGROUND,
         or IGNORED and zeros.
     """
-    faces = faces[np.argsort(-_areas(faces), kind="stable")]  # the smaller of two wins a cell
+    faces = faces[np.argsort(-area(faces), kind="stable")]  # the smaller of two wins a cell
     return np.concatenate([_encode_level(faces, ignored, size, level) for level in LEVELS])
 
 
-def _areas(boxes):
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Areas of boxes [n, 4]: [n], in squares of their unit."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 

@@ -161,7 +161,7 @@ def trunk(graph: GraphWriter, net: str, convolutions: typing.Iterator[Layer],
     ends: dict[str, str] = {}
     for layer in darknet19.LAYERS:
         if layer == darknet19.MAX_POOL:
-            net = graph.add("MaxPool", [net], net + "/pooled", kernel_shape=[2, 2], strides=[2, 2])
+            net = graph.pool(net)
         else:
             name = "conv_{}".format(len(ends))
             kernel, bias = next(convolutions)

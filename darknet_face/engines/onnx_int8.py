@@ -66,12 +66,12 @@ def int8_model(weights: Weights, ranges: Ranges, layout: str = "NHWC",
             before = Scale(graph, name, low / darknet19.LEAKY_SLOPE, high)
             net = before.rounded(_convolve(graph, net, scale, convolution, name))
             if is_pooled:
-                net = before.rounded(_pool(graph, net))
+                net = before.rounded(graph.pool(net))
             net = graph.activate(net)
         else:
             net = graph.activate(graph.convolve(net, *convolution, name))
             if is_pooled:
-                net = _pool(graph, net)
+                net = graph.pool(net)
         scale = Scale(graph, name + "/activation", low, high)
         net = scale.rounded(net)
     graph.convolve(net, *next(convolutions), darknet19.CLASSIFIER, "class_map")
@@ -93,10 +93,6 @@ class Scale:
         """Add the rounding to 8 bits and back."""
         whole = self.graph.add("QuantizeLinear", [net, *self.names], net + "/whole")
         return self.graph.add("DequantizeLinear", [whole, *self.names], net + "/rounded")
-
-
-def _pool(graph: GraphWriter, net: str) -> str:
-    return graph.add("MaxPool", [net], net + "/pooled", kernel_shape=[2, 2], strides=[2, 2])
 
 
 def _convolve(graph: GraphWriter, net: str, scale: Scale, convolution: Convolution, name: str

@@ -70,6 +70,10 @@ class GraphWriter:
         """Add the network's activation."""
         return self.add("LeakyRelu", [net], net + "/activation", alpha=darknet19.LEAKY_SLOPE)
 
+    def pool(self, net: str) -> str:
+        """Add the network's max-pooling."""
+        return self.add("MaxPool", [net], net + "/pooled", kernel_shape=[2, 2], strides=[2, 2])
+
     def model(self, title: str, text: str, inputs: typing.Mapping[str, Shape],
               outputs: typing.Mapping[str, Shape]) -> Parts:
         """The ModelProto without metadata; inputs and outputs are float32."""

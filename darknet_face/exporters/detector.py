@@ -13,6 +13,7 @@ import numpy as np
 
 from darknet19 import STRIDE
 from darknet_face.console import UserError
+from darknet_face.detection import LEAST_SCORE
 from darknet_face.detection.engines import open_network
 from darknet_face.detection.model_file import OUTPUTS, read_detector
 from darknet_face.detection.onnx_graph import detector_model
@@ -25,7 +26,6 @@ FILES = {"NHWC": "darknet19_detector.onnx", "NCHW": "darknet19_detector_nchw.onn
 HALF = "darknet19_detector_half.onnx"  # NCHW, kernels stored as float16
 SCORE_BOUND = 1e-5
 BOX_BOUND = 1e-3  # of a corner, in longer sides of the box, where the score is not negligible
-LEAST_SCORE = 0.01
 
 
 def export_detector(path: str, images: typing.Sequence[str], out: str,

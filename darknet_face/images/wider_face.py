@@ -73,11 +73,13 @@ class LabelledImage(NamedTuple):
     @property
     def seed(self) -> int:
         """A number below 2^32 that depends on the name alone."""
-        return _hash(self.name)
+        return name_hash(self.name)
 
 
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "little")
+def name_hash(name: str) -> int:
+    """A number below 2^32 that depends on a name alone."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 def find_labelled_images(wider_dir: str, val_size: float = 0.12, files: BoxFiles | None = None,
@@ -145,7 +147,7 @@ def _stem(name: str) -> str:
 
 
 def _with_hash(stem: str, name: str) -> str:
-    return "{}-{:08x}".format(stem, _hash(name))
+    return "{}-{:08x}".format(stem, name_hash(name))
 
 
 def _split_of(name: str, part: str, val_size: float, train_only: str) -> str | None:
@@ -154,7 +156,7 @@ def _split_of(name: str, part: str, val_size: float, train_only: str) -> str | N
         return "train" if part == "train" else None
     if part == "test":
         return "test"
-    return "val" if _hash(name) < val_size * 2 ** 32 else "train"
+    return "val" if name_hash(name) < val_size * 2 ** 32 else "train"
 
 
 def read_boxes(path: str) -> list[tuple[str, list[Face]]]:

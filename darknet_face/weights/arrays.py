@@ -39,11 +39,12 @@ def variable_name(name: str) -> str:
     return "{}/{}".format(layer, _PART_IN_GRAPH.get(part, part))
 
 
-def weight_shapes(width: float = 1.0) -> OrderedDict[str, tuple[int, ...]]:
+def weight_shapes(width: float = 1.0, num_classes: int = darknet19.NUM_CLASSES
+                  ) -> OrderedDict[str, tuple[int, ...]]:
     """Shape of every weight, by name, in the order of the layers."""
     parts = {graph: file for file, graph in _PART_IN_GRAPH.items()}
     shapes = OrderedDict()
-    for name, shape in darknet19.variable_shapes(width=width).items():
+    for name, shape in darknet19.variable_shapes(num_classes, width).items():
         layer, part = name.split("/")
         shapes["{}/{}".format(layer, parts.get(part, part))] = shape
     return shapes

@@ -27,7 +27,7 @@ import darknet19
 from darknet_face.console import UserError
 from darknet_face.runtime.atomic_files import write_atomically
 from darknet_face.runtime.safe_files import regular_size
-from darknet_face.weights.arrays import Arrays, width_of
+from darknet_face.weights.arrays import Arrays, weight_shapes, width_of
 from darknet_face.weights.darknet_cfg import (
     MAX_CLASSES,
     Description,
@@ -144,14 +144,11 @@ def read_network(path: str, cfg: str | None = None) -> tuple[
                 break
             if layer == darknet19.CLASSIFIER and num_classes is None:
                 num_classes = _classes_by_length(path, offset, size)
-            shapes = _shapes(num_classes, width)
+            shapes = weight_shapes(width, num_classes or 1)
             for part in parts:
-                array = _read_array(path, stream, offset, size, layer, part,
-                                    shapes["{}/{}".format(layer, part)])
-                offset += array.nbytes
-                if part == "kernel":
-                    array = np.ascontiguousarray(array.transpose(2, 3, 1, 0))  # OIHW -> HWIO
-                weights["{}/{}".format(layer, part)] = array
+                name = "{}/{}".format(layer, part)
+                weights[name] = _read_array(path, stream, offset, size, layer, part, shapes[name])
+                offset += weights[name].nbytes
     if offset != size:
         raise UserError("{}: {:,} bytes too many after {}, from offset {:,} on; use the file that "
                         "belongs to {}".format(path, size - offset, layer, offset,
@@ -192,7 +189,7 @@ def _read_header(path: str, stream: typing.BinaryIO, size: int, num_classes: int
 
 def _ends_with_a_layer(length: int, num_classes: int | None, width: float) -> bool:
     """Whether so many bytes are one or more whole layers."""
-    shapes = _shapes(num_classes, width)
+    shapes = weight_shapes(width, num_classes or 1)
     for layer, parts in _layers():
         if layer == darknet19.CLASSIFIER and num_classes is None:
             return length % _class_bytes() == 0
@@ -223,7 +220,7 @@ def _classes_by_length(path: str, offset: int, size: int) -> int:
 
 def _read_array(path: str, stream: typing.BinaryIO, offset: int, size: int, layer: str, part: str,
                 shape: tuple[int, ...]) -> np.ndarray:
-    """Read one array whose length the file has been found to hold."""
+    """Read one array whose length the file has been found to hold; kernels become HWIO."""
     count = int(np.prod(shape))
     if 4 * count > size - offset:
         raise UserError("{}: {} {} at offset {:,}: expected {:,} bytes, found {:,}: truncated, or "
@@ -241,6 +238,9 @@ def _read_array(path: str, stream: typing.BinaryIO, offset: int, size: int, laye
         raise UserError("{}: {} {}, element {} at offset {:,} is {}; the file is damaged or of "
                         "another network, get it again".format(
                             path, layer, part, first, offset + 4 * first, array[first]))
+    if part == "kernel":
+        turned = array.reshape([shape[each] for each in (3, 2, 0, 1)])  # OIHW
+        return np.ascontiguousarray(turned.transpose(2, 3, 1, 0))
     return array.reshape(shape)
 
 
@@ -249,14 +249,3 @@ def _layers() -> typing.Iterator[tuple[str, tuple[str, ...]]]:
     for index in range(darknet19.NUM_CONVOLUTIONS):
         layer = "conv_{}".format(index)
         yield layer, LINEAR if layer == darknet19.CLASSIFIER else NORMALISED
-
-
-def _shapes(num_classes: int | None, width: float) -> dict[str, tuple[int, ...]]:
-    """The shapes of all arrays as darknet stores them."""
-    parts = {"moving_mean": "mean", "moving_variance": "variance"}
-    shapes = {}
-    for name, shape in darknet19.variable_shapes(num_classes or 1, width).items():
-        layer, part = name.split("/")
-        shapes["{}/{}".format(layer, parts.get(part, part))] = (
-            tuple(shape[each] for each in (3, 2, 0, 1)) if part == "kernel" else shape)
-    return shapes

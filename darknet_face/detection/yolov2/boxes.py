@@ -17,12 +17,12 @@ import typing
 
 import numpy as np
 
+from darknet_face.detection import NMS_IOU
 from darknet_face.detection.yolov2.anchors import size_iou
 from darknet_face.runtime.session import tf
 
 NUMBERS = 5  # per anchor
 MAX_LOG_SIZE = 8.0  # e^8 anchors wide: bounds what an untrained network says
-NMS_IOU = 0.45
 MAX_DETECTIONS = 100  # per image
 MIN_SCORE = 0.01
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from darknet_face.console import UserError
-from darknet_face.detection.datasets import Photograph, area
+from darknet_face.detection.datasets import Photograph
+from darknet_face.detection.targets import area
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.resize import resize
 from darknet_face.training.augment import iaa
