@@ -16,7 +16,7 @@ from darknet_face.images.contact_sheets import (
     _cut,
     check_drawing,
     contact_sheet,
-    encode_png,
+    encode,
     fit,
     font,
     image_name,
@@ -85,7 +85,7 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path):
         save_image(str(folder), plain(8, 9, 0))
     assert error.value.filename == str(folder)
     assert sorted(os.listdir(str(path.parent))) == ["folder.png", "sheet.png"]
-    assert encode_png(Image.new("RGB", (3, 3))).startswith(b"\x89PNG")
+    assert encode(Image.new("RGB", (3, 3)), "PNG").startswith(b"\x89PNG")
 
 
 def test_names_under_which_no_picture_can_be_written(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import errno
 import filecmp
-import io
 import os
 import shutil
 import sys
@@ -32,6 +31,7 @@ from darknet_face.images.contact_sheets import (
     RED,
     check_drawing,
     contact_sheet,
+    encode,
     fit,
     mark_drawing,
     save_image,
@@ -181,7 +181,7 @@ class Sorter(Output):
 
     def write(self, image: InputImage, row: Row) -> None:
         path = os.path.join(self.folder, row["class"].lower(), image.output_name)
-        frame = None if image.content is None else _encode_jpeg(image.content)
+        frame = None if image.content is None else encode(image.content, "JPEG")
         stem, extension = os.path.splitext(path)
         number = 1
         while os.path.lexists(path):
@@ -230,12 +230,6 @@ def _copy(name: str, path: str) -> None:
     with temporary_path(path) as temporary:
         shutil.copyfile(name, temporary)
     shutil.copystat(name, path)
-
-
-def _encode_jpeg(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG")
-    return stream.getvalue()
 
 
 class HeatMaps(Output):

@@ -9,7 +9,6 @@ template is ``report.html.j2``.
 from __future__ import annotations
 
 import base64
-import io
 import math
 import os
 import pathlib
@@ -19,7 +18,6 @@ import urllib.parse
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 from scipy.special import logit
 
 from darknet_face.classes import CLASS_NAMES, FACE
@@ -29,7 +27,7 @@ from darknet_face.console import UserError, printable, progress, warn
 from darknet_face.evaluation.charts import draw_charts, to_svg
 from darknet_face.evaluation.metrics import TABLE, Scores, format_metric, format_threshold
 from darknet_face.evaluation.provenance import Provenance
-from darknet_face.images.contact_sheets import BLUE, scale_to
+from darknet_face.images.contact_sheets import BLUE, encode, scale_to
 from darknet_face.images.decode import BadImage, read_image, reduction
 from darknet_face.images.file_lists import relative_to_data
 from darknet_face.runtime.atomic_files import write_atomically, write_json
@@ -282,6 +280,5 @@ def _draw_tile(path, mapper, box):
 
 
 def _data_uri(image):
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    content = encode(image, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")

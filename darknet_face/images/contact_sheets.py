@@ -186,13 +186,24 @@ def check_drawing(path: str) -> None:
     check_replaceable(path, is_drawing, "an image drawn by this program")
 
 
+def encode(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
+    """A Pillow image or a uint8 array as the content of a "PNG" or a "JPEG"; options are Pillow's.
+    """
+    stream = io.BytesIO()
+    _of_pillow(image).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _of_pillow(image: Image.Image | np.ndarray) -> Image.Image:
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
 def save_image(path: str, image: Image.Image | np.ndarray) -> None:
     """Write a Pillow image or a uint8 RGB array, atomically. Missing folders are made.
 
     The mark of :func:`mark_drawing` is written if the image has it.
     """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
+    image = _of_pillow(image)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
         image.save(temporary, **_mark_options(image))
@@ -213,10 +224,3 @@ def save_chart(path: str, figure: Any, dpi: int) -> None:
     figure.savefig(stream, format="png", dpi=dpi)
     with Image.open(stream) as image:
         save_image(path, mark_drawing(image.convert("RGB")))
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """Encode a Pillow image as a PNG."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import threading
 
@@ -22,6 +21,7 @@ from PIL import Image
 
 from darknet_face.console import HelpFormatter, UserError, cli, printable, progress, warn
 from darknet_face.images import decode
+from darknet_face.images.contact_sheets import encode
 from darknet_face.images.file_lists import load_list, resolve
 from darknet_face.images.find_images import find_images
 from darknet_face.images.near_duplicates import HASH_SIDE, NEAR_BITS
@@ -94,10 +94,9 @@ def stored_form(image: np.ndarray) -> tuple[bytes, np.ndarray]:
     stored : numpy.ndarray
         uint8, [height, width, 3]: what ``jpeg`` decodes to.
     """
-    stream = io.BytesIO()
     small = resize(image, *_stored_size(*image.shape[:2]))
-    Image.fromarray(small).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue(), decode.read_image(stream.getvalue())
+    jpeg = encode(small, "JPEG", quality=JPEG_QUALITY)
+    return jpeg, decode.read_image(jpeg)
 
 
 def _stored_size(*size):

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import time
 import typing
 
 import flask
 import numpy as np
-from PIL import Image
 from werkzeug.exceptions import HTTPException
 
 from darknet_face.classify.heatmaps import warm_colours
 from darknet_face.console import UserError, print_error
+from darknet_face.images.contact_sheets import encode
 from darknet_face.images.decode import BadImage, check_header
 from darknet_face.images.resize import resize
 from darknet_face.serving.batching import Answer, Batcher, Closed, Full
@@ -221,6 +220,5 @@ def _data_url(heat_map: np.ndarray) -> str:
     size = [max(1, int(round(side * scale))) for side in heat_map.shape]
     levels = resize(heat_map, *size).clip(0, 1)
     alpha = np.rint(0.8 * 255 * np.sqrt(levels)).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(np.dstack([warm_colours(levels), alpha])).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    content = encode(np.dstack([warm_colours(levels), alpha]), "PNG")
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from darknet_face.classes import CLASS_NAMES, FACE
 from darknet_face.console import warn
-from darknet_face.images.contact_sheets import BLUE, RED, contact_sheet, encode_png, save_image
+from darknet_face.images.contact_sheets import BLUE, RED, contact_sheet, encode, save_image
 from darknet_face.runtime import distributed
 from darknet_face.runtime.session import tf
 from darknet_face.training.loader import TrainingBatches
@@ -46,7 +46,7 @@ def batch_summary(images: np.ndarray, labels: typing.Any) -> typing.Any:
     """A training batch as a labelled contact sheet for TensorBoard, a ``tf.Summary``."""
     sheet = batch_sheet(images, labels)
     image = tf.Summary.Image(width=sheet.width, height=sheet.height, colorspace=3,
-                             encoded_image_string=encode_png(sheet))
+                             encoded_image_string=encode(sheet, "PNG"))
     return tf.Summary(value=[tf.Summary.Value(tag="augmented_batch", image=image)])
 
 
