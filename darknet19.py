@@ -113,7 +113,7 @@ def _add_layers(images, layers, num_classes, training, momentum, fixed_layers):
             continue  # done with the convolution before it
         name = "conv_{}".format(index)
         fixed = index < fixed_layers
-        net = _convolution(
+        net = convolution(
             net, layer, name, training and not fixed, momentum, trainable=not fixed)
         end_points[name] = tf.nn.leaky_relu(net, LEAKY_SLOPE)
         if following == MAX_POOL:
@@ -132,8 +132,13 @@ def _add_layers(images, layers, num_classes, training, momentum, fixed_layers):
     return tf.reduce_mean(class_map, axis=[1, 2], name="logits"), end_points
 
 
-def _convolution(net, layer, name, training, momentum, trainable):
-    """Convolution without bias, then batch norm; the variables share the scope ``name``."""
+def convolution(net: typing.Any, layer: tuple[int, int], name: str, training: bool,
+                momentum: float, trainable: bool = True) -> typing.Any:
+    """Convolution without bias, then batch norm; the variables share the scope ``name``.
+
+    ``layer`` is filters and kernel size, ``net`` a tensor of rank 4; the result has its height and
+    width. The detectors' heads are made of these too.
+    """
     filters, kernel_size = layer
     net = tf.layers.conv2d(
         net, filters, kernel_size, padding="same", use_bias=False,

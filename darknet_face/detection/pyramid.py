@@ -64,7 +64,7 @@ def _build_head(features, channels, training):
     above, outputs = None, []
     for level, net in reversed(list(zip(LEVELS, features))):
         name = "stride_{}".format(level.stride)
-        net = _convolution(net, channels, 1, training, name + "/lateral")
+        net = darknet19.convolution(net, (channels, 1), name + "/lateral", training, MOMENTUM)
         if above is not None:
             net += tf.image.resize_nearest_neighbor(above, tf.shape(net)[1:3])
         above = net
@@ -79,17 +79,9 @@ def _build_head(features, channels, training):
     return tf.concat(outputs[::-1], 1)
 
 
-def _convolution(net, filters, size, training, name):
-    net = tf.layers.conv2d(
-        net, filters, size, padding="same", use_bias=False, name=name,
-        kernel_initializer=tf.variance_scaling_initializer(scale=2.0, mode="fan_in"))
-    return tf.layers.batch_normalization(
-        net, momentum=MOMENTUM, epsilon=darknet19.BATCH_NORM_EPSILON, training=training,
-        fused=True, name=name)
-
-
 def _activated(net, filters, training, name):
-    return tf.nn.leaky_relu(_convolution(net, filters, 3, training, name), darknet19.LEAKY_SLOPE)
+    net = darknet19.convolution(net, (filters, 3), name, training, MOMENTUM)
+    return tf.nn.leaky_relu(net, darknet19.LEAKY_SLOPE)
 
 
 def network_variables() -> list:

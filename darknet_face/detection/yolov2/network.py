@@ -80,12 +80,7 @@ def build_head(pass_through: typing.Any, trunk: typing.Any, anchors: int, traini
 
 
 def _layer(net: typing.Any, filters: int, size: int, training: bool, name: str) -> typing.Any:
-    net = tf.layers.conv2d(
-        net, filters, size, padding="same", use_bias=False, name=name,
-        kernel_initializer=tf.variance_scaling_initializer(scale=2.0, mode="fan_in"))
-    net = tf.layers.batch_normalization(
-        net, momentum=MOMENTUM, epsilon=darknet19.BATCH_NORM_EPSILON, training=training,
-        fused=True, name=name)
+    net = darknet19.convolution(net, (filters, size), name, training, MOMENTUM)
     return tf.nn.leaky_relu(net, darknet19.LEAKY_SLOPE)
 
 
