@@ -68,7 +68,7 @@ def prepare(folder, count, image_size, batch_size, exports=True):
         _export(options, os.path.join(folder, "exports"), image_size)
 
 
-def make_pictures(folder, count, seed=0):
+def make_pictures(folder, count):
     """Cut JPEGs out of photographs, sized like what is found on disks and in the web.
 
     Longer sides are spread from 180 to 640 pixels; one image in twenty is 2000 wide, as cameras
@@ -80,7 +80,7 @@ def make_pictures(folder, count, seed=0):
         Their paths.
     """
     sources = [read_image(path) for path in sample_images()]
-    rng = np.random.RandomState(seed)
+    rng = np.random.RandomState(0)
     paths = []
     for number in progress(range(count), desc="making images", unit="image", leave=False):
         source = sources[rng.randint(len(sources))]

@@ -111,27 +111,23 @@ def _photograph(path: str, faces: list) -> Photograph:
     return Photograph(path, boxes[valid], boxes[~valid])
 
 
-def prune(photograph: Photograph, keep: str, max_faces: int = MAX_FACES,
-          min_area: float = MIN_AREA) -> Photograph | None:
+def prune(photograph: Photograph, keep: str) -> Photograph | None:
     """Apply a rule on small faces to an image. Returns None if the rule drops it.
 
     Parameters
     ----------
     photograph
     keep
-        ``pruned`` keeps an image with 1 to ``max_faces`` faces, all of at least ``min_area``.
-        ``large`` keeps every image with a face of at least ``min_area`` and ignores its other
-        faces. ``all`` keeps every image with all its faces.
-    max_faces
-    min_area
-        As a share of the image's area.
+        ``pruned`` keeps an image with 1 to :data:`MAX_FACES` faces, all of at least
+        :data:`MIN_AREA`. ``large`` keeps every image with a face of at least that and ignores its
+        other faces. ``all`` keeps every image with all its faces.
     """
     boxes = photograph.boxes
-    large = area(boxes) >= min_area
+    large = area(boxes) >= MIN_AREA
     if keep == "all":
         return photograph
     if keep == "pruned":
-        return photograph if 0 < len(boxes) <= max_faces and large.all() else None
+        return photograph if 0 < len(boxes) <= MAX_FACES and large.all() else None
     if not large.any():
         return None
     return photograph._replace(

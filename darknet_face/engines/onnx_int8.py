@@ -49,16 +49,17 @@ POOLED = [following == darknet19.MAX_POOL
           if layer != darknet19.MAX_POOL]
 
 
-def int8_model(weights: Weights, ranges: Ranges, layout: str = "NHWC",
+def int8_model(weights: Weights, ranges: Ranges,
                outputs: typing.Sequence[str] = ("probabilities", "logits"),
                properties: typing.Mapping[str, str] | None = None) -> bytes:
     """The network as the content of an ``.onnx`` file.
 
-    The other parameters are those of :func:`darknet_face.engines.onnx_graph.onnx_model`.
+    The other parameters are those of :func:`darknet_face.engines.onnx_graph.onnx_model`, whose
+    layout is NHWC here.
     """
     graph = GraphWriter()
     convolutions = folded(weights)
-    net, scale = first_node(graph, layout), None
+    net, scale = first_node(graph, "NHWC"), None
     for index, (is_pooled, (low, high), convolution) in enumerate(
             zip(POOLED, ranges, convolutions)):
         name = "conv_{}".format(index)
@@ -75,7 +76,7 @@ def int8_model(weights: Weights, ranges: Ranges, layout: str = "NHWC",
         scale = Scale(graph, name + "/activation", low, high)
         net = scale.rounded(net)
     graph.convolve(net, *next(convolutions), darknet19.CLASSIFIER, "class_map")
-    return b"".join(classifier_model(graph, layout, outputs) + metadata(dict(
+    return b"".join(classifier_model(graph, "NHWC", outputs) + metadata(dict(
         properties or {}, quantization="int8, QDQ")))
 
 

@@ -224,32 +224,25 @@ def interval(successes: float, trials: float) -> list[float]:
     return [float(found.low), float(found.high)]
 
 
-def calibration(is_face: np.ndarray, face_probabilities: np.ndarray, bins: int = CALIBRATION_BINS
-               ) -> dict[str, typing.Any]:
+def calibration(is_face: np.ndarray, face_probabilities: np.ndarray) -> dict[str, typing.Any]:
     """Measure whether a probability of 0.8 is right in 8 cases of 10.
 
     The expected calibration error is the mean, over the images, of the distance between the mean
     probability of a bin and its share of faces: Naeini, Cooper & Hauskrecht, "Obtaining Well
     Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
 
-    Parameters
-    ----------
-    is_face
-    face_probabilities
-    bins
-        The number of bins of equal width.
-
     Returns
     -------
     dict
-        ``expected_calibration_error`` and ``bins``. Each bin with images has ``images``,
+        ``expected_calibration_error`` and ``bins``, :data:`CALIBRATION_BINS` of equal width. Each
+        bin with images has ``images``,
         ``mean_probability``, ``face_share`` and ``face_share_interval``.
     """
     from sklearn.calibration import calibration_curve
 
-    shares, means = calibration_curve(is_face, face_probabilities, n_bins=bins)
-    edges = np.linspace(0, 1 + 1e-8, bins + 1)  # as in calibration_curve
-    counts = np.bincount(np.digitize(face_probabilities, edges) - 1, minlength=bins)
+    shares, means = calibration_curve(is_face, face_probabilities, n_bins=CALIBRATION_BINS)
+    edges = np.linspace(0, 1 + 1e-8, CALIBRATION_BINS + 1)  # as in calibration_curve
+    counts = np.bincount(np.digitize(face_probabilities, edges) - 1)
     counts = counts[counts > 0]
     return {
         "expected_calibration_error": float(

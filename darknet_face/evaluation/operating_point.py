@@ -28,13 +28,13 @@ from darknet_face.weights.metadata import LARGEST_BIAS
 if typing.TYPE_CHECKING:
     from darknet_face.images.file_lists import Split
 
+BATCH = 16  # images in a run
 MOST_SEARCHED = 1000  # non-faces: a sliding window takes 20 times as long as a single pass
 LARGEST_LOG_ODDS = 20.0  # of a threshold; beyond it float32 probabilities are 0 or 1
 
 
-def choose_operating_point(weights: typing.Any, image_size: int, split: Split, rate: float,
-                           batch_size: int = 16, precision: str = "float32"
-                          ) -> dict[str, typing.Any]:
+def choose_operating_point(weights: typing.Any, image_size: int, split: Split, rate: float
+                           ) -> dict[str, typing.Any]:
     """Choose the threshold and the bias of the sliding window. Ranks share the images.
 
     Parameters
@@ -45,9 +45,6 @@ def choose_operating_point(weights: typing.Any, image_size: int, split: Split, r
         Validation images.
     rate
         The largest share of the non-faces, 0..0.5, that may be called a face.
-    batch_size
-    precision
-        See :func:`darknet_face.runtime.session.new_session`.
 
     Returns
     -------
@@ -60,12 +57,12 @@ def choose_operating_point(weights: typing.Any, image_size: int, split: Split, r
     UserError
         If no image of a class decodes.
     """
-    with open_engine(weights, image_size, precision=precision) as engine:
-        return _choose(engine, split, rate, batch_size)
+    with open_engine(weights, image_size) as engine:
+        return _choose(engine, split, rate)
 
 
-def _choose(engine, split, rate, batch_size):
-    scores = score_split(engine, split, batch_size, "choosing the threshold")
+def _choose(engine, split, rate):
+    scores = score_split(engine, split, BATCH, "choosing the threshold")
     point = best_threshold(scores.labels, scores.face_probabilities, rate)
     non_faces = int(np.sum(scores.labels))
     if distributed.rank() == 0:

@@ -49,14 +49,13 @@ RATES = (0.01, 0.001)  # of false positives
 Image = collections.namedtuple("Image", "path group is_face")
 
 
-def photographs_by_width(wider_dir: str, split: str, val_size: float = 0.12
-                        ) -> list[tuple[str, int]]:
+def photographs_by_width(wider_dir: str, split: str) -> list[tuple[str, int]]:
     """WIDER FACE's images, each with the width of its widest face in pixels.
 
     Images without a usable face are skipped.
     """
     images = []
-    for photograph in find_labelled_images(wider_dir, val_size):
+    for photograph in find_labelled_images(wider_dir):
         widths = [face.width for face in photograph.boxes if face.is_valid]
         if photograph.split == split and widths:
             images.append((photograph.path, max(widths)))

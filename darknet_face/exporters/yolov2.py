@@ -34,8 +34,7 @@ LAST = "head/output"
 Layer = typing.Dict[str, np.ndarray]
 
 
-def export_yolov2(path: str, images: typing.Sequence[str], out: str,
-                  image_size: int = DEFAULT_SIZE) -> float:
+def export_yolov2(path: str, images: typing.Sequence[str], out: str) -> float:
     """Write ``yolov2_face.cfg``, ``.weights`` and ``.names`` into the folder ``out``.
 
     Parameters
@@ -44,9 +43,8 @@ def export_yolov2(path: str, images: typing.Sequence[str], out: str,
         A frozen graph of ``train_detector.py --head yolov2``.
     images
         Paths of images to compare on.
+        They are stretched to the input's size, :data:`DEFAULT_SIZE`.
     out
-    image_size
-        Height and width of the input, to which images are stretched.
 
     Returns
     -------
@@ -63,14 +61,14 @@ def export_yolov2(path: str, images: typing.Sequence[str], out: str,
     arrays = {node.name: tf.make_ndarray(node.attr["value"].tensor)
               for node in graph_def.node if node.op == "Const"}
     anchors = arrays["anchors"]
-    pixels = [image for good, batch, _ in read_batches(images, 4, image_size) if good
+    pixels = [image for good, batch, _ in read_batches(images, 4, DEFAULT_SIZE) if good
               for image in batch]
     if not pixels:
         raise UserError("none of the {} images to compare on could be read".format(len(images)))
     with staged(out) as folder:
         cfg, content, names = (os.path.join(folder, NAME + extension)
                                for extension in (".cfg", ".weights", ".names"))
-        write_sections(cfg, image_size, sections(arrays, anchors), [RAISED])
+        write_sections(cfg, DEFAULT_SIZE, sections(arrays, anchors), [RAISED])
         write_convolutions(content, convolutions(arrays, len(anchors)))
         with write_atomically(names, "w", encoding="ascii") as stream:
             stream.write("face\n")

@@ -24,7 +24,7 @@ def read_for_inference(path: str, least_size: int) -> np.ndarray:
 
 
 def read_batches(
-        paths: Iterable[Any], batch_size: int, image_size: int, threads: int = 2,
+        paths: Iterable[Any], batch_size: int, image_size: int,
         read: Callable[[Any, int], np.ndarray] = read_for_inference,
 ) -> Iterator[tuple[list[Any], np.ndarray, list[tuple[Any, str]]]]:
     """Read images in threads, a few batches ahead, and yield them in the order given.
@@ -33,8 +33,6 @@ def read_batches(
     ----------
     image_size
         Height and width that every image is stretched to.
-    threads
-        Decoding threads (the decoders release Python's lock).
     read
         Called with one of ``paths`` (any objects, then) and the size below which the image must
         not be shrunk. Returns an RGB image or raises BadImage.
@@ -51,7 +49,7 @@ def read_batches(
     def read_resized(path: Any) -> np.ndarray:
         return resize(read(path, OVERSAMPLING * image_size), image_size, image_size)
 
-    results = read_ahead(paths, read_resized, threads, 3 * batch_size)
+    results = read_ahead(paths, read_resized, ahead=3 * batch_size)
     for chunk in iter(lambda: list(itertools.islice(results, batch_size)), []):
         images = [image for _, image, _ in chunk if image is not None]
         yield ([path for path, image, _ in chunk if image is not None],
@@ -95,13 +93,12 @@ def read_ahead(items: Iterable[Any], read: Callable[[Any], Any], threads: int = 
             yield item, image, cause
 
 
-def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any],
-                   chunk: int = 512) -> Iterator[Any]:
+def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Yield ``function(item)`` for each item, in order, computed by as many threads as processors.
 
-    The items are taken ``chunk`` at a time: ``pool.map`` alone would queue all of them at once.
+    The items are taken 512 at a time: ``pool.map`` alone would queue all of them at once.
     """
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for part in iter(lambda: list(itertools.islice(items, chunk)), []):
+        for part in iter(lambda: list(itertools.islice(items, 512)), []):
             yield from pool.map(function, part)

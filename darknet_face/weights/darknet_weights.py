@@ -81,22 +81,22 @@ def raised(variance: np.ndarray) -> np.ndarray:
     return (variance.astype(np.float64) + RAISED_BY).astype(np.float32)
 
 
-def write_weights(path: str, weights: Arrays, seen: int = 0) -> None:
-    """Write weights in darknet's format; ``seen`` is how many images they were trained on."""
+def write_weights(path: str, weights: Arrays) -> None:
+    """Write weights in darknet's format."""
     write_convolutions(path, (
         {part: weights["{}/{}".format(layer, part)] for part in parts}
-        for layer, parts in _layers()), seen)
+        for layer, parts in _layers()))
 
 
-def write_convolutions(path: str, convolutions: typing.Iterable[typing.Mapping[str, np.ndarray]],
-                       seen: int = 0) -> None:
+def write_convolutions(path: str, convolutions: typing.Iterable[typing.Mapping[str, np.ndarray]]
+                       ) -> None:
     """Write the convolutions of any network in darknet's format, version 0.2.
 
     Each has ``kernel`` (HWIO) with ``bias``, or with ``beta``, ``gamma``, ``mean`` and
     ``variance``.
     """
     with write_atomically(path) as stream:
-        stream.write(struct.pack("<iiiq", 0, 2, 0, seen))
+        stream.write(struct.pack("<iiiq", 0, 2, 0, 0))
         for parts in convolutions:
             for part in LINEAR if "bias" in parts else NORMALISED:
                 array = parts[part]

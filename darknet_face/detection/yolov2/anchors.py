@@ -27,6 +27,7 @@ from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.resize import resize
 
 COUNT = 5  # as in the paper
+ROUNDS = 300  # of k-means, at most
 
 
 def size_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -43,9 +44,10 @@ def size_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return overlap / (sizes.prod(-1)[:, None] + anchors.prod(-1)[None] - overlap)
 
 
-def find_anchors(sizes: np.ndarray, count: int = COUNT, seed: int = 0, rounds: int = 300
-                 ) -> np.ndarray:
+def find_anchors(sizes: np.ndarray, count: int = COUNT, seed: int = 0) -> np.ndarray:
     """Cluster sizes by k-means: float32, [count, 2], smallest area first.
+
+    It stops when no size changes its cluster, or after :data:`ROUNDS`.
 
     Parameters
     ----------
@@ -55,8 +57,6 @@ def find_anchors(sizes: np.ndarray, count: int = COUNT, seed: int = 0, rounds: i
         k; at most n.
     seed
         Draws the first centres among the sizes.
-    rounds
-        Stops after so many, or when no size changes its cluster.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def find_anchors(sizes: np.ndarray, count: int = COUNT, seed: int = 0, rounds: i
     rng = np.random.RandomState(seed)
     anchors = distinct[rng.choice(len(distinct), count, replace=False)]
     nearest = None
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         previous, nearest = nearest, size_iou(sizes, anchors).argmax(1)
         if previous is not None and (nearest == previous).all():
             break
