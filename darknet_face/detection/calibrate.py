@@ -45,7 +45,7 @@ from darknet_face.weights.model_file import WORD, read_model
 
 LEAST_IMAGES = 20  # of each class
 LEAST_IN_DOUBT = 10  # of each class, to fit what a sliding window adds
-SURE = 0.75  # share of the negatives that are in no doubt after the look at boxes
+SURE = 0.9  # share of the negatives that are in no doubt after the look at boxes
 LOST = 0.002  # share of the images with a face that may be given up unseen
 # Share of the negatives with a probability of 0.5 or more. Negatives of a validation are small
 # images of single objects, which are easier than photographs of everyday life.
