@@ -134,7 +134,11 @@ def put_in_place(crops: Crops, temporary: str, folder: str) -> Crops:
         for path in paths:
             target = os.path.join(folder, os.path.relpath(path, temporary))
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(path, target)
+            try:
+                os.replace(path, target)
+            except OSError as error:
+                error.filename = target  # the other name is a temporary one
+                raise
             moved[key].append(target)
     return moved
 
@@ -195,7 +199,8 @@ def main() -> None:
     with temporary_folder(options.data_dir, options.name) as temporary:
         crops, bad = cut_all(images, temporary, options)
         if not crops["train", FACE]:
-            raise UserError("no usable face among the training images; lower --min-face")
+            raise UserError("no usable face among the training images; lower --min-face, or "
+                            "see --hard-only, --most-crops and --val-size")
         crops = put_in_place(crops, temporary, os.path.join(options.data_dir, options.name))
     write_lists(crops, options)
     for split in SPLITS:

@@ -67,7 +67,7 @@ def cli(main: typing.Callable) -> typing.Callable:
             _discard_output()
             where = "{}: ".format(error.filename) if error.filename else ""
             print_error("{}{}; check the path, its permissions and the free disk space".format(
-                where, error.strerror or error))
+                where, error.strerror or (error.args[0] if error.args else "failed")))
             sys.exit(2)
 
     return wrapper
@@ -148,6 +148,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if tells else super()._get_help_string(action)
 
 
+LARGEST_NUMBER = 10 ** 15  # of an option without an upper bound
+
+
 def number_type(convert: type, low: float, high: float | None = None) -> typing.Callable:
     """An argparse ``type`` for a finite number in ``[low, high]``.
 
@@ -156,12 +159,12 @@ def number_type(convert: type, low: float, high: float | None = None) -> typing.
     convert
         ``int`` or ``float``.
     low, high
-        Inclusive bounds; ``high=None`` leaves the upper end open.
+        Inclusive bounds; with ``high=None`` all up to :data:`LARGEST_NUMBER` are taken.
     """
 
     def parse(text):
         value = convert(text)
-        if not low <= value <= (float("inf") if high is None else high) or value == float("inf"):
+        if not low <= value <= (LARGEST_NUMBER if high is None else high):
             bounds = "at least {}".format(low) if high is None else "{} to {}".format(low, high)
             raise argparse.ArgumentTypeError("{} is out of range: {}".format(text, bounds))
         return value

@@ -145,3 +145,8 @@ def test_a_full_disk_leaves_no_half_video(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="out.avi: was not written whole; check the free disk"):
         output.close()
     assert os.listdir(str(tmp_path)) == []
+
+
+def test_more_frames_than_a_video_plays_are_refused(infer, video, tmp_path):
+    refused(infer(video, "--annotate", tmp_path / "out.mp4", "--fps", 121), "lower --fps")
+    assert infer(video, "--fps", 1e7).code == 2

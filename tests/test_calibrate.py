@@ -85,3 +85,15 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(data, run_script
     outcome = run_script(calibrate, "--data-dir", data, "--weights", path, "--out", out)
     assert outcome.code == 2 and not outcome.out
     assert outcome.err.count("\n") == 1 and out in outcome.err
+
+
+@pytest.mark.parametrize("name, message", [
+    ("photo.jpg", "end its name in .npz"), ("photo.npz", "not weights of this program")])
+def test_no_other_file_is_written_over(data, run_script, tmp_path, name, message):
+    path = str(tmp_path / "in.npz")
+    write_npz(path, bright_is_face(), metadata={"image_size": 32})
+    (tmp_path / name).write_bytes(b"a photograph")
+    outcome = run_script(calibrate, "--data-dir", data, "--weights", path, "--out",
+                         tmp_path / name)
+    assert outcome.code == 2 and message in outcome.err
+    assert (tmp_path / name).read_bytes() == b"a photograph"

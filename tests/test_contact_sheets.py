@@ -120,3 +120,11 @@ def test_pipes_and_folders_are_no_drawings(tmp_path):
             check_drawing(str(tmp_path / name))
     (tmp_path / "empty.png").write_bytes(b"")
     check_drawing(str(tmp_path / "empty.png"))
+
+
+def test_a_sheet_too_long_for_a_jpeg_is_refused_with_the_remedy(tmp_path):
+    long = np.zeros((65501, 1, 3), np.uint8)
+    with pytest.raises(UserError, match="long.jpg: 1 x 65,501 pixels.*end its name in .png"):
+        save_image(str(tmp_path / "long.jpg"), long)
+    save_image(str(tmp_path / "long.png"), long)
+    assert os.listdir(str(tmp_path)) == ["long.png"]

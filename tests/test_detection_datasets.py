@@ -109,6 +109,7 @@ def test_voc_folder(tmp_path):
     VOC.format(0).replace("20", "nan"), VOC.format(0).replace("20", "1e300"),
     VOC.format(0).replace("<xmin>20</xmin>", ""),
     '<!DOCTYPE a [<!ENTITY b "bb">]>' + VOC.format(0),
+    '<?xml version="1.0" encoding="hex"?>' + VOC.format(0),
 ])
 def test_bad_voc(tmp_path, content):
     (tmp_path / "one.xml").write_text(content)
@@ -179,6 +180,7 @@ def test_coco(tmp_path):
     json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2]}])),
     json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, "x"]}])),
     json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, 1e9]}])),
+    json.dumps(coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": ["nan", 1, 2, 2]}])),
     json.dumps(coco(images=2 * coco()["images"])), json.dumps(coco(images=[{"id": []}])),
     json.dumps(coco()).replace("40, 40", "NaN, 40"),
 ])
@@ -216,13 +218,21 @@ def test_yolo_text_files(yolo):
     assert two.path.endswith("two.png") and len(two.boxes) == 0
 
 
-@pytest.mark.parametrize("content", ["0 0.1 0.2 0.3", "0 0.1 0.2 x 0.1", "0 20 10 40 40",
+@pytest.mark.parametrize("content", ["0 0.1 0.2 0.3", "0 0.5 0.5 0.1\n" * 4, "0",
+                                     "0 0.1 0.2 x 0.1", "0 20 10 40 40",
                                      "0 nan 0.1 0.1 0.1", "\xff", "0 0.5 0.5 0.1 0.1\n" * 10001])
 def test_bad_yolo_text_files(yolo, content):
     with open(os.path.join(yolo[1], "one.txt"), "w", encoding="latin-1") as stream:
         stream.write(content)
     with pytest.raises(UserError, match="one.txt: not a YOLO text file"):
         read_photographs(*yolo)
+
+
+def test_boxes_turned_inside_out_are_no_faces(yolo):
+    with open(os.path.join(yolo[1], "one.txt"), "w") as stream:
+        stream.write("0 0.5 0.5 -0.1 -0.1\n0 0.5 0.5 0.1 0.1\n")
+    one, _ = read_photographs(*yolo, "all")
+    np.testing.assert_allclose(one.boxes, [[0.45, 0.45, 0.55, 0.55]], atol=1e-6)
 
 
 def test_yolo_files_without_their_images(yolo, tmp_path):

@@ -113,6 +113,11 @@ def folders(tmp_path):
         painted(tmp_path, "crops/{}.png".format(number), (9, 9))
     painted(tmp_path, "images/a.png", (20, 20))
     (tmp_path / "boxes.txt").write_text("a.png\n1\n2 2 9 9\n")
+    (tmp_path / "none.txt").write_text("a.png\n0\n")
+    held_out = next("crop{}.png".format(number) for number in range(99)
+                    if is_held_out("crop{}.png".format(number), 0.15))
+    (tmp_path / "held_out").mkdir()
+    painted(tmp_path, "held_out/" + held_out, (9, 9))
     return tmp_path
 
 
@@ -134,9 +139,20 @@ def test_training_and_validation_share_no_image(folders):
     (dict(wider_dir=None, negatives=["negatives"]), "nothing to train on"),
     (dict(wider_dir=None, also=[("images", "boxes.txt")]), "nothing to validate on"),
     (dict(wider_dir=None, celeba_dir="crops"), "list_eval_partition.txt: No such file"),
+    (dict(wider_dir=None, also=[("images", "boxes.txt")], validation=("images", "none.txt")),
+     "no face in the validation images"),
+    (dict(wider_dir=None, crops=[("held_out", (0, 0, 1, 1))], negatives=["negatives"]),
+     "nothing to train on"),
     (dict(wider_dir=None, crops=[("celeba/none", (0, 0, 1, 1))]), "no image in it"),
 ])
 def test_what_is_missing_is_named(folders, monkeypatch, arguments, message):
     monkeypatch.chdir(folders)
     with pytest.raises(UserError, match=message):
         gather(**arguments)
+
+
+def test_a_thin_image_is_a_background(tmp_path):
+    thin = painted(tmp_path, "thin.png", (3000, 1))
+    batches = SceneBatches(Material([], [], [thin]), 2, 64)
+    image, faces, _ = batches.scene(0, [])
+    assert image.shape == (64, 64, 3) and not len(faces)

@@ -168,3 +168,16 @@ def test_help_and_wrong_options_load_nothing_heavy(script):
     assert codes == [0, 2] and "tqdm" in modules
     # The collector's classes are made of those of requests, which takes a tenth of a second.
     assert not {"onnxruntime", "tensorboard", *HEAVY} & set(modules) - {"requests"}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_answers_that_are_no_numbers_are_an_error(tiny_model, name):
+    """Finite weights can be so large that the answers are not."""
+    weights = dict(tiny_model.weights)
+    for part in ("conv_17/gamma", "conv_18/kernel"):
+        weights[part] = weights[part] * np.float32(1e30)
+    images = np.random.RandomState(0).randint(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    with open_engine(weights, 32, name) as engine:
+        for ask in (engine, engine.window_log_odds):
+            with pytest.raises(UserError, match="not finite numbers; train it again"):
+                ask(images)

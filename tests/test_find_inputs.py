@@ -7,6 +7,7 @@ import shutil
 import sys
 
 from conftest import read_csv, read_json_lines
+from PIL import Image
 
 from darknet_face.classify import find_inputs, inputs, predict
 from darknet_face.images.samples import SAMPLE_IMAGES
@@ -128,3 +129,20 @@ def test_a_spreadsheet_runs_no_name(infer, pictures, tmp_path, monkeypatch):
     outcome = infer("--resume", *arguments)
     assert outcome.code == 0 and "7 were done before" in outcome.err
     assert len(read_csv("out.csv")) == len(read_json_lines("out.jsonl")) == 7
+
+
+def test_drawings_of_two_images_get_two_names(infer, tmp_path):
+    """A heat map of a.webp is a PNG, and there is an a.webp.png."""
+    for name in ("a.webp", "a.webp.png"):
+        Image.new("RGB", (40, 40)).save(str(tmp_path / name))
+    assert infer(tmp_path / "a.webp", tmp_path / "a.webp.png", "--heatmap",
+                 tmp_path / "maps").code == 0
+    assert sorted(os.listdir(str(tmp_path / "maps"))) == ["a.webp-2.png", "a.webp.png"]
+
+
+def test_a_file_where_results_would_go_is_told_at_once(infer, pictures, tmp_path):
+    (tmp_path / "file").write_text("")
+    for option in ("--heatmap", "--sort-into"):
+        outcome = infer(pictures, option, tmp_path / "file" / "results")
+        assert outcome.code == 2 and not outcome.out
+        assert "file: a file, where a folder is to be; name another folder" in outcome.err

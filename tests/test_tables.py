@@ -63,7 +63,7 @@ def test_a_table_of_a_former_order_is_resumed(infer, pictures, tmp_path, columns
 def test_resume_keeps_names_with_line_breaks(infer, pictures, tmp_path):
     folder = tmp_path / "odd names"
     folder.mkdir()
-    for name in ("a\nb.png", 'c",d.png', "e.png"):
+    for name in ("a\nb.png", "a\rb.png", 'c",d.png', "e.png"):
         shutil.copy(pictures + "/00.png", str(folder / name))
     table = str(tmp_path / "out.csv")
     infer(folder, "--csv", table)

@@ -358,13 +358,13 @@ def test_folders_are_left_over_too(tmp_path):
 
 @pytest.mark.parametrize("existed", [True, False])
 def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path, existed):
-    target = tmp_path / "out"
+    target = tmp_path / "new" / "out"
     if existed:
-        target.mkdir()
+        target.mkdir(parents=True)
     with pytest.raises(UserError), staged(str(target)) as folder:
         open(os.path.join(folder, "half"), "w").close()
         raise UserError("no")
-    assert target.exists() == existed and not list(target.glob("*"))
+    assert target.exists() == target.parent.exists() == existed and not list(target.glob("*"))
 
 
 @pytest.mark.parametrize("minutes, stays", [(10, True), (120, False)])

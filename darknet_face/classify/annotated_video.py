@@ -17,10 +17,12 @@ from darknet_face.classify.tables import Output
 from darknet_face.console import UserError
 from darknet_face.images.resize import resize
 from darknet_face.runtime.atomic_files import temporary_path
+from darknet_face.runtime.safe_files import check_folder
 
 # What OpenCV's FFmpeg writes, the best first: VP9 plays in browsers, MPEG-4 where VP9 is missing.
 CODECS = {".mp4": ("vp09", "mp4v"), ".avi": ("MJPG",)}
 TIME = re.compile(r"@([0-9.]+)s$")  # at the end of a frame's name
+MOST_PER_SECOND = 120  # frames
 LONGEST_GAP = 60  # seconds that the last frame is held at most
 
 
@@ -55,7 +57,7 @@ class AnnotatedVideo(Output):
         self._reader = READER
         if os.path.lexists(path):
             raise UserError("{}: exists; remove it or name another file".format(path))
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        check_folder(os.path.dirname(path))
         self.path, self.rate = path, rate
         self._stack = contextlib.ExitStack()
         self._writer: typing.Any = None
@@ -85,6 +87,7 @@ class AnnotatedVideo(Output):
         self._count += 1
 
     def _open(self, height: int, width: int) -> None:
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         self._temporary = self._stack.enter_context(temporary_path(self.path))
         self._size = height, width
         for codec in CODECS[os.path.splitext(self.path)[1].lower()]:

@@ -30,7 +30,7 @@ import typing
 from tqdm import tqdm
 
 from darknet_face.classes import CLASS_NAMES, FACE
-from darknet_face.classify.annotated_video import video_name
+from darknet_face.classify.annotated_video import MOST_PER_SECOND, video_name
 from darknet_face.classify.api import load
 from darknet_face.classify.find_inputs import check_names, find_inputs
 from darknet_face.classify.inputs import InputImage, digest
@@ -87,7 +87,7 @@ def add_arguments(command: argparse.ArgumentParser, without_names: str) -> None:
     add_search_argument(group, without_names and "; off for the test lists")
     group.add_argument("--photographs", action="store_true",
                        help="classify the photographs in the scikit-image package")
-    group.add_argument("--fps", type=number_type(float, 1e-3), default=1.0,
+    group.add_argument("--fps", type=number_type(float, 1e-3, 1000), default=1.0,
                        help="frames to take from each second of video")
     group.add_argument("--camera", type=number_type(int, 0, 999), metavar="N",
                        help="classify the frames of this camera until Ctrl-C")
@@ -147,6 +147,9 @@ def check_arguments(command: argparse.ArgumentParser, args: argparse.Namespace) 
     if args.annotate and (args.photographs or len(args.images) != 1
                           or not args.images[0].lower().endswith(VIDEO_EXTENSIONS)):
         command.error("--annotate takes one video: name it")
+    if args.annotate and args.fps > MOST_PER_SECOND:
+        command.error("--annotate writes at most {} frames per second: lower --fps".format(
+            MOST_PER_SECOND))
     if args.annotate and (args.only or args.resume):
         command.error("--annotate shows all frames: leave out --only and --resume")
     if args.quiet and distributed.size() > 1:

@@ -17,6 +17,7 @@ from darknet_face.console import UserError
 from darknet_face.images.file_lists import read_names
 from darknet_face.images.find_images import find_images
 from darknet_face.images.formats import VIDEO_EXTENSIONS, BadImage
+from darknet_face.runtime.safe_files import check_folder
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell as a formula
 
@@ -37,10 +38,12 @@ def check_names(names: typing.Sequence[str], output_folders: typing.Collection[s
     Raises
     ------
     UserError
-        If no name exists, or if one lies in an output folder.
+        If no name exists, if one lies in an output folder, or if that can't be a folder.
     """
     if not any(name == "-" or os.path.lexists(name) or glob.has_magic(name) for name in names):
         raise UserError("{}: no such file or folder; check the spelling".format(", ".join(names)))
+    for folder in output_folders:
+        check_folder(folder)
     for name in names:
         for folder in output_folders:
             if name != "-" and "\0" not in name and is_below(_without_pattern(name), [folder]):
@@ -91,16 +94,15 @@ def find_inputs(names: typing.Iterable[str], frames_per_second: float = 1.0,
     shared = _shared_folder(names)
     taken: set[int] = set()  # digests: the names of a million images would take 100 MB
     for image in _find(names, frames_per_second, exclude, report):
-        output_name = _below(shared, image.output_name)
+        image = image._replace(output_name=_below(shared, image.output_name))
         number = 1
-        stem, extension = os.path.splitext(output_name)
-        while digest(output_name) in taken:
+        stem, extension = os.path.splitext(image.output_name)
+        while digest(image.drawing_name) in taken:
             number += 1
-            output_name = "{}-{}{}".format(stem, number, extension)
-        taken.add(digest(output_name))
+            image = image._replace(output_name="{}-{}{}".format(stem, number, extension))
+        taken.add(digest(image.drawing_name))
         starts_formula = image.name.startswith(FORMULA_STARTS)
-        yield image._replace(name=os.path.join(".", image.name) if starts_formula else image.name,
-                             output_name=output_name)
+        yield image._replace(name=os.path.join(".", image.name) if starts_formula else image.name)
 
 
 def _shared_folder(names: typing.Iterable[str]) -> str:

@@ -20,7 +20,8 @@ class InputImage(typing.NamedTuple):
     name
         The path of the file. For a frame of a video: the path, ``@`` and the time in seconds.
     output_name
-        A relative path for the files made from this image, unique within a run.
+        A relative path for the files made from this image, unique within a run, as is
+        :attr:`drawing_name`.
     content
         None: read the file. An array: the image, uint8, [height, width, 3], RGB. Bytes: the encoded
         image. A Pillow image. BadImage: the reason why there is no image.
@@ -29,6 +30,12 @@ class InputImage(typing.NamedTuple):
     name: str
     output_name: str
     content: typing.Any
+
+    @property
+    def drawing_name(self) -> str:
+        """The same with an extension of a format that drawings are written in."""
+        has_one = self.output_name.lower().endswith((".jpg", ".jpeg", ".png"))
+        return self.output_name if has_one else self.output_name + ".png"
 
     def read(self, least_size: int | None = None) -> np.ndarray:
         """Read the image: uint8, [height, width, 3], RGB.

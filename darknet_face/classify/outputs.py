@@ -246,9 +246,7 @@ class HeatMaps(Output):
 
     def write(self, image: InputImage, row: Row) -> None:
         pixels = image.read()
-        path = os.path.join(self.folder, image.output_name)
-        if not path.lower().endswith((".jpg", ".jpeg", ".png")):
-            path += ".png"
+        path = os.path.join(self.folder, image.drawing_name)
         if os.path.exists(path) and os.path.exists(image.name) and os.path.samefile(
                 path, image.name):
             raise UserError("{}: its heat map would replace it; give --heatmap another folder"

@@ -33,7 +33,7 @@ FORMER_COLUMNS = (
 MAX_LINE = 1 << 16  # characters: a row with the longest name, every byte of it escaped, is shorter
 # File names may hold bytes that are not UTF-8; they pass through unchanged.
 ENCODING: dict[str, typing.Any] = {
-    "newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    "newline": "\n", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 class Output:
@@ -211,8 +211,8 @@ def _parse_json(line: str) -> Row | None:
     try:
         row = json.loads(line)
         whole = isinstance(row, dict) and set(row) in (set(JSON_KEYS), set(FORMER_COLUMNS[0]))
-        return row if whole and isinstance(row["file"], str) else None
-    except (ValueError, RecursionError):  # the last for nested brackets
+        return row if whole and os.fsencode(row["file"]) else None
+    except (TypeError, ValueError, RecursionError):  # the last for nested brackets
         return None
 
 

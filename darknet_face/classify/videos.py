@@ -12,7 +12,7 @@ import numpy as np
 from darknet_face.classify.inputs import InputImage
 from darknet_face.console import UserError, warn
 from darknet_face.images.decode import BadImage, read_size
-from darknet_face.images.resize import resize
+from darknet_face.images.resize import shrink
 
 # OpenCV and FFmpeg stay quiet: this project reports a bad video itself, in one line. FFmpeg reads
 # its level when the first video is opened.
@@ -177,6 +177,4 @@ class Frames:
 
 def _to_rgb(frame: np.ndarray) -> np.ndarray:
     """A frame from OpenCV, BGR, as RGB of at most LARGEST_FRAME."""
-    scale = min(1.0, LARGEST_FRAME / max(frame.shape[:2]))
-    height, width = (max(1, int(round(side * scale))) for side in frame.shape[:2])
-    return resize(frame, height, width)[..., ::-1].copy()
+    return shrink(frame, LARGEST_FRAME)[..., ::-1].copy()

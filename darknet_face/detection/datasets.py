@@ -107,7 +107,8 @@ def _photograph(path: str, faces: list) -> Photograph:
     width, height = upright_size(path)
     pixels = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     boxes = np.clip(pixels / np.array([width, height, width, height], np.float32), 0, 1)
-    valid = np.array([is_valid for _, is_valid in faces], bool) & (area(boxes) > 0)
+    valid = np.array([is_valid for _, is_valid in faces], bool)
+    valid &= (boxes[:, 2:] > boxes[:, :2]).all(1)
     return Photograph(path, boxes[valid], boxes[~valid])
 
 
@@ -143,8 +144,8 @@ def _read_voc_folder(folder: str) -> list:
 def _read_yolo_folder(images: str, folder: str) -> list:
     """The names and faces of the images that have a text file of the same name.
 
-    Each of its lines is ``class x y width height``: the box's centre and size as shares of the
-    image's sides.
+    Each of its lines is ``class x y width height``, the box's centre and size as shares of the
+    image's sides, and perhaps a score.
     """
     texts = {os.path.splitext(name)[0] for name in os.listdir(folder)
              if name.lower().endswith(".txt")}
@@ -163,8 +164,11 @@ def _read_yolo_folder(images: str, folder: str) -> list:
 def _read_yolo(path: str, image: str) -> list:
     try:
         with open_regular(path, "r", encoding="utf-8-sig") as stream:
-            lines = [line.split() for line in stream.read(MAX_TEXT + 1).splitlines()]
-        boxes = np.array([line[1:5] for line in lines if line], np.float64).reshape(-1, 4)
+            text = stream.read(MAX_TEXT + 1)
+        lines = [line.split() for line in text.splitlines() if line.strip()]
+        if len(text) > MAX_TEXT or any(len(line) not in (5, 6) for line in lines):
+            raise ValueError("too long, or a line without five numbers")
+        boxes = np.array([line[1:5] for line in lines], np.float64).reshape(-1, 4)
         if not (np.isfinite(boxes).all() and (np.abs(boxes) <= 2).all()
                 and len(boxes) <= MOST_FACES):
             raise ValueError("a share is out of range, or too many boxes")
@@ -211,7 +215,7 @@ def read_coco(path: str) -> list:
             if wanted and each["category_id"] not in wanted:
                 continue
             left, top, width, height = (float(number) for number in each["bbox"])
-            if max(map(abs, (left, top, width, height))) > LARGEST:
+            if not all(abs(each) <= LARGEST for each in (left, top, width, height)):
                 raise ValueError("a box is out of range")
             faces[each["image_id"]][1].append(
                 ((left, top, left + width, top + height), not each.get("iscrowd")))
@@ -255,6 +259,7 @@ def read_voc(path: str) -> tuple[str, list]:
         if name is None:
             raise ValueError("no filename")
         return name.strip(), faces
-    except (OSError, ValueError, AttributeError, TypeError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, LookupError,
+            ElementTree.ParseError) as error:
         raise UserError("{}: not a Pascal VOC file ({}); remove it or write it again".format(
             path, error))

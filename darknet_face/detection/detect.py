@@ -96,7 +96,7 @@ def detect_faces(detect: typing.Callable, images: typing.Iterable, out: str) -> 
             continue
         record = describe(each.name, pixels.shape, *detect(pixels))
         try:
-            _write(os.path.join(out, each.output_name), pixels, record)
+            _write(os.path.join(out, each.drawing_name), pixels, record)
         except OSError as error:
             if error.errno not in ONE_IMAGE_ERRORS:
                 raise
@@ -111,14 +111,12 @@ def detect_faces(detect: typing.Callable, images: typing.Iterable, out: str) -> 
 
 def _write(path, pixels, record):
     """Write an image with its faces, and their JSON; neither replaces anything else."""
-    if not path.lower().endswith((".jpg", ".jpeg", ".png")):
-        path += ".png"
     if not os.path.isdir(path):  # a folder is in the way of this image alone
         check_drawing(path)
         check_replaceable(path + ".json", lambda name: is_json_with(name, ["name", "faces"]),
                           "a result of this program")
+    write_json(path + ".json", record)  # first: its name is longer, and may be too long
     save_image(path, mark_drawing(draw(pixels, record["faces"])))
-    write_json(path + ".json", record)
 
 
 @cli

@@ -92,8 +92,10 @@ def gather(wider_dir: str | None, also: typing.Sequence[tuple[str, str]] = (),
     aligned = [Crops(_celeba_training_images(celeba_dir), CELEBA_BOX, True)] if celeba_dir else []
     loose = [Crops([path for path in images_in(folder) if not is_held_out(path, HELD_OUT_CROPS)],
                    box) for folder, box in crops]
+    faces = [each for each in aligned + loose if each.paths]
     paths = [path for folder in negatives for path in images_in(folder)]
-    if not photographs and not (aligned + loose and paths):
+    backgrounds = [path for path in paths if not is_held_out(path, HELD_OUT)]
+    if not photographs and not (faces and backgrounds):
         raise UserError("nothing to train on; name images with boxes by --wider-dir or --also, or "
                         "crops of faces by --celeba-dir or --crops together with --negatives")
     if validation:
@@ -102,8 +104,9 @@ def gather(wider_dir: str | None, also: typing.Sequence[tuple[str, str]] = (),
         measured = read_wider(wider_dir, "val", "all")
     else:
         raise UserError("nothing to validate on; name images with boxes by --validation")
-    return (Material(photographs, aligned + loose,
-                     [path for path in paths if not is_held_out(path, HELD_OUT)]),
+    if not any(len(each.boxes) for each in measured):
+        raise UserError("no face in the validation images; name others by --validation")
+    return (Material(photographs, faces, backgrounds),
             Validation(measured, [path for path in paths if is_held_out(path, HELD_OUT)]))
 
 

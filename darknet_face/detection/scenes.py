@@ -18,6 +18,7 @@ from darknet_face.console import UserError
 from darknet_face.detection.material import Material
 from darknet_face.detection.targets import area, encode
 from darknet_face.images.decode import BadImage, read_image
+from darknet_face.images.resize import shrink
 from darknet_face.training.occlusions import cover
 
 cv2.setNumThreads(1)  # several processes make batches at a time
@@ -110,7 +111,7 @@ class SceneBatches:
         image = cache.get(path)
         if image is None:
             try:
-                image = _bounded(read_image(path, least_size=LONGEST))
+                image = shrink(read_image(path, least_size=LONGEST), LONGEST)
             except BadImage as error:
                 raise _Bad(path, str(error))
             if cache["bytes"] + image.nbytes <= CACHE_BYTES:
@@ -313,13 +314,6 @@ def _scale_and_center(box, side, size, rng):
     scale = min(side / max(box[2:] - box[:2]), MOST_ENLARGED)
     half = np.minimum((box[2:] - box[:2]) * scale * 0.4, size / 2)
     return scale, (box[:2] + box[2:]) / 2, rng.uniform(half, size - half)
-
-
-def _bounded(image):
-    scale = LONGEST / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _shrunk(image, faces, ignored, center, scale):

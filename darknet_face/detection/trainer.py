@@ -307,7 +307,7 @@ def release(best: str, path: str, run: str, measure_other: typing.Callable[[str]
         there = read_spec(path)
         if there == spec:
             return
-        if there.run != run and measure_other(path) >= spec.ap50:
+        if there.run != run and not measure_other(path) < spec.ap50:  # it may be NaN
             print("{}: kept, since its AP50 on these validation images is at least {:.3f}; the "
                   "new detector is {}".format(path, spec.ap50, best), flush=True)
             return
@@ -324,9 +324,9 @@ def measure(detect: typing.Callable, validation: Validation) -> tuple[float, flo
     """
     truths, found = detect_all(detect, validation.photographs)
     ap50, = average_precision(of_width(truths, LEAST_WIDTH), found, (0.5,))
-    if not validation.negatives:
-        return ap50, float("nan")
     negatives = best_scores(detect, validation.negatives)
+    if not len(negatives):  # none is named, or none decodes
+        return ap50, float("nan")
     return ap50, image_recall(truths, found, negatives, FALSE_POSITIVES)[0]
 
 

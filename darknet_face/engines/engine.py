@@ -67,7 +67,7 @@ class Engine:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The probabilities of FACE and NON_FACE, float32 [batch, 2]; ``images`` as above."""
-        logits = self.class_map(images).mean(axis=(1, 2))
+        logits = finite(self.class_map(images).mean(axis=(1, 2)))
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -87,7 +87,7 @@ class Engine:
             places = means.shape[axis] - cells + 1
             means = sum(means.take(range(cell, cell + places), axis)
                         for cell in range(cells)) / np.float32(cells)
-        return means
+        return finite(means)
 
     def close(self) -> None:
         """Free the memory; the engine can't be used afterwards."""
@@ -97,6 +97,13 @@ class Engine:
 
     def __exit__(self, *_: typing.Any) -> None:
         self.close()
+
+
+def finite(answers: np.ndarray) -> np.ndarray:
+    """The same answers; raises UserError if they are no numbers: weights can be finite and huge."""
+    if not np.isfinite(answers).all():
+        raise UserError("the model's answers are not finite numbers; train it again")
+    return answers
 
 
 def add_engine_argument(parser: typing.Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 import darknet19
 from darknet_face.console import UserError
-from darknet_face.engines.engine import Engine
+from darknet_face.engines.engine import Engine, finite
 from darknet_face.runtime.session import explain_memory_errors, new_session, tf
 from darknet_face.weights.arrays import assign, width_of
 
@@ -44,7 +44,7 @@ class Classifier(Engine):
         super().__init__(image_size or self.input.shape.as_list()[1])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self._run(self.probabilities, images)
+        return finite(self._run(self.probabilities, images))
 
     def class_map(self, images: np.ndarray) -> np.ndarray:
         return self._run(self.logits.op.inputs[0], images)

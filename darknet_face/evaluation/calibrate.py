@@ -29,10 +29,11 @@ from darknet_face.evaluation.operating_point import best_windows, bias_of_search
 from darknet_face.images.file_lists import Split
 from darknet_face.options import FORMS, add_data_argument
 from darknet_face.runtime.atomic_files import temporary_path
+from darknet_face.runtime.safe_files import check_replaceable
 from darknet_face.runtime.session import explain_memory_errors
 from darknet_face.training.mixture import ONE_SOURCE, load_mixture, parse_source
 from darknet_face.weights.model_file import ModelFile, locate, read_model
-from darknet_face.weights.npz import write_npz
+from darknet_face.weights.npz import is_npz, write_npz
 
 Weights = typing.Mapping[str, np.ndarray]
 
@@ -133,6 +134,9 @@ def main() -> None:
                         help="share of the validation non-faces that the sliding window may call "
                              "a face at a probability of 0.5")
     options = parser.parse_args()
+    if not options.out.lower().endswith(".npz"):
+        parser.error("--out: end its name in .npz")
+    check_replaceable(options.out, is_npz, "weights of this program")
     models = [read_model(locate(path)) for path in options.weights]
     split = load_mixture(options.data_dir, options.sources, "val").split
     with temporary_path(options.out) as temporary:  # first: what can't be written is told at once

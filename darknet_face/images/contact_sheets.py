@@ -23,6 +23,7 @@ from darknet_face.runtime.safe_files import check_replaceable, open_regular
 
 # From the palette of Okabe & Ito, which colour-blind readers can tell apart.
 GREEN, RED, BLUE, GREY = (0, 158, 115), (213, 94, 0), (0, 114, 178), (128, 128, 128)
+LONGEST_JPEG = 65500  # pixels that libjpeg writes along a side
 PAPER, INK = (250, 250, 250), (32, 32, 32)
 
 Colour = Tuple[int, int, int]  # RGB
@@ -204,6 +205,9 @@ def save_image(path: str, image: Image.Image | np.ndarray) -> None:
     The mark of :func:`mark_drawing` is written if the image has it.
     """
     image = _of_pillow(image)
+    if path.lower().endswith((".jpg", ".jpeg")) and max(image.size) > LONGEST_JPEG:
+        raise UserError("{}: {:,} x {:,} pixels, and a JPEG has at most {:,}; end its name in "
+                        ".png".format(path, *image.size, LONGEST_JPEG))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with temporary_path(path) as temporary:
         image.save(temporary, **_mark_options(image))

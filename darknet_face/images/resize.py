@@ -41,6 +41,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(scaled, dtype=image.dtype)
 
 
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """An image whose longer side has at most ``longest`` pixels: the same, or scaled down."""
+    scale = min(1.0, longest / max(image.shape[:2]))
+    return resize(image, *(max(1, int(round(side * scale))) for side in image.shape[:2]))
+
+
 def _average_rows(array: np.ndarray, count: int) -> np.ndarray:
     """Shrink along the first axis: the mean of the rows that a new one covers, float32."""
     rows = len(array)

@@ -75,17 +75,32 @@ def temporary_folder(folder: str, name: str) -> typing.Iterator[str]:
     Parameters
     ----------
     folder
-        Made if it is missing.
+        Made if it is missing, and removed again if the block fails.
     name
         What it is for: what killed programs left under the same name is removed.
     """
+    missing = _missing_folders(folder)
     os.makedirs(folder, exist_ok=True)
     _remove_known_leftovers(os.path.abspath(folder), name)
     temporary = tempfile.mkdtemp(dir=folder, prefix=_temporary_prefix(), suffix="-" + name)
+    is_whole = False
     try:
         yield temporary
+        is_whole = True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for each in () if is_whole else missing:
+            with contextlib.suppress(OSError):  # something is in it
+                os.rmdir(each)
+
+
+def _missing_folders(folder: str) -> list[str]:
+    """What :func:`os.makedirs` will make, the deepest first."""
+    missing, place = [], os.path.abspath(folder)
+    while not os.path.lexists(place):
+        missing.append(place)
+        place = os.path.dirname(place)
+    return missing
 
 
 @contextlib.contextmanager
@@ -96,23 +111,16 @@ def staged(folder: str) -> typing.Iterator[str]:
     names a file as it would be called in ``folder``. A ``folder`` that was made for a block that
     fails is removed.
     """
-    is_new = not os.path.exists(folder)
-    try:
-        with temporary_folder(folder, "staged") as temporary:
-            try:
-                yield temporary
-                for name in sorted(os.listdir(temporary)):
-                    os.replace(os.path.join(temporary, name), os.path.join(folder, name))
-            except OSError as error:
-                path, inside = os.path.abspath(str(error.filename)), os.path.abspath(temporary)
-                if path.startswith(os.path.join(inside, "")):
-                    error.filename = os.path.join(folder, os.path.relpath(path, inside))
-                raise
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):  # something is in it, or it was not made
-                os.rmdir(folder)
-        raise
+    with temporary_folder(folder, "staged") as temporary:
+        try:
+            yield temporary
+            for name in sorted(os.listdir(temporary)):
+                os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+        except OSError as error:
+            path, inside = os.path.abspath(str(error.filename)), os.path.abspath(temporary)
+            if path.startswith(os.path.join(inside, "")):
+                error.filename = os.path.join(folder, os.path.relpath(path, inside))
+            raise
 
 
 def remove_leftovers(path: str) -> None:

@@ -121,6 +121,15 @@ def check_replaceable(path: str, is_ours: typing.Callable[[str], bool], what: st
         raise UserError("{}: not {}, and would be replaced; name another file".format(path, what))
 
 
+def check_folder(path: str) -> None:
+    """Check that a folder is there or can be made; raises UserError where a file is in the way."""
+    place = os.path.abspath(path)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise UserError("{}: a file, where a folder is to be; name another folder".format(place))
+
+
 def starts_with(path: str, text: str) -> bool:
     """Whether a file starts with a text, or is itself the beginning of that text.
 

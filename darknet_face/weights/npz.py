@@ -69,6 +69,15 @@ def read_npz(path: str) -> tuple[OrderedDict[str, np.ndarray], Metadata]:
         return check_weights(stored, path), metadata
 
 
+def is_npz(path: str) -> bool:
+    """Whether a file is an ``.npz`` of arrays."""
+    try:
+        with open_npz(path) as (stored, _):
+            return bool(stored)
+    except UserError:
+        return False
+
+
 def _metadata(stored: dict[str, StoredArray]) -> Metadata:
     """The JSON object among the arrays, unchecked; empty in files of older versions."""
     if METADATA not in stored:

@@ -16,7 +16,7 @@ from darknet_face.console import UserError
 from darknet_face.detection.datasets import Photograph
 from darknet_face.detection.targets import area
 from darknet_face.images.decode import BadImage, read_image
-from darknet_face.images.resize import resize
+from darknet_face.images.resize import resize, shrink
 from darknet_face.training.augment import iaa
 
 MOST_BOXES = 50  # of an image that the loss looks at; the largest are taken
@@ -96,19 +96,11 @@ class DetectionBatches:
             order = np.random.RandomState([self.seed, 3, number // count]).permutation(count)
             photograph = self.photographs[order[number % count]]
             try:
-                return photograph, _bounded(read_image(photograph.path))
+                return photograph, shrink(read_image(photograph.path), LONGEST)
             except BadImage as error:
                 bad.append((photograph.path, str(error)))
         raise UserError("{}: {}; none of the {:,} images decodes: check the disk".format(
             *bad[-1], count))
-
-
-def _bounded(image: np.ndarray) -> np.ndarray:
-    scale = LONGEST / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    height, width = (max(1, int(round(side * scale))) for side in image.shape[:2])
-    return resize(image, height, width)
 
 
 def build_augmenter(size: int) -> typing.Any:
