@@ -56,7 +56,7 @@ def test_every_kind_of_picture_has_the_same_answer(model, truth, photograph):
     path, pixels = photograph
     with open(path, "rb") as stream:
         content = stream.read()
-    window = truth(pixels)
+    window = truth.find([pixels])[0]
     kinds = {"path": path, "pathlib": pathlib.Path(path), "array": pixels, "bytes": content,
              "image": Image.open(path), "in memory": Image.fromarray(pixels)}
     for kind, picture in kinds.items():
@@ -77,7 +77,7 @@ def test_a_list_of_all_sizes_is_answered_in_order(model, truth):
     results = model(iter(pictures))
     assert isinstance(results, list) and len(results) == len(pictures)
     for picture, result in zip(pictures, results):
-        window = truth(picture)
+        window = truth.find([picture])[0]
         assert result.probability == pytest.approx(window.probability, abs=1e-6)
         assert result.box == tuple(int(round(value)) for value in window[1:5])
     assert len({result.probability for result in results}) > 3

@@ -210,7 +210,7 @@ def test_search_finds_a_picture_within_a_picture(infer, pictures, tmp_path, engi
     outcome = infer(pictures, "--search", "2", "--csv", table, "--contact-sheet", sheet)
     assert outcome.code == 0 and sheet.exists()
     for row in read_csv(table):
-        window = search(read_image(row["file"]))
+        window, = search.find([read_image(row["file"])])
         assert float(row["face_probability"]) == pytest.approx(window.probability, abs=1e-5)
         box = [float(value) for value in window[1:5]]
         assert [int(row[name]) for name in ("x", "y", "width", "height")] == [

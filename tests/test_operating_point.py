@@ -55,7 +55,7 @@ def test_one_look_and_searches_keep_the_rate(tiny_model, sample_dir, capsys):
     assert called_face[scores.labels == 1].mean() <= 0.3
     assert called_face[scores.labels == 0].mean() == lowest["recall"]
     search = SlidingWindow(open_engine(tiny_model.weights, 32), bias=point["search_bias"])
-    found = [search(read_image(path)).probability for path in split.negatives]
+    found = [search.find([read_image(path)])[0].probability for path in split.negatives]
     assert (np.array(found) >= point["threshold"]).mean() <= 0.3
     captured = capsys.readouterr()
     assert "false-positive rate of" in captured.out and captured.err == ""

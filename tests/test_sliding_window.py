@@ -25,7 +25,7 @@ def test_one_window_is_the_classifier(search, tiny_model):
     probability = classifier(image[np.newaxis])[0, 0]
     assert scale == 1 and log_odds.shape == (1, 1)
     assert 1 / (1 + np.exp(-log_odds[0, 0])) == pytest.approx(probability, abs=1e-5)
-    window = search(image)
+    window, = search.find([image])
     assert window.probability >= probability - 1e-5
 
 
@@ -78,20 +78,24 @@ def test_below_one_the_boxes_lie_in_the_picture_and_cover_it(search, shape):
     assert (left + width, top + height) == pytest.approx(shape[::-1])
 
 
-def test_the_window_is_the_highest_window(search):
+def test_the_window_is_the_highest_window(search, monkeypatch):
     image = np.random.RandomState(1).randint(0, 256, (150, 200, 3)).astype(np.uint8)
     image[60:110, 90:140] = 255
     highest = max((log_odds.max(), scale) for scale, log_odds in search.log_odds_maps(image))
-    window = search(image, certain=2)
+    monkeypatch.setattr("darknet_face.classify.sliding_window.CERTAIN", 2)
+    window, = search.find([image])
     assert window.scale == highest[1]
     assert window.probability == pytest.approx(1 / (1 + np.exp(-highest[0])), abs=1e-6)
-    assert search(image, certain=0).scale == 1  # the first size is certain enough
+    monkeypatch.setattr("darknet_face.classify.sliding_window.CERTAIN", 0)
+    assert search.find([image])[0].scale == 1  # the first size is certain enough
 
 
 def test_a_tight_box_lies_inside_the_certain_window(search, monkeypatch):
     """Against a search by hand through the windows of the next size."""
     image = np.random.RandomState(3).randint(0, 256, (150, 200, 3)).astype(np.uint8)
-    coarse = search(image, certain=0)._replace(probability=0.999)
+    with monkeypatch.context() as patch:
+        patch.setattr("darknet_face.classify.sliding_window.CERTAIN", 0)
+        coarse = search.find([image])[0]._replace(probability=0.999)
     (_, _), (_, log_odds) = search.log_odds_maps(image)
     best = (-np.inf, None)
     for row, column in np.ndindex(*log_odds.shape):

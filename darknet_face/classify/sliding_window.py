@@ -92,20 +92,15 @@ class SlidingWindow:
         self.bias = bias
         self.cells = self.image_size // darknet19.STRIDE
 
-    def __call__(self, image: np.ndarray, certain: float = CERTAIN) -> Window:
-        """Find the most probable window of one image: see :meth:`find`."""
-        return self.find([image], certain)[0]
-
-    def find(self, images: typing.Sequence[np.ndarray], certain: float = CERTAIN) -> list[Window]:
+    def find(self, images: typing.Sequence[np.ndarray]) -> list[Window]:
         """Find the most probable window of each image. Several threads may call this at once.
 
         Parameters
         ----------
         images
             Each uint8, [any height, any width, 3], RGB. Those that are scaled to the same size
-            share runs of the network.
-        certain
-            A window as probable as this ends the search of its image.
+            share runs of the network. A window as probable as :data:`CERTAIN` ends the search of
+            its image.
         """
         best: list[typing.Any] = [None] * len(images)
         highest = [-np.inf] * len(images)
@@ -115,7 +110,7 @@ class SlidingWindow:
                 if best[index] is None or log_odds.max() > highest[index]:
                     highest[index] = log_odds.max()
                     best[index] = self._best(images[index], log_odds, scale)
-            searching = [each for each in searching if best[each].probability < certain]
+            searching = [each for each in searching if best[each].probability < CERTAIN]
         return best
 
     def best_of_each_scale(self, image: np.ndarray) -> typing.Iterator[Window]:
