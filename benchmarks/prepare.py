@@ -15,28 +15,14 @@ from PIL import Image
 from skimage.data import lfw_subset
 from skimage.util import img_as_ubyte
 
-from darknet19 import LAYERS, STRIDE
-from darknet_face.console import UserError, number_type, progress
+from darknet19 import LAYERS
+from darknet_face.console import UserError, progress
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
 from darknet_face.images.resize import resize
 from darknet_face.images.samples import sample_images
 
 RELEASED = os.path.join(ROOT, "saved_models", "darknet19_face.npz")
-
-
-def add_size_arguments(parser):
-    """Add --image-size and --batch-size to an argument parser."""
-    parser.add_argument("--image-size", type=number_type(int, STRIDE), default=224,
-                        help="height and width of the input, a multiple of 32")
-    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
-                        help="images a step, even")
-
-
-def check_sizes(parser, args):
-    """End with one line about sizes that do not fit the network or a batch of two halves."""
-    if args.image_size % STRIDE or args.batch_size % 2:
-        parser.error("--image-size is a multiple of {} and --batch-size is even".format(STRIDE))
 
 
 def prepare(folder, count, image_size, batch_size, exports=True):

@@ -12,6 +12,8 @@ images. Writes results.json and results.png.
 
 import argparse
 import collections
+import contextlib
+import json
 import os
 import platform
 import statistics
@@ -26,11 +28,11 @@ sys.path.insert(1, os.path.dirname(HERE))
 import numpy as np  # noqa: E402
 from environments import python_of  # noqa: E402
 from memory import peak_memory  # noqa: E402
-from prepare import add_size_arguments, check_sizes, prepare  # noqa: E402
-from processes import WorkerProcess  # noqa: E402
+from prepare import prepare  # noqa: E402
 
 from darknet19 import layer_table  # noqa: E402
 from darknet_face.console import HelpFormatter, UserError, cli, number_type, progress  # noqa: E402
+from darknet_face.options import image_size  # noqa: E402
 from darknet_face.runtime.atomic_files import temporary_path, write_json  # noqa: E402
 
 # In memory: measure only training and inference on images in memory, not the other tasks.
@@ -68,23 +70,58 @@ PREPARATION = "preparation of training images, one core"
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.5}
 
 
-class EngineProcess(WorkerProcess):
-    """An engine at work in its own environment."""
+class EngineProcess:
+    """An engine at work in its own environment; see worker.py for what is said to it.
+
+    Attributes
+    ----------
+    version : str
+        What the engine says it is.
+    tasks : list of str
+
+    Raises
+    ------
+    UserError
+        Here or later, when it can't be started or has ended.
+    """
 
     def __init__(self, engine, python, args, folder):
         self.engine = engine
         command = [python, os.path.join(HERE, engine.script), "--threads", str(args.threads),
                    "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
                    "--folder", folder, "--precision", engine.precision]
-        super().__init__(engine.title, command,
-                         dict(os.environ, OMP_NUM_THREADS=str(args.threads)))
-        self.answers = "answers" in self.tasks
-        self.tasks = [name for name in self.tasks if name not in UNTIMED and not (
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
+                env=dict(os.environ, OMP_NUM_THREADS=str(args.threads)))
+        except OSError as error:
+            raise UserError("{}: {}; name a working interpreter by --python".format(
+                python, error.strerror))
+        hello = self._reply()
+        self.version = hello["version"]
+        self.answers = "answers" in hello["tasks"]
+        self.tasks = [name for name in hello["tasks"] if name not in UNTIMED and not (
             engine.in_memory and name != "training" and "batch " not in name)]
 
+    def _reply(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError("{} ended with exit code {}; what it said is above".format(
+                self.engine.title, self.process.wait()), exit_code=1)
+        return json.loads(line)
+
     def run(self, task, steps=1):
+        """The engine's reply: a dict with ``result`` and ``seconds``."""
         time.sleep(0.2)  # lets what others have still read ahead come to its end
-        return super().run(task, steps)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which _reply() tells
+            self.process.stdin.write(json.dumps({"task": task, "steps": steps}) + "\n")
+            self.process.stdin.flush()
+        return self._reply()
+
+    def stop(self):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
 
 
 def check_answers(processes):
@@ -126,11 +163,9 @@ def measure(processes, args):
     -------
     dict of (str, str) to list of float
         Images/s, or FLOP/s for a matrix product, by task and engine, one number a round.
-    peaks : dict of str to int
-        The engines' peak memory in bytes.
     """
     jobs = [(process, task) for process in processes for task in process.tasks]
-    steps, rates, peaks = {}, collections.defaultdict(list), {}
+    steps, rates = {}, collections.defaultdict(list)
     with progress(total=len(jobs) * (args.rounds + 1), desc="measuring", unit="task") as bar:
         for round_number in range(args.rounds + 1):
             for process, task in jobs:
@@ -140,9 +175,8 @@ def measure(processes, args):
                 else:
                     reply = process.run(task, steps[key])
                     rates[key].append(reply["result"] / reply["seconds"])
-                    peaks[process.engine.name] = reply["peak_memory"] * _memory_unit()
                 bar.update()
-    return rates, peaks
+    return rates
 
 
 def _calibrate(process, task, seconds):
@@ -150,11 +184,6 @@ def _calibrate(process, task, seconds):
     process.run(task, 2)
     reply = process.run(task, 2)
     return max(2, int(round(2 * seconds / reply["seconds"])))
-
-
-def _memory_unit():
-    """Bytes in a unit of ru_maxrss."""
-    return 1 if platform.system() == "Darwin" else 1024
 
 
 def summarise(rates, image_size):
@@ -321,7 +350,10 @@ def _parser():
                         help="how often everything is measured")
     parser.add_argument("--seconds", type=number_type(float, 0), default=3.0,
                         help="about how long one measurement takes")
-    add_size_arguments(parser)
+    parser.add_argument("--image-size", type=image_size, default=224,
+                        help="height and width of the input, a multiple of 32")
+    parser.add_argument("--batch-size", type=number_type(int, 2), default=16,
+                        help="images a step, even")
     parser.add_argument("--threads", type=number_type(int, 1), default=os.cpu_count(),
                         help="threads of every engine")
     parser.add_argument("--pictures", type=number_type(int, 16), default=2000,
@@ -343,7 +375,8 @@ def _parser():
 def main():
     parser = _parser()
     args = parser.parse_args()
-    check_sizes(parser, args)
+    if args.batch_size % 2:
+        parser.error("--batch-size is even")
     given = dict(each.partition("=")[::2] for each in args.python)
     engines = [engine for engine in ENGINES if engine.name in args.engines]
     try:
@@ -364,7 +397,7 @@ def main():
                 processes.append(EngineProcess(engine, pythons[engine.environment], args, folder))
             differences = check_answers(processes)
             accuracy = measure_accuracy(processes)
-            rates, peaks = measure(processes, args)
+            rates = measure(processes, args)
             versions = {process.engine.name: process.version for process in processes}
         finally:
             for process in processes:
@@ -377,7 +410,7 @@ def main():
         rounds=args.rounds, machine=platform.processor() or platform.machine(),
         versions=versions, largest_differences=differences,
         accuracy=accuracy, peak_flops=peak, rows=rows,
-        ratios=compare(rates, args.batch_size), memory=memory, engines_peak_memory=peaks)
+        ratios=compare(rates, args.batch_size), memory=memory)
     print(format_results(results))
     write_json(os.path.join(args.out, "results.json"), results)
     draw(os.path.join(args.out, "results.png"), results)
