@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import signal
+import struct
 import sys
+import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SLIM = os.path.join(ROOT, "tests", "slim.py")  # runs a script with a part of the filters
 sys.path.insert(0, ROOT)
 
 import cv2  # noqa: E402
@@ -204,6 +205,12 @@ def read_csv(path):
 def read_json_lines(path):
     with open(path) as stream:
         return [json.loads(line) for line in stream]
+
+
+def chunk(name, content, damage=0):
+    """A chunk of a PNG; with a damage its checksum is wrong."""
+    return (struct.pack(">I", len(content)) + name + content
+            + struct.pack(">I", zlib.crc32(name + content) ^ damage))
 
 
 def make_odd_files(folder):

@@ -1,16 +1,9 @@
 """Darknet-19 with a part of its filters: the same layers in files of 1 MB or less instead of 80 MB.
 
 Shapes are taken from ``darknet19`` when a graph is built or a file is read, so change it before.
-As a program it runs one of the scripts so: ``python tests/slim.py train.py --epochs 1``.
 """
 
-import os
-import runpy
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import darknet19  # noqa: E402
+import darknet19
 
 
 def make_slim(share=16, set_attribute=setattr):
@@ -34,9 +27,3 @@ def make_slim(share=16, set_attribute=setattr):
     whole = network._layer
     set_attribute(network, "_layer",  # the head is narrow already
                   lambda net, filters, *options: whole(net, 4 * filters // share, *options))
-
-
-if __name__ == "__main__":
-    make_slim()
-    del sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -8,6 +8,7 @@ import zlib
 
 import negatives_runs
 import numpy as np
+from conftest import chunk
 from negatives_program import HURRIED
 from negatives_runs import causes, fill, kept, lists
 from negatives_server import encode, texture
@@ -154,9 +155,6 @@ def test_faces_are_left_out(server, run, tmp_path):
 
 def bomb(width, height):
     """A PNG of a few bytes that claims to be enormous."""
-    def chunk(kind, body):
-        return (struct.pack(">I", len(body)) + kind + body
-                + struct.pack(">I", zlib.crc32(kind + body)))
     return (b"\x89PNG\r\n\x1a\n"
             + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
             + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))

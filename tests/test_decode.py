@@ -8,8 +8,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from conftest import chunk
 from PIL import Image
 
+from darknet_face.images.contact_sheets import encode
 from darknet_face.images.decode import (
     MAX_PIXELS,
     BadImage,
@@ -31,12 +33,6 @@ def picture():
     """uint8 [32, 48, 3]: red and green above blue and white, in blocks of 16 x 24 pixels."""
     corners = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
     return corners.repeat(16, axis=0).repeat(24, axis=1)
-
-
-def encode(image, kind, **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def close(decoded, expected, tolerance):
@@ -113,10 +109,6 @@ def test_sixteen_bit_rgb():
     """Written by hand: Pillow does not write such PNGs."""
     deep = np.zeros((4, 4, 3), ">u2")
     deep[..., 0], deep[..., 1] = 0xC8C8, 0x1E1E
-
-    def chunk(name, content):
-        return (len(content).to_bytes(4, "big") + name + content
-                + zlib.crc32(name + content).to_bytes(4, "big"))
 
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
     header = (4).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
@@ -244,10 +236,6 @@ def test_postscript_is_no_image():
 
 def test_oversized_images_are_not_decoded():
     """A PNG header that claims 60,000 x 60,000 pixels, and a limit given by the caller."""
-    def chunk(name, content):
-        return (len(content).to_bytes(4, "big") + name + content
-                + zlib.crc32(name + content).to_bytes(4, "big"))
-
     header = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
     with pytest.raises(BadImage, match="more than"):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, WebPImagePlugin
 
 from darknet_face.images import formats
+from darknet_face.images.contact_sheets import encode
 from darknet_face.images.decode import (
     BadImage,
     check_header,
@@ -20,12 +21,6 @@ from darknet_face.images.decode import (
 
 RNG = np.random.RandomState(0)
 COLOURS = np.kron(RNG.randint(0, 256, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-
-
-def encode(image, kind, **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def webp(kind):

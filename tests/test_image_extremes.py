@@ -1,6 +1,5 @@
 """Images that are extreme, damaged beside their pixels, or not even files."""
 
-import io
 import os
 import struct
 import subprocess
@@ -9,20 +8,16 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, chunk
 from PIL import Image, PngImagePlugin
 
 from darknet_face.images import decode, to_rgb
+from darknet_face.images.contact_sheets import encode
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.jpeg import count_scans
 from darknet_face.images.resize import resize
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def chunk(name, content, damage=0):
-    return (struct.pack(">I", len(content)) + name + content
-            + struct.pack(">I", zlib.crc32(name + content) ^ damage))
 
 
 def chunks(content):
@@ -32,12 +27,6 @@ def chunks(content):
         length, name = struct.unpack(">I4s", content[place:place + 8])
         yield name, content[place + 8:place + 8 + length]
         place += length + 12
-
-
-def encode(image, kind, **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 @pytest.fixture
