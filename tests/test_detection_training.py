@@ -202,13 +202,22 @@ def test_the_first_detector_is_released(tmp_path):
     assert released(tmp_path) == best
 
 
-@pytest.mark.parametrize("other, is_kept", [(0.9, True), (0.5, True), (0.49, False)])
+@pytest.mark.parametrize("other, is_kept", [
+    (0.9, True), (0.5, True), (float("nan"), True), (0.49, False)])
 def test_a_detector_of_another_run_is_measured(tmp_path, capsys, other, is_kept):
     """What its own file says does not count: it was measured on other images."""
     best = write_random(tmp_path / "best.npz", run="this", ap50=0.5)
     there = write_random(tmp_path / "face.npz", run="other", ap50=0.7)
     assert released(tmp_path, lambda _: other) == (there if is_kept else best)
     assert ("face.npz: kept, since its AP50" in capsys.readouterr().out) == is_kept
+
+
+def test_negatives_that_do_not_decode_leave_the_recall_open(images, tmp_path, capsys):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = np.float32([[0, 0, 1, 1]]), np.float32([0.5])
+    ap50, recall = trainer.measure(lambda _: found, Validation(
+        images[1].photographs, [str(tmp_path / "cut.png")]))
+    assert ap50 == ap50 and recall != recall and "cut.png" in capsys.readouterr().err
 
 
 def test_a_run_replaces_its_own_detector_and_releases_no_other(tmp_path):
