@@ -1,6 +1,7 @@
 """The session loop: learns, resumes exactly, survives kills, refuses bad input."""
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from darknet_face.images.file_lists import LISTS, load_split, save_list
 from darknet_face.runtime.session import tf
 from darknet_face.training import resume
 from darknet_face.training.history import HISTORY
+from darknet_face.training.initial_weights import read_initial_weights
 from darknet_face.training.lock import locked
 from darknet_face.training.settings import Settings
 from darknet_face.weights.checkpoints import find_checkpoint, read_checkpoint
@@ -31,6 +33,7 @@ from darknet_face.weights.model_file import read_model
 
 TINY = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--workers", "1",
         "--log-every", "3", "--width", str(WIDTH))
+PATTERN = "a[1]\\b] *?"  # a folder's name that TensorFlow would take for a pattern
 
 
 def command(data, work, *options):
@@ -69,6 +72,12 @@ def all_variables(work):
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
+def remove_checkpoint(work, step):
+    for path in glob.glob(os.path.join(
+            glob.escape(work), "model", "checkpoints", "model-{}.*".format(step))):
+        os.remove(path)
+
+
 def history(work):
     with open(os.path.join(work, "logs", "history.csv"), newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -78,10 +87,13 @@ def history(work):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(few, tiny_model, tmp_path_factory):
-    work = str(tmp_path_factory.mktemp("whole"))
-    ended = finish(few, work, "--epochs", "2", "--save-every", "3")
-    return work, ended
+def uninterrupted(few, tmp_path_factory):
+    """The folder of a training of two epochs."""
+    work = str(tmp_path_factory.mktemp("whole") / PATTERN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command(few, work, "--epochs", "2", "--save-every", "3")[1:])
+        train.main()
+    return work
 
 
 def test_killed_and_resumed_equals_uninterrupted(few, uninterrupted, tmp_path):
@@ -89,42 +101,43 @@ def test_killed_and_resumed_equals_uninterrupted(few, uninterrupted, tmp_path):
     the same weights to the bit."""
     work = str(tmp_path)
     options = ("--epochs", "2", "--save-every", "3")
-    assert end_after(few, work, 3, signal.SIGINT, *options)[0] == 128 + signal.SIGINT
+    code, out, err = end_after(few, work, 3, signal.SIGINT, *options)
+    assert code == 128 + signal.SIGINT and "stopping: saved" in out and "Traceback" not in err
+    read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
     assert end_after(few, work, 6, signal.SIGKILL, *options)[0] == -signal.SIGKILL
     ended = finish(few, work, *options)
     assert "resuming at step" in ended.stdout
-    expected, found = all_variables(uninterrupted[0]), all_variables(work)
+    expected, found = all_variables(uninterrupted), all_variables(work)
     assert set(found) == set(expected)
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert int(found["global_step"]) == 8
-    assert history(work) == history(uninterrupted[0])
+    assert history(work) == history(uninterrupted)
 
 
 def test_batch_norm_follows_the_data(uninterrupted):
-    variables = all_variables(uninterrupted[0])
+    variables = all_variables(uninterrupted)
     assert np.abs(variables["conv_0/moving_mean"]).max() > 0
     assert np.abs(variables["conv_17/moving_variance"] - 1).max() > 0.01
 
 
 def test_what_a_training_leaves(uninterrupted):
-    work, _ = uninterrupted
-    rows = history(work)
+    rows = history(uninterrupted)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert {"val_false_positive_rate", "val_false_negative_rate"} <= set(rows[0])
-    with open(os.path.join(work, "model", "darknet19_frozen.json")) as stream:
+    with open(os.path.join(uninterrupted, "model", "darknet19_frozen.json")) as stream:
         metadata = json.load(stream)
     best = min(rows, key=lambda row: float(row["disturbed_loss"]))
     assert metadata["step"] == int(best["step"])
     assert metadata["largest_difference"] <= 1e-5
     for name in ("history.png", "training_summary.png"):
-        assert os.path.getsize(os.path.join(work, "logs", name)) > 5000
-    leftovers = [name for _, _, files in os.walk(work) for name in files if "partial" in name]
-    assert not leftovers
+        assert os.path.getsize(os.path.join(uninterrupted, "logs", name)) > 5000
+    assert not [name for _, _, files in os.walk(uninterrupted) for name in files
+                if "partial" in name]
 
 
 def test_tensorboard_gets_its_curves_pictures_and_histograms(uninterrupted):
-    logs = os.path.join(uninterrupted[0], "logs")
+    logs = os.path.join(uninterrupted, "logs")
     tags = set()
     for name in os.listdir(logs):
         if name.startswith("events"):
@@ -135,24 +148,35 @@ def test_tensorboard_gets_its_curves_pictures_and_histograms(uninterrupted):
     assert any("precision_recall" in tag for tag in tags)
 
 
-def test_a_stop_signal_saves_first(few, tmp_path):
-    work = str(tmp_path)
-    code, out, err = end_after(
-        few, work, 3, signal.SIGTERM, "--epochs", "500", "--save-every", "3")
-    assert code == 128 + signal.SIGTERM
-    assert "stopping: saved" in out and "Traceback" not in err
-    read_checkpoint(find_checkpoint(os.path.join(work, "model", "checkpoints")))
+class Killed(Exception):
+    """In the place of a kill."""
 
 
-def test_start_weights_come_first_and_a_kill_changes_nothing(few, tiny_model, tmp_path):
+def kill_after_step(number, patch):
+    """End the training after this step and before what follows it."""
+    after_step = train.Trainer._after_step
+
+    def killed(self, values):
+        if self.step + 1 == number:
+            raise Killed()
+        after_step(self, values)
+
+    patch.setattr(train.Trainer, "_after_step", killed)
+
+
+def test_start_weights_come_first_and_a_kill_changes_nothing(
+        run_script, few, tiny_model, tmp_path, monkeypatch):
     """Row 0 is the file's own validation; killed in epoch 1, the run ends with the same bits."""
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     options = ("--epochs", "2", "--save-every", "3", "--init-from", tiny_model.npz, "--patience",
                "2", "--at-fpr", "0.5")
-    said = finish(few, whole, *options).stdout
-    assert "the initial weights before training: validation loss" in said and "hint" not in said
-    assert end_after(few, killed, 3, signal.SIGKILL, *options)[0] == -signal.SIGKILL
-    finish(few, killed, *options)
+    outcome = run_here(run_script, few, whole, *options)
+    assert outcome.code == 0 and "hint" not in outcome.out
+    assert "the initial weights before training: validation loss" in outcome.out
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after_step(4, patch)
+        run_here(run_script, few, killed, *options)
+    assert "resuming at step 3" in run_here(run_script, few, killed, *options).out
     expected, found = all_variables(whole), all_variables(killed)
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -202,7 +226,7 @@ def test_a_stored_threshold_stays_when_the_same_epoch_is_frozen_again(run_script
 @pytest.fixture
 def trained(uninterrupted, tmp_path):
     """A copy of the finished training that a test may spoil."""
-    shutil.copytree(uninterrupted[0], str(tmp_path / "work"))
+    shutil.copytree(uninterrupted, str(tmp_path / "work"))
     return str(tmp_path / "work")
 
 
@@ -263,11 +287,8 @@ def test_a_crafted_index_is_refused_before_tensorflow_reads_it(run_script, few, 
 
 def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script, few, trained):
     """Whether the newest was removed, as that message advises, or TensorFlow's note is damaged."""
-    folder = os.path.join(trained, "model", "checkpoints")
-    for name in os.listdir(folder):
-        if name.startswith("model-8."):
-            os.remove(os.path.join(folder, name))
-    open(os.path.join(folder, "checkpoint"), "w").close()
+    remove_checkpoint(trained, 8)
+    open(os.path.join(trained, "model", "checkpoints", "checkpoint"), "w").close()
     outcome = run_here(run_script, few, trained, "--epochs", "2", "--save-every", "3")
     assert outcome.code == 0 and "resuming at step 6" in outcome.out
     assert all_variables(trained)["global_step"] == 8
@@ -279,7 +300,7 @@ def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(run_script
     [[0, 0, 10 ** 30]]])
 def test_damaged_segments_are_one_line(few, uninterrupted, tmp_path, segments):
     checkpoints = tmp_path / "model" / "checkpoints"
-    shutil.copytree(os.path.join(uninterrupted[0], "model", "checkpoints"), str(checkpoints),
+    shutil.copytree(os.path.join(uninterrupted, "model", "checkpoints"), str(checkpoints),
                     copy_function=os.link)  # read only, so not worth hundreds of megabytes each
     settings = Settings(data_dir=few, model_dir=str(tmp_path / "model"), image_size=32, width=WIDTH,
                         batch_size=8)
@@ -303,7 +324,7 @@ def test_damaged_settings_are_one_short_line(few, uninterrupted, tmp_path, value
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "model-8.index").write_text("")
-    shutil.copy(os.path.join(uninterrupted[0], "model", "checkpoints", "settings.json"),
+    shutil.copy(os.path.join(uninterrupted, "model", "checkpoints", "settings.json"),
                 str(checkpoints))
     path = checkpoints / "settings.json"
     path.write_text(json.dumps(dict(json.loads(path.read_text()), max_lr=value)))
@@ -324,20 +345,19 @@ def test_a_second_training_in_the_folder_changes_nothing(run_script, few, traine
 
 
 def test_folders_whose_names_are_patterns_and_what_a_finished_training_says(
-        run_script, few, tmp_path):
-    work = str(tmp_path / "a[1]\\b] *?")
-    assert run_here(run_script, few, work, "--epochs", "1").code == 0
-    outcome = run_here(run_script, few, work, "--epochs", "1")
-    assert outcome.code == 0 and not outcome.err
-    assert "finished already: 1 epochs are trained (step 4)" in outcome.out
-    assert "resuming" not in outcome.out and "epoch 1/1" not in outcome.out
+        run_script, few, uninterrupted, tmp_path):
+    work = str(tmp_path / PATTERN)
+    shutil.copytree(uninterrupted, work)
     outcome = run_here(run_script, few, work, "--epochs", "2")
-    assert outcome.code == 0 and "resuming at step 4 (epoch 2)" in outcome.out
-    assert all_variables(work)["global_step"] == 8
-    other = str(tmp_path / "other")
-    outcome = run_here(run_script, few, other, "--epochs", "1", "--init-from",
-                       os.path.join(work, "model", "best"))
-    assert outcome.code == 0 and "starting from conv_0 to conv_18" in outcome.out
+    assert outcome.code == 0 and not outcome.err
+    assert "finished already: 2 epochs are trained (step 8)" in outcome.out
+    assert "resuming" not in outcome.out and "epoch 1/2" not in outcome.out
+    outcome = run_here(run_script, few, work, "--epochs", "3")
+    assert outcome.code == 0 and "resuming at step 8 (epoch 3)" in outcome.out
+    assert all_variables(work)["global_step"] == 12
+    best = os.path.join(work, "model", "best")
+    weights, message = read_initial_weights(best, width=WIDTH)
+    assert len(weights) == 92 and message == "starting from conv_0 to conv_18 of " + best
 
 
 def test_freezing_passes_over_pictures_that_do_not_decode(few, tiny_model, tmp_path, capsys):
@@ -418,8 +438,9 @@ def test_lr_range_test_writes_its_curve_and_no_checkpoint(run_script, few, tmp_p
     assert not os.path.exists(str(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_cross_entropy(smoothing):
+def test_the_loss_is_cross_entropy_with_smooth_labels():
+    """test_teacher.py has it without smoothing."""
+    smoothing = 0.2
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 0])
     with tf.Graph().as_default() as graph, tf.Session() as session:
         net = train.build_training_graph(
