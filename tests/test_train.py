@@ -130,6 +130,11 @@ def test_what_a_training_leaves(uninterrupted):
     best = min(rows, key=lambda row: float(row["disturbed_loss"]))
     assert metadata["step"] == int(best["step"])
     assert metadata["largest_difference"] <= 1e-5
+    frozen, best = (read_model(os.path.join(uninterrupted, "model", name))
+                    for name in ("darknet19_frozen.pb", "best"))
+    assert frozen.width == best.width == WIDTH
+    for name, array in best.weights.items():
+        np.testing.assert_array_equal(frozen.weights[name], array, err_msg=name)
     for name in ("history.png", "training_summary.png"):
         assert os.path.getsize(os.path.join(uninterrupted, "logs", name)) > 5000
     assert not [name for _, _, files in os.walk(uninterrupted) for name in files
@@ -239,6 +244,33 @@ def test_other_settings_do_not_resume(run_script, few, trained):
     outcome = run_here(run_script, few, trained, "--epochs", "3", "--max-lr", "0.01")
     assert outcome.code == 2
     assert "max-lr" in outcome.err and len(outcome.err.splitlines()) == 1
+
+
+def test_a_run_of_another_width_does_not_resume_or_start_there(run_script, few, trained):
+    outcome = run_here(run_script, few, trained, "--epochs", "3", "--width", "0.125")
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert "made with width 0.0625, not 0.125" in outcome.err
+    with pytest.raises(UserError, match="use --width 0.0625, or name it by --teacher"):
+        read_initial_weights(os.path.join(trained, "model", "best"), width=0.125)
+
+
+def test_a_training_with_a_teacher_resumes_to_the_bit(
+        run_script, few, uninterrupted, tiny_model, tmp_path):
+    options = ("--epochs", "2", "--save-every", "3", "--workers", "0")
+    teacher = options + ("--teacher", tiny_model.npz)
+    whole, parts = (str(tmp_path / name) for name in ("whole", "parts"))
+    assert run_here(run_script, few, whole, *teacher).code == 0
+    shutil.copytree(whole, parts)
+    remove_checkpoint(parts, 8)  # as a kill in epoch 2 leaves it
+    outcome = run_here(run_script, few, parts, *teacher)
+    assert outcome.code == 0 and "resuming at step 6" in outcome.out
+    expected, found, alone = map(all_variables, (whole, parts, uninterrupted))
+    assert set(found) == set(expected) == set(alone), "the teacher is in no checkpoint"
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert not np.array_equal(alone["conv_0/kernel"], expected["conv_0/kernel"])
+    outcome = run_here(run_script, few, whole, *options)
+    assert outcome.code == 2 and "made with teacher" in outcome.err
 
 
 def test_an_epoch_may_be_shorter_than_the_lists(run_script, few, trained, tmp_path):
@@ -458,7 +490,7 @@ def test_the_loss_is_cross_entropy_with_smooth_labels():
 @pytest.mark.parametrize("options", [
     ("--image-size", "100"), ("--batch-size", "7"), ("--max-lr", "1e-9"), ("--epochs", "0"),
     ("--average-decay", "2"), ("--policy", "cosine"), ("--threads", "100000000000"),
-    ("--image-size", "3200000000"), ("--batch-size", "1" + "0" * 21)])
+    ("--image-size", "3200000000"), ("--batch-size", "1" + "0" * 21), ("--width", "0.3")])
 def test_senseless_options_are_refused(run_script, few, tmp_path, options):
     assert run_script(train, "--data-dir", few, "--model-dir", tmp_path / "m", *options).code == 2
     assert not (tmp_path / "m").exists()
