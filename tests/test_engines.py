@@ -12,6 +12,7 @@ from conftest import ROOT, read_csv
 from darknet_face.classify.sliding_window import SlidingWindow
 from darknet_face.console import UserError
 from darknet_face.engines import engine as engines
+from darknet_face.engines import onnx_runtime
 from darknet_face.engines.engine import ENGINES, Engine, choose_engine, open_engine
 from darknet_face.images.decode import read_image
 from darknet_face.images.reader import read_batches
@@ -105,6 +106,23 @@ def test_the_engine_that_is_taken(monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install onnxruntime"):
         choose_engine(None)
+
+
+def test_the_session_opens_with_the_first_images(monkeypatch, tiny_model):
+    """An answer by the detector alone needs none; a server opens it when it starts."""
+    opened, real = [], onnx_runtime.open_session
+    monkeypatch.setattr(onnx_runtime, "open_session",
+                        lambda *arguments: opened.append(1) or real(*arguments))
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    with open_engine(tiny_model.weights, 32, "onnxruntime") as engine:
+        assert not opened
+        np.testing.assert_array_equal(engine(images), engine(images))
+        assert len(opened) == 1
+    with open_engine(tiny_model.weights, 32, "onnxruntime") as engine:
+        engine.prepare()
+        assert len(opened) == 2
+    with pytest.raises(UserError, match="can't run the network"):
+        engine(images)
 
 
 def test_the_interface_is_what_an_engine_fills_in():

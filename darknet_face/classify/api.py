@@ -161,6 +161,10 @@ class FaceModel:
         self._search = SlidingWindow(self._engine, scales, model.search_bias)
         self._is_single_pass = search == "off"
 
+    def prepare(self) -> None:
+        """Open what would otherwise open with the first images, such as for a server."""
+        self._engine.prepare()
+
     def __call__(self, images: typing.Any, threshold: float | None = None) -> typing.Any:
         """Classify one image or several.
 

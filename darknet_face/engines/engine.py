@@ -45,6 +45,9 @@ class Engine:
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
 
+    def prepare(self) -> None:
+        """Open what would otherwise open with the first images."""
+
     def class_map(self, images: np.ndarray) -> np.ndarray:
         """The class map of a batch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import typing
 
 import numpy as np
@@ -14,6 +15,9 @@ from darknet_face.engines.onnx_int8 import Ranges, int8_model
 
 class OnnxRuntimeEngine(Engine):
     """See :class:`darknet_face.engines.engine.Engine`.
+
+    The session opens with the first images, which takes half a second: an answer by the detector
+    may need none.
 
     Parameters
     ----------
@@ -33,13 +37,22 @@ class OnnxRuntimeEngine(Engine):
                  threads: int | None = None, ranges: Ranges | None = None) -> None:
         super().__init__(image_size)
         outputs = ["class_map"]
-        model = (int8_model(weights, ranges, outputs=outputs) if ranges else
-                 onnx_model(folded(weights), outputs=outputs))
-        self.session = open_session(model, threads)
+        self._open: typing.Callable[[], typing.Any] | None = lambda: open_session(
+            int8_model(weights, ranges, outputs=outputs) if ranges else
+            onnx_model(folded(weights), outputs=outputs), threads)
+        self._session: typing.Any = None
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        with self._lock:
+            if self._open:
+                self._session = self._open()
+                self._open = None  # frees the weights
 
     def class_map(self, images: np.ndarray) -> np.ndarray:
+        self.prepare()
         try:
-            maps, = self.session.run(["class_map"], {"input": images / np.float32(255)})
+            maps, = self._session.run(["class_map"], {"input": images / np.float32(255)})
         except Exception as error:  # its exceptions have no common public base
             raise UserError("ONNX Runtime can't run the network on {} images of {} x {} ({}); use "
                             "a smaller --batch-size or --image-size".format(
@@ -47,7 +60,7 @@ class OnnxRuntimeEngine(Engine):
         return maps.transpose(0, 2, 3, 1)
 
     def close(self) -> None:
-        self.session = None
+        self._open = self._session = None
 
 
 def open_session(model: str | bytes, threads: int | None = None) -> typing.Any:

@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
                      args.batch_size, args.model_dir, tight_boxes=True, engine=args.engine)
     except ValueError as error:
         parser.error(str(error))
+    model.prepare()
     batcher = Batcher(model, args.queue, args.batch_size)
     try:
         server = open_server(create_app(batcher, _settings(args)), args)
