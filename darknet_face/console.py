@@ -148,7 +148,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if tells else super()._get_help_string(action)
 
 
-LARGEST_NUMBER = 10 ** 15  # of an option without an upper bound
+LARGEST_INTEGER = 10 ** 15  # of an option without an upper bound
 
 
 def number_type(convert: type, low: float, high: float | None = None) -> typing.Callable:
@@ -159,12 +159,16 @@ def number_type(convert: type, low: float, high: float | None = None) -> typing.
     convert
         ``int`` or ``float``.
     low, high
-        Inclusive bounds; with ``high=None`` all up to :data:`LARGEST_NUMBER` are taken.
+        Inclusive bounds; ``high=None`` leaves the upper end open, to integers up to
+        :data:`LARGEST_INTEGER`.
     """
+
+    # Text may name an integer that no float holds.
+    most = high if high is not None else LARGEST_INTEGER if convert is int else float("inf")
 
     def parse(text):
         value = convert(text)
-        if not low <= value <= (LARGEST_NUMBER if high is None else high):
+        if not low <= value <= most or value == float("inf"):
             bounds = "at least {}".format(low) if high is None else "{} to {}".format(low, high)
             raise argparse.ArgumentTypeError("{} is out of range: {}".format(text, bounds))
         return value
