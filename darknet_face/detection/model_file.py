@@ -31,7 +31,7 @@ from darknet_face.runtime.session import new_session, tf
 from darknet_face.weights.arrays import set_variables
 from darknet_face.weights.graph_checks import check_same
 from darknet_face.weights.graph_files import read_graph_def
-from darknet_face.weights.npz import open_npz, write_npz
+from darknet_face.weights.npz import open_npz, read_metadata, write_npz
 
 HEAD_NAME = "pyramid"
 OUTPUTS = ("boxes", "scores")
@@ -137,8 +137,7 @@ def is_detector(path: str) -> bool:
 def read_spec(path: str) -> Spec:
     """The metadata of a detector's file, without its weights; raises UserError."""
     if not path.lower().endswith(".pb"):
-        with open_npz(path, TRAIN) as (_, metadata):
-            return _spec(path, metadata)
+        return _spec(path, read_metadata(path, TRAIN))
     notes = [node for node in read_graph_def(path, TRAIN).node if node.name == NOTE]
     try:
         content = json.loads(notes[0].attr["_metadata"].s.decode("utf-8"))

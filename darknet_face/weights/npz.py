@@ -92,6 +92,14 @@ def _metadata(stored: dict[str, StoredArray]) -> Metadata:
     return content
 
 
+def read_metadata(path: str, remedy: str = "run extract_weights.py") -> Metadata:
+    """The metadata of any ``.npz`` of this project, unchecked, without a look at its arrays."""
+    with _opened(path, remedy) as archive:
+        name = METADATA + ".npy"
+        return _metadata({METADATA: _stored_array(archive, archive.getinfo(name))}
+                         if name in archive.namelist() else {})
+
+
 @contextlib.contextmanager
 def open_npz(path: str, remedy: str = "run extract_weights.py"
              ) -> typing.Iterator[tuple[dict[str, StoredArray], Metadata]]:
