@@ -11,6 +11,7 @@ the class. ``faces`` is their number, where the detector was asked; JSON has the
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -91,17 +92,27 @@ class _RowWriter:
 
     def __init__(self, stream: typing.IO[str], kind: str) -> None:
         self.stream, self.kind = stream, kind
-        self.csv = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        self._line = io.StringIO()
+        # Python 3.7 quotes a carriage return in a name only where lines end with one.
+        self._csv = csv.DictWriter(self._line, COLUMNS, lineterminator="\r\n",
+                                   extrasaction="ignore")
 
     def write_header(self) -> None:
         if self.kind == "csv":
-            self.csv.writeheader()
+            self._csv.writeheader()
+            self._end_line()
 
     def write(self, row: Row) -> None:
         if self.kind == "csv":
-            self.csv.writerow(row)
+            self._csv.writerow(row)
+            self._end_line()
         else:
             self.stream.write(json.dumps(row) + "\n")
+
+    def _end_line(self):
+        self.stream.write(self._line.getvalue()[:-2] + "\n")
+        self._line.seek(0)
+        self._line.truncate()
 
 
 def keep_whole_rows(path: str, kind: str, only: set[int] | None = None) -> set[int]:
