@@ -348,3 +348,18 @@ def test_history_is_a_table(trained):
     with open(os.path.join(chosen.run_dir, "history.csv")) as stream:
         row, = csv.DictReader(stream)
     assert row["step"] == str(STEPS) and 0 <= float(row["ap50"]) <= 1
+
+
+def test_a_count_that_no_float_holds_is_refused(run_script):
+    outcome = run_script(train_detector, "--steps", "1" + 400 * "0")
+    assert outcome.code == 2 and "is out of range" in outcome.err
+
+
+def test_a_name_too_long_for_its_result_leaves_no_half(run_script, made, trained, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a" * 247 + ".png", "b.png"):
+        shutil.copy(str(made / "images" / "0.png"), str(tmp_path / "images" / name))
+    outcome = run_script(detect, str(tmp_path / "images"), "--model", trained[0].model, "--out",
+                         str(tmp_path / "found"))
+    assert outcome.code == 0 and "skipped 1 bad ones" in outcome.out
+    assert sorted(os.listdir(str(tmp_path / "found"))) == ["b.png", "b.png.json"]

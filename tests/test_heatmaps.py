@@ -1,5 +1,6 @@
 """Heat maps: the windows' own numbers, at the right places, at any size."""
 
+import cv2
 import numpy as np
 import pytest
 from conftest import WIDTH
@@ -135,3 +136,23 @@ def test_the_mapper_leaves_the_default_graph_alone(tiny_model):
     before = len(tf.get_default_graph().get_operations())
     make_mapper(tiny_model.weights, 32, name="tensorflow").search.engine.close()
     assert len(tf.get_default_graph().get_operations()) == before
+
+
+def test_colours_are_those_of_inferno():
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+    found = heatmaps.warm_colours(np.arange(256, dtype=np.float32) / 255)
+    assert found.dtype == np.uint8 and np.abs(found.astype(int) - table).max() <= 10
+
+
+@pytest.mark.parametrize("thickness", [1, 3])
+def test_a_line_runs_around_what_is_at_least_one_half(thickness):
+    side = 200 * thickness
+    face_map = np.zeros((side, side), np.float32)
+    inside = slice(side // 4, side // 2)
+    face_map[inside, inside] = 0.6
+    lined = heatmaps.overlay(np.full((side, side, 3), 90, np.uint8), face_map)
+    bare = heatmaps.overlay(np.full((side, side, 3), 90, np.uint8), face_map, outline=False)
+    changed = (lined != bare).any(axis=2)
+    assert (lined[side // 4 + 5] == 255).all(axis=1).sum() == 2 * thickness, "two white lines"
+    assert not changed[side // 3, side // 3] and not changed[:side // 4 - 2 * thickness].any()
+    assert changed[side // 4 - 1, inside].all() and changed[side // 2, inside].all()
