@@ -37,12 +37,17 @@ STEEPNESS = 2.0  # the cycle's height in --max-lr, where it is cut off: a quarte
 WARM_UP = 0.04  # of the YOLOv2 head: the cycle's lowest learning rate, as a share of the highest
 
 
-def learning_rate(base_lr, max_lr, steps, steepness=1.0):
-    """One cycle over a training, cut off at ``max_lr``; a function of the global step."""
+def learning_rate(base_lr, max_lr, steps, steepness=1.0, rise=0.25):
+    """One cycle over a training, cut off at ``max_lr``; a function of the global step.
+
+    ``rise`` is the share of the steps after which it is cut off, if ``steepness`` is 2.
+    """
 
     def rate(step):
+        step, half = tf.cast(step, tf.float64), steps / 2  # as clr.py counts
+        step = tf.minimum(step * (0.25 / rise), tf.maximum(step, half))
         return tf.minimum(cyclical_learning_rate(
-            step, base_lr, max(base_lr, steepness * max_lr), max(1.0, steps / 2)), max_lr)
+            step, base_lr, max(base_lr, steepness * max_lr), max(1.0, half)), max_lr)
 
     return rate
 
@@ -67,8 +72,18 @@ def add_options(parser):
                           help="images to validate on (default: WIDER FACE's validation part)")
     parser.add_argument("--preview", type=image_name, metavar="FILE",
                         help="only draw the first scenes and their boxes: faces green, ignored red")
-    parser.add_argument("--restart", action="store_true", help="do not resume: begin again")
     default = trainer.Settings()
+    parser.add_argument("--sizes", type=number_type(int, 64, 1024), nargs="+", metavar="SIZE",
+                        default=default.sizes,
+                        help="height and width of the scenes, multiples of 32; of several, each "
+                             "batch has one, drawn at random, and as many scenes as have the "
+                             "pixels of --batch-size of the smallest")
+    parser.add_argument("--rise", type=number_type(float, 0.001, 0.25), default=0.25,
+                        help="share of the steps in which the learning rate rises to --max-lr")
+    parser.add_argument("--init-from", metavar="FILE",
+                        help="begin with the weights of this detector, which may have fewer "
+                             "channels and a smaller width (default: random weights)")
+    parser.add_argument("--restart", action="store_true", help="do not resume: begin again")
     for name, convert, text in (
             ("run_dir", str, "folder for checkpoints, history and events"),
             ("model", str, "the file to write: an .npz, or a frozen graph (.pb)"),
@@ -76,7 +91,6 @@ def add_options(parser):
             ("channels", number_type(int, 4, 512), "channels of the head"),
             ("steps", number_type(int, 1), "updates"),
             ("batch_size", number_type(int, 1, 1024), "scenes per update"),
-            ("size", number_type(int, 64, 1024), "height and width of a scene, a multiple of 32"),
             ("base_lr", number_type(float, 0), "the learning rate that the training starts and "
                                                "ends with"),
             ("max_lr", number_type(float, 0), "the learning rate in between"),
@@ -112,18 +126,20 @@ def gather_images(args, parser):
 def preview(path, settings, material):
     """Draw the first scenes with their boxes into a file."""
     check_drawing(path)
-    batches = SceneBatches(material, settings.batch_size, settings.size, settings.seed)
+    size = max(settings.sizes)
+    batches = SceneBatches(material, settings.batch_size, size, settings.seed)
     scenes = [draw_boxes(*batches.scene(index, [])) for index in range(24)]
     save_image(path, contact_sheet(
-        np.stack(scenes), title="Training scenes as the network sees them", tile=settings.size))
+        np.stack(scenes), title="Training scenes as the network sees them", tile=size))
     print("wrote {}".format(path))
 
 
 def train_pyramid(args, parser):
     settings = trainer.Settings(**{
         each.name: args[each.name] for each in dataclasses.fields(trainer.Settings)})
-    if settings.size % 32 or settings.image_size % 32:
-        parser.error("--size and --image-size are multiples of 32")
+    settings = dataclasses.replace(settings, sizes=tuple(settings.sizes))
+    if any(each % 32 for each in (*settings.sizes, settings.image_size)):
+        parser.error("--sizes and --image-size are multiples of 32")
     material, validation = gather_images(args, parser)
     print("{}; validation: {:,} images, {:,} negatives".format(
         material.describe(), len(validation.photographs), len(validation.negatives)), flush=True)
@@ -131,7 +147,7 @@ def train_pyramid(args, parser):
         preview(args["preview"], settings, material)
         return
     rows = trainer.train(settings, material, validation, learning_rate(
-        settings.base_lr, settings.max_lr, settings.steps, STEEPNESS))
+        settings.base_lr, settings.max_lr, settings.steps, STEEPNESS, args["rise"]))
     report_best(rows, settings.model)
 
 

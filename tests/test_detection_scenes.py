@@ -12,10 +12,12 @@ from darknet_face.detection.material import Crops, Material, gather, is_held_out
 from darknet_face.detection.scenes import (
     LEAST_SIDE,
     Canvas,
+    MixedBatches,
     SceneBatches,
     draw_boxes,
     photometric,
 )
+from darknet_face.detection.targets import count_cells
 
 RED, GREY = (250, 0, 0), (120, 120, 120)
 NONE = np.zeros((0, 4), np.float32)
@@ -67,6 +69,18 @@ def test_a_step_is_the_same_in_every_process_and_steps_differ(material):
     np.testing.assert_array_equal(targets, again[1])
     assert (batches.batch(4)[0] != images).any()
     assert (SceneBatches(material, 4, 64, seed=8).batch(3)[0] != images).any()
+
+
+def test_batches_of_several_sizes_have_as_many_pixels(material):
+    batches = MixedBatches(material, 16, (64, 96, 128), seed=7)
+    made = [batches.batch(step) for step in range(12)]
+    assert {images.shape[:2] for images, _, _ in made} == {(16, 64), (7, 96), (4, 128)}
+    assert all(len(target[0]) == count_cells(*images.shape[1:3]) for images, target, _ in made)
+    again = pickle.loads(pickle.dumps(batches)).batch(5)
+    np.testing.assert_array_equal(again[0], made[5][0])
+    np.testing.assert_array_equal(  # one size: as without the mixture
+        MixedBatches(material, 4, (64,), seed=7).batch(2)[0],
+        SceneBatches(material, 4, 64, seed=7).batch(2)[0])
 
 
 def test_images_that_do_not_decode_are_reported_and_replaced(material, tmp_path):

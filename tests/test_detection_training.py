@@ -15,6 +15,7 @@ import train_detector
 from darknet_face.console import UserError
 from darknet_face.detection import detect, evaluate, pyramid, trainer
 from darknet_face.detection.datasets import read_photographs
+from darknet_face.detection.engines import open_network
 from darknet_face.detection.material import Material, Validation
 from darknet_face.detection.model_file import Spec, read_detector, read_spec, write_detector
 from darknet_face.runtime.session import tf
@@ -49,8 +50,8 @@ def images(made):
 def settings(folder, **changes):
     return trainer.Settings(**dict(dict(
         run_dir=str(folder / "run [1] *?"),  # TensorFlow takes it for a pattern
-        model=str(folder / "face.npz"), width=0.05, channels=8, steps=STEPS, batch_size=2, size=64,
-        image_size=96, workers=0, threads=1, average_decay=0.5, checkpoint_minutes=1e9,
+        model=str(folder / "face.npz"), width=0.05, channels=8, steps=STEPS, batch_size=2,
+        sizes=(64,), image_size=96, workers=0, threads=1, average_decay=0.5, checkpoint_minutes=1e9,
         validate_minutes=1e9), **changes))
 
 
@@ -104,6 +105,24 @@ def test_a_killed_training_resumes_to_the_bit(trained, images, tmp_path, monkeyp
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
     assert rows[-1]["ap50"] == trained[1][-1]["ap50"]
+
+
+def test_a_wider_detector_starts_with_the_answers_of_a_trained_one(trained, images, tmp_path):
+    chosen = settings(tmp_path, width=0.08, channels=11, init_from=trained[0].model, steps=1)
+    trainer.train(chosen, *images, lambda step: tf.constant(0.0))
+    narrow, wide = (read_detector(each.model) for each in (trained[0], chosen))
+    for name, array in wide[0].items():  # one step has moved these
+        if "/moving_" in name:
+            array[:len(narrow[0][name])] = narrow[0][name]
+    image = np.random.RandomState(3).rand(1, 96, 96, 3).astype(np.float32)
+    answers = [open_network(*each)(image) for each in (narrow, wide)]
+    for before, after in zip(*answers):
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_narrower_detector_can_not_start_from_a_trained_one(trained, images, tmp_path):
+    with pytest.raises(UserError, match=r"face.npz: .* is \[.*wider than .*--channels"):
+        train(settings(tmp_path, channels=4, init_from=trained[0].model), images)
 
 
 def fixed_measure(monkeypatch, *figures):
@@ -270,7 +289,7 @@ def test_the_commands(run_script, made, trained, tmp_path):
     options = ["--wider-dir", "", "--also", *boxes, "--validation", *boxes, "--negatives",
                str(made / "negatives"), "--run-dir", str(tmp_path / "run"), "--model",
                str(tmp_path / "face.pb"), "--width", 0.05, "--channels", 8, "--batch-size", 2,
-               "--size", 64, "--image-size", 96, "--workers", 0]
+               "--sizes", 64, 96, "--image-size", 96, "--workers", 0]
     outcome = run_script(train_detector, *options, "--steps", 2)
     assert outcome.code == 0, outcome.err
     assert "best: step 2" in outcome.out
@@ -283,7 +302,7 @@ def test_the_commands(run_script, made, trained, tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--size", "100"], "multiples of 32"),
+    (["--sizes", "64", "100"], "multiples of 32"),
     (["--crops", "x", "0.1", "0.9", "0.8", "0.2"], "--crops"),
     (["--crops", "x", "a", "0", "1", "1"], "--crops"), (["--wider-dir", ""], "nothing to train on"),
     (["--head", "yolov2", "--sizes", "100"], "multiples of 32"),

@@ -33,6 +33,60 @@ CLOTH = 0.2  # share of the aligned faces that wear a drawn mask or cap
 KINDS = (("photograph", 0.52), ("paste", 0.24), ("close", 0.12), ("negative", 0.12))
 
 
+class ImageCache:
+    """Decoded images by their paths, up to :data:`CACHE_BYTES`; each process has its own."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, np.ndarray] = {}
+        self._bytes = 0
+
+    def __reduce__(self):  # what it holds stays in its process
+        return ImageCache, ()
+
+    def read(self, path: str) -> np.ndarray:
+        """An image, uint8, [height, width, 3], sides at most :data:`LONGEST`; raises _Bad."""
+        image = self._images.get(path)
+        if image is None:
+            try:
+                image = shrink(read_image(path, least_size=LONGEST), LONGEST)
+            except BadImage as error:
+                raise _Bad(path, str(error))
+            if self._bytes + image.nbytes <= CACHE_BYTES:
+                self._images[path] = image
+                self._bytes += image.nbytes
+        return image
+
+
+class MixedBatches:
+    """Batches of scenes of several sizes, one size a batch, drawn at random.
+
+    A batch of larger scenes holds fewer of them, so that all batches have about as many pixels.
+
+    Parameters
+    ----------
+    material
+    batch_size
+        Of the smallest scenes.
+    sizes
+        Of the scenes, multiples of 32.
+    seed
+    """
+
+    def __init__(self, material: Material, batch_size: int, sizes: typing.Sequence[int],
+                 seed: int = 0):
+        cache, smallest = ImageCache(), min(sizes)
+        self.seed = seed
+        self._batches = [
+            SceneBatches(material, max(1, round(batch_size * (smallest / size) ** 2)), size,
+                         seed + number, cache)
+            for number, size in enumerate(sizes)]
+
+    def batch(self, step: int) -> tuple:
+        """The batch of a step; see :meth:`SceneBatches.batch`."""
+        choice = np.random.RandomState([self.seed, step]).randint(len(self._batches))
+        return self._batches[choice].batch(step)
+
+
 class SceneBatches:
     """Makes batches for the steps of a training.
 
@@ -43,10 +97,14 @@ class SceneBatches:
     size
         Of the scenes, a multiple of 32.
     seed
+    cache
+        Shared with other batches of the same material.
     """
 
-    def __init__(self, material: Material, batch_size: int, size: int, seed: int = 0):
+    def __init__(self, material: Material, batch_size: int, size: int, seed: int = 0,
+                 cache: ImageCache | None = None):
         self.material = material
+        self._cache = cache or ImageCache()
         self.batch_size = batch_size
         self.size = size
         self.seed = seed
@@ -57,9 +115,6 @@ class SceneBatches:
         self._kind_edges = np.cumsum(weights) / weights.sum()
         shares = np.array([share for _, share in material.photographs] or [1], np.float64)
         self._photograph_edges = np.cumsum(shares) / shares.sum()
-
-    def __getstate__(self):  # the cache stays in its process
-        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
 
     def batch(self, step: int) -> tuple:
         """The batch of a step.
@@ -106,25 +161,12 @@ class SceneBatches:
         raise UserError("{}: {}; 100 images in a row do not decode: check the disk".format(
             *bad[-1]))
 
-    def _read(self, path):
-        cache = self.__dict__.setdefault("_cache", {"bytes": 0})
-        image = cache.get(path)
-        if image is None:
-            try:
-                image = shrink(read_image(path, least_size=LONGEST), LONGEST)
-            except BadImage as error:
-                raise _Bad(path, str(error))
-            if cache["bytes"] + image.nbytes <= CACHE_BYTES:
-                cache[path] = image
-                cache["bytes"] += image.nbytes
-        return image
-
     def _photograph(self, rng):
         """A photograph, at a scale that gives one of its faces a size drawn at random."""
         group = self.material.photographs[
             np.searchsorted(self._photograph_edges, rng.rand(), side="right")][0]
         photograph = group[rng.randint(len(group))]
-        image = self._read(photograph.path)
+        image = self._cache.read(photograph.path)
         sides = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
         faces, ignored = photograph.boxes * sides, photograph.ignored * sides
         canvas = Canvas(self.size, rng)
@@ -144,7 +186,7 @@ class SceneBatches:
     def _negative(self, rng):
         """One image without a face over the whole scene, and parts of others pasted on it."""
         canvas = Canvas(self.size, rng)
-        image = self._read(_any_of(self.material.negatives, rng))
+        image = self._cache.read(_any_of(self.material.negatives, rng))
         fill = self.size / (min if rng.rand() < 0.7 else max)(image.shape[:2])
         canvas.lay(image, NONE, NONE, fill * _log_uniform(rng, 1.0, 2.5),
                    rng.uniform(0.35, 0.65, 2) * image.shape[1::-1], np.full(2, self.size / 2))
@@ -153,7 +195,7 @@ class SceneBatches:
         return canvas
 
     def _paste_negative(self, canvas, rng):
-        image = self._read(_any_of(self.material.negatives, rng))
+        image = self._cache.read(_any_of(self.material.negatives, rng))
         height, width = image.shape[:2]
         middle, half = rng.uniform(0.35, 0.65, 2), rng.uniform(0.15, 0.5, 2)
         box = np.concatenate([middle - half, middle + half]) * [width, height, width, height]
@@ -189,7 +231,7 @@ class SceneBatches:
     def _crop(self, rng):
         """The pixels of a crop, and the face's box in it."""
         crops = self.material.crops[rng.randint(len(self.material.crops))]
-        image = self._read(_any_of(crops.paths, rng))
+        image = self._cache.read(_any_of(crops.paths, rng))
         if crops.aligned and rng.rand() < CLOTH:
             height, width = image.shape[:2]
             square = cover(cv2.resize(image, (height, height)), True, rng)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import os
 import time
 import typing
@@ -37,8 +38,9 @@ from darknet_face.detection.model_file import (
     write_detector,
     write_frozen,
 )
-from darknet_face.detection.scenes import SceneBatches
+from darknet_face.detection.scenes import MixedBatches
 from darknet_face.detection.targets import NUMBERS, count_cells
+from darknet_face.detection.widen import widen
 from darknet_face.runtime.atomic_files import write_json
 from darknet_face.runtime.safe_files import check_replaceable, is_json_with, read_json
 from darknet_face.runtime.session import check_precision, new_session, tf
@@ -47,6 +49,7 @@ from darknet_face.training.lock import locked_folders
 from darknet_face.training.stop import StopSignal
 from darknet_face.training.summaries import EventLog
 from darknet_face.training.workers import BatchLoader
+from darknet_face.weights.arrays import set_variables
 from darknet_face.weights.checkpoints import (
     keep_only,
     newest_checkpoint,
@@ -78,7 +81,7 @@ class Settings:
     channels: int = pyramid.CHANNELS
     steps: int = 6000
     batch_size: int = 32
-    size: int = 224
+    sizes: tuple[int, ...] = (224,)
     base_lr: float = 1e-5
     max_lr: float = 2e-3
     average_decay: float = 0.998
@@ -89,13 +92,15 @@ class Settings:
     workers: int = 1
     threads: int = 0
     precision: str = "float32"
+    init_from: str | None = None
     restart: bool = False
 
 
 # With other values of these a checkpoint can't be resumed.
-BOUND = ("width", "channels", "batch_size", "size", "seed", "average_decay")
+BOUND = ("width", "channels", "batch_size", "sizes", "seed", "average_decay")
 
-Graph = collections.namedtuple("Graph", "images target step rate loss train summary averages saver")
+Graph = collections.namedtuple("Graph", (
+    "images target step rate loss train summary variables averages saver"))
 
 
 def build_graph(settings: Settings, learning_rate: typing.Callable) -> Graph:
@@ -114,12 +119,13 @@ def build_graph(settings: Settings, learning_rate: typing.Callable) -> Graph:
         validated and kept.
     """
     tf.set_random_seed(settings.seed)
-    size = settings.size
+    size = settings.sizes[0] if len(settings.sizes) == 1 else None
     images = tf.placeholder(tf.uint8, [None, size, size, 3], "images")
-    target = tf.placeholder(tf.float32, [None, count_cells(size, size), NUMBERS], "target")
+    cells = count_cells(size, size) if size else None
+    target = tf.placeholder(tf.float32, [None, cells, NUMBERS], "target")
     output = pyramid.build_network(
         tf.cast(images, tf.float32) / 255, settings.width, settings.channels, training=True)
-    loss = pyramid.detector_loss(output, target, size)
+    loss = pyramid.detector_loss(output, target, size or tf.shape(images)[1])
     step = tf.train.get_or_create_global_step()
     rate = tf.convert_to_tensor(learning_rate(step), tf.float32)
     variables, optimizer = pyramid.network_variables(), tf.train.AdamOptimizer(rate)
@@ -138,7 +144,7 @@ def build_graph(settings: Settings, learning_rate: typing.Callable) -> Graph:
     saved = variables + list(averages.values()) + optimizer.variables() + [step]
     saver = tf.train.Saver({each.op.name: each for each in saved}, max_to_keep=None,
                            save_relative_paths=True)
-    return Graph(images, target, step, rate, loss, train, summary, averages, saver)
+    return Graph(images, target, step, rate, loss, train, summary, variables, averages, saver)
 
 
 class Trainer:
@@ -157,7 +163,7 @@ class Trainer:
     def __init__(self, settings: Settings, material: Material, validation: Validation,
                  learning_rate: typing.Callable):
         self.settings, self.validation = settings, validation
-        self.batches = SceneBatches(material, settings.batch_size, settings.size, settings.seed)
+        self.batches = MixedBatches(material, settings.batch_size, settings.sizes, settings.seed)
         self._checkpoints = os.path.join(settings.run_dir, "checkpoints")
         self._history = os.path.join(settings.run_dir, "history.csv")
         self._best = os.path.join(settings.run_dir, "best.npz")
@@ -173,9 +179,11 @@ class Trainer:
         settings = self.settings
         os.makedirs(self._checkpoints, exist_ok=True)
         path = os.path.join(settings.run_dir, "settings.json")
-        record = {name: getattr(settings, name) for name in BOUND}
+        record = json.loads(json.dumps({name: getattr(settings, name) for name in BOUND}))
         checkpoint = None if settings.restart else newest_checkpoint(self._checkpoints)
         if not checkpoint:
+            if settings.init_from:
+                self._init_from(settings.init_from)
             keep_only(self._checkpoints, ())
             self.run_id = uuid.uuid4().hex
             write_json(path, dict(record, run=self.run_id))
@@ -191,6 +199,15 @@ class Trainer:
         self.step = int(self.session.run(self.net.step))
         self.rows = [row for row in HISTORY.read(self._history) if row["step"] <= self.step]
         print("resuming at step {:,} of {:,}".format(self.step, settings.steps), flush=True)
+
+    def _init_from(self, path):
+        """Begin with the weights of a trained detector, as narrow or narrower."""
+        averages = self.net.averages
+        untrained = dict(zip(averages, self.session.run(list(averages.values()))))
+        weights = widen(read_detector(path)[0], untrained, path)
+        variables = {each.op.name: each for each in self.net.variables}
+        set_variables(self.session, {each: weights[name] for group in (variables, averages)
+                                     for name, each in group.items()})
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end, validating on the way; returns the history, oldest row first."""
