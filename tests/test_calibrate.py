@@ -6,7 +6,7 @@ from PIL import Image
 from test_heatmaps import bright_is_face
 
 from darknet_face.classes import FACE
-from darknet_face.classify.sliding_window import sigmoid
+from darknet_face.classify.sliding_window import SlidingWindow, sigmoid
 from darknet_face.console import UserError
 from darknet_face.engines.engine import open_engine
 from darknet_face.evaluation import calibrate
@@ -52,15 +52,24 @@ def data(tmp_path):
     return tmp_path
 
 
+def probability_of(path, brightness):
+    """Of the sliding window at one scale, for an image that is as bright everywhere."""
+    model = read_model(path)
+    with open_engine(model.weights, 32) as engine:
+        window, = SlidingWindow(engine, (1,), model.search_bias).find(
+            [np.full((32, 32, 3), brightness, np.uint8)])
+    return window.probability
+
+
 def test_the_command(data, run_script, tmp_path):
-    """The mean of a model and itself is the model; a threshold of before is of no use."""
+    """The windows of 0.5 stay the same; a threshold of before is of no use."""
     path, out = str(tmp_path / "in.npz"), str(tmp_path / "out.npz")
-    write_npz(path, bright_is_face(), metadata={"image_size": 32, "step": 7, "threshold": 0.9})
-    outcome = run_script(calibrate, "--data-dir", data, "--weights", path, path, "--out", out)
+    write_npz(path, bright_is_face(), np.float32,
+              {"image_size": 32, "step": 7, "threshold": 0.9, "search_bias": 1.5})
+    outcome = run_script(calibrate, "--data-dir", data, "--weights", path, "--out", out)
     assert outcome.code == 0 and "log loss" in outcome.out, outcome.err
     model = read_model(out)
-    assert model.metadata["step"] == 7 and model.threshold == 0.5
-    assert model.metadata["search_bias"] >= 0 and model.image_size == 32
+    assert model.metadata["step"] == 7 and model.threshold == 0.5 and model.image_size == 32
     with open_engine(model.weights, 32) as engine:
         bright, dark = engine(np.stack([np.full((32, 32, 3), each, np.uint8)
                                         for each in (160, 80)]))[:, 0]
@@ -68,6 +77,22 @@ def test_the_command(data, run_script, tmp_path):
     before, after = (float(part.split()[2].rstrip(",;")) for part in (
         outcome.out.split("before ")[1], outcome.out.split(": ")[1]))
     assert after < before
+    called = [[probability_of(each, brightness) >= 0.5 for brightness in range(40, 220, 4)]
+              for each in (path, out)]
+    assert called[0] == called[1] and {True, False} == set(called[0])
+
+
+def test_the_mean_of_models_gets_a_rate_of_its_own(data, run_script, tmp_path):
+    """The mean of a model and itself is the model."""
+    path, outs = str(tmp_path / "in.npz"), [str(tmp_path / name) for name in ("1.npz", "2.npz")]
+    write_npz(path, bright_is_face(), metadata={"image_size": 32, "search_bias": 20.0})
+    for out, weights in zip(outs, ([path, path], [path, "--rate", 0.01])):
+        outcome = run_script(calibrate, "--data-dir", data, "--weights", *weights, "--out", out)
+        assert outcome.code == 0, outcome.err
+    mean, single = (read_model(out) for out in outs)
+    assert mean.metadata == single.metadata and 0 <= mean.metadata["search_bias"] < 10
+    for name, array in single.weights.items():
+        np.testing.assert_array_equal(mean.weights[name], array)
 
 
 def test_models_that_do_not_fit_together(tiny_model, data, run_script, tmp_path):

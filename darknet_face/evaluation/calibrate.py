@@ -6,9 +6,10 @@
 A logistic regression of the validation images' log-odds gives a factor and a bias (Platt, 1999;
 the factor is the temperature of Guo et al., 2017). Both classes weigh the same. The last
 convolution is linear, so both go into its weights: every engine and every export answers alike.
-The bias of the sliding window is set so that 0.5 keeps the rate of false positives too; see
-:mod:`darknet_face.evaluation.operating_point`. With several models the mean of their weights is
-calibrated.
+The bias of the sliding window moves so that the same windows as before reach 0.5, or, with --rate,
+so that 0.5 has that rate of false positives (see
+:mod:`darknet_face.evaluation.operating_point`). With several models the mean of their weights is
+calibrated; it has no bias of before.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from darknet_face.weights.npz import is_npz, write_npz
 
 Weights = typing.Mapping[str, np.ndarray]
 
+RATE = 0.01  # of the mean of several models, unless --rate says another
 REGULARISATION = 1e4  # sklearn's C: next to none, for two numbers of hundreds of images
 
 
@@ -88,7 +90,8 @@ def _describe(labels, face_log_odds):
         metrics["log_loss"], metrics["calibration"]["expected_calibration_error"])
 
 
-def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float, path: str) -> None:
+def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float | None,
+              path: str) -> None:
     """Write the calibrated mean of models.
 
     Parameters
@@ -97,7 +100,8 @@ def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float, pat
     split
         The validation images.
     rate
-        Of the non-faces: at most this share has a window of 0.5 or more.
+        Of the non-faces: at most this share has a window of 0.5 or more. None keeps the windows
+        that have it.
     path
         The ``.npz``.
     """
@@ -110,10 +114,14 @@ def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float, pat
         factor, bias, _describe(scores.labels, factor * odds + bias),
         _describe(scores.labels, odds)))
     weights = apply_line(weights, factor, bias)
-    with open_engine(weights, size) as engine:
-        windows = best_windows(SlidingWindow(engine), split.negatives)
+    if rate is None:
+        search_bias = factor * models[0].search_bias + bias
+    else:
+        with open_engine(weights, size) as engine:
+            search_bias = bias_of_search(
+                best_windows(SlidingWindow(engine), split.negatives), 0.5, rate)
     metadata = {name: value for name, value in models[0].metadata.items() if name != "threshold"}
-    metadata.update(image_size=size, search_bias=bias_of_search(windows, 0.5, rate))
+    metadata.update(image_size=size, search_bias=search_bias)
     print("search bias {search_bias:.2f}".format(**metadata))
     write_npz(path, weights, np.float16, metadata)
 
@@ -130,9 +138,10 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", type=parse_source, default=ONE_SOURCE,
                         metavar="NAME", help="the lists (default: celeba)")
     parser.add_argument("--out", required=True, metavar="NPZ", help="write the result here")
-    parser.add_argument("--rate", type=number_type(float, 0, 0.5), default=0.01,
+    parser.add_argument("--rate", type=number_type(float, 0, 0.5),
                         help="share of the validation non-faces that the sliding window may call "
-                             "a face at a probability of 0.5")
+                             "a face at a probability of 0.5 (default: it calls the same a face "
+                             "as before; of several models {})".format(RATE))
     options = parser.parse_args()
     if not options.out.lower().endswith(".npz"):
         parser.error("--out: end its name in .npz")
@@ -140,7 +149,8 @@ def main() -> None:
     models = [read_model(locate(path)) for path in options.weights]
     split = load_mixture(options.data_dir, options.sources, "val").split
     with temporary_path(options.out) as temporary:  # first: what can't be written is told at once
-        calibrate(models, split, options.rate, temporary)
+        rate = options.rate if len(models) == 1 or options.rate is not None else RATE
+        calibrate(models, split, rate, temporary)
     print("wrote {}".format(options.out))
 
 
