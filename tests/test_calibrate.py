@@ -76,7 +76,7 @@ def test_the_command(data, run_script, tmp_path):
     assert dark < 0.1 and bright > 0.9
     before, after = (float(part.split()[2].rstrip(",;")) for part in (
         outcome.out.split("before ")[1], outcome.out.split(": ")[1]))
-    assert after < before
+    assert after < before and outcome.out.count("of the faces wrong at 0.5") == 2
     called = [[probability_of(each, brightness) >= 0.5 for brightness in range(40, 220, 4)]
               for each in (path, out)]
     assert called[0] == called[1] and {True, False} == set(called[0])

@@ -86,8 +86,10 @@ def apply_line(weights: Weights, factor: float, bias: float) -> dict[str, np.nda
 
 def _describe(labels, face_log_odds):
     metrics = measure(labels, sigmoid(face_log_odds))
-    return "log loss {:.4f}, calibration error {:.4f}".format(
-        metrics["log_loss"], metrics["calibration"]["expected_calibration_error"])
+    return ("log loss {:.4f}, calibration error {:.4f}, {:.1%} of the non-faces and {:.1%} of the "
+            "faces wrong at 0.5".format(
+                metrics["log_loss"], metrics["calibration"]["expected_calibration_error"],
+                metrics["false_positive_rate"], metrics["false_negative_rate"]))
 
 
 def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float | None,
