@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import time
 import typing
@@ -17,7 +16,6 @@ import uuid
 
 import numpy as np
 
-from darknet_face.console import UserError
 from darknet_face.detection import DEFAULT, pyramid
 from darknet_face.detection.detector import OnePassDetector
 from darknet_face.detection.evaluate import (
@@ -38,11 +36,11 @@ from darknet_face.detection.model_file import (
     write_detector,
     write_frozen,
 )
+from darknet_face.detection.run_folder import AGAIN, RunFolder, check_finite, log_validation
 from darknet_face.detection.scenes import MixedBatches
 from darknet_face.detection.targets import NUMBERS, count_cells
 from darknet_face.detection.widen import widen
-from darknet_face.runtime.atomic_files import write_json
-from darknet_face.runtime.safe_files import check_replaceable, is_json_with, read_json
+from darknet_face.runtime.safe_files import check_replaceable
 from darknet_face.runtime.session import check_precision, new_session, tf
 from darknet_face.training.history_file import HistoryFile
 from darknet_face.training.lock import locked_folders
@@ -50,14 +48,8 @@ from darknet_face.training.stop import StopSignal
 from darknet_face.training.summaries import EventLog
 from darknet_face.training.workers import BatchLoader
 from darknet_face.weights.arrays import set_variables
-from darknet_face.weights.checkpoints import (
-    keep_only,
-    newest_checkpoint,
-    restore_checkpoint,
-    save_checkpoint,
-)
+from darknet_face.weights.checkpoints import restore_checkpoint
 
-AGAIN = "begin again with --restart"
 FALSE_POSITIVES = 0.01  # of the negatives, for the recall that is printed
 REPORT_SECONDS = 60
 LOG_EVERY = 20  # steps between the points in TensorBoard
@@ -164,8 +156,7 @@ class Trainer:
                  learning_rate: typing.Callable):
         self.settings, self.validation = settings, validation
         self.batches = MixedBatches(material, settings.batch_size, settings.sizes, settings.seed)
-        self._checkpoints = os.path.join(settings.run_dir, "checkpoints")
-        self._history = os.path.join(settings.run_dir, "history.csv")
+        self._folder = RunFolder(settings.run_dir, HISTORY)
         self._best = os.path.join(settings.run_dir, "best.npz")
         graph = tf.Graph()
         with graph.as_default():
@@ -177,27 +168,18 @@ class Trainer:
 
     def _start_or_resume(self):
         settings = self.settings
-        os.makedirs(self._checkpoints, exist_ok=True)
-        path = os.path.join(settings.run_dir, "settings.json")
-        record = json.loads(json.dumps({name: getattr(settings, name) for name in BOUND}))
-        checkpoint = None if settings.restart else newest_checkpoint(self._checkpoints)
+        bound = {name: getattr(settings, name) for name in BOUND}
+        checkpoint, stored = (None, {}) if settings.restart else self._folder.newest(bound)
         if not checkpoint:
             if settings.init_from:
                 self._init_from(settings.init_from)
-            keep_only(self._checkpoints, ())
             self.run_id = uuid.uuid4().hex
-            write_json(path, dict(record, run=self.run_id))
+            self._folder.begin(dict(bound, run=self.run_id))
             return
-        stored = read_json(path, AGAIN)
-        for name, value in record.items():
-            if stored.get(name) != value:
-                raise UserError("{}: made with {} {}, not {}; use the same, another --run-dir, or "
-                                "{}".format(settings.run_dir, name.replace("_", "-"),
-                                            str(stored.get(name))[:60], value, AGAIN))
         restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
         self.run_id = str(stored.get("run", ""))[:64]
         self.step = int(self.session.run(self.net.step))
-        self.rows = [row for row in HISTORY.read(self._history) if row["step"] <= self.step]
+        self.rows = self._folder.rows(self.step)
         print("resuming at step {:,} of {:,}".format(self.step, settings.steps), flush=True)
 
     def _init_from(self, path):
@@ -240,9 +222,7 @@ class Trainer:
         net = self.net
         loss, summary, _ = self.session.run(
             [net.loss, net.summary, net.train], {net.images: images, net.target: target})
-        if not np.isfinite(loss.total):
-            raise UserError("step {}: the loss is not finite; begin again with a lower --max-lr "
-                            "and --restart".format(self.step), exit_code=1)
+        check_finite(loss.total, self.step)
         self.step += 1
         if self.step % LOG_EVERY == 0:
             log.add(summary, self.step)
@@ -255,9 +235,7 @@ class Trainer:
               flush=True)
 
     def _save(self):
-        save_checkpoint(self.net.saver, self.session, self._checkpoints, self.step)
-        keep_only(self._checkpoints, [self.step])
-        HISTORY.write(self._history, self.rows)
+        self._folder.save(self.net.saver, self.session, self.step, self.rows)
 
     def _validate(self, losses, speed, log):
         """Measure the averaged weights, save a checkpoint, and keep the weights if they are best.
@@ -280,10 +258,7 @@ class Trainer:
             write_detector(self._best, weights, dataclasses.replace(
                 spec, ap50=ap50 if ap50 >= 0 else -1.0), np.float32)
         self._save()
-        summary = tf.Summary()
-        for name, value in (("ap50", ap50), ("recall", recall)):
-            summary.value.add(tag="validation/" + name, simple_value=value)
-        log.add(summary, self.step)
+        log_validation(log, self.step, ap50=ap50, recall=recall)
         print("validation at step {:,}: AP50 {:.3f}, images with a face found at {:.0%} false "
               "positives {:.3f}{}".format(self.step, ap50, FALSE_POSITIVES, recall,
                                           " (best)" if is_best else ""), flush=True)
@@ -349,17 +324,9 @@ def measure(detect: typing.Callable, validation: Validation) -> tuple[float, flo
 
 def check_outputs(settings: Settings) -> None:
     """Check that a training replaces nothing but an earlier one; raises UserError."""
-    def inside(name):
-        return os.path.join(settings.run_dir, name)
-
-    for path in (settings.model, inside("best.npz")):
+    for path in (settings.model, os.path.join(settings.run_dir, "best.npz")):
         check_replaceable(path, is_detector, "a detector of this program")
-    check_replaceable(inside("settings.json"), lambda path: is_json_with(path, BOUND),
-                      "a record of this training")
-    HISTORY.check(inside("history.csv"))
-    if os.path.exists(inside("checkpoints/settings.json")):
-        raise UserError("{}: a classifier is trained there; choose another --run-dir".format(
-            settings.run_dir))
+    RunFolder(settings.run_dir, HISTORY).check(("width", "channels", "average_decay"))
 
 
 def train(settings: Settings, material: Material, validation: Validation,

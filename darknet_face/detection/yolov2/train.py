@@ -31,6 +31,7 @@ from darknet_face.detection.datasets import (
     read_wider,
 )
 from darknet_face.detection.evaluate import average_precision, detect_all
+from darknet_face.detection.run_folder import AGAIN, RunFolder, check_finite, log_validation
 from darknet_face.detection.yolov2 import data, history, network
 from darknet_face.detection.yolov2.anchors import COUNT, face_sizes, find_anchors
 from darknet_face.detection.yolov2.boxes import NUMBERS, detections, encode
@@ -44,8 +45,7 @@ from darknet_face.detection.yolov2.detector import (
 from darknet_face.detection.yolov2.loss import yolo_loss
 from darknet_face.images.decode import BadImage, read_image
 from darknet_face.images.resize import resize
-from darknet_face.runtime.atomic_files import write_json
-from darknet_face.runtime.safe_files import check_replaceable, is_json_with, read_json
+from darknet_face.runtime.safe_files import check_replaceable
 from darknet_face.runtime.session import (
     PRECISIONS,
     check_precision,
@@ -57,14 +57,8 @@ from darknet_face.training.stop import StopSignal
 from darknet_face.training.summaries import EventLog
 from darknet_face.training.workers import BatchLoader
 from darknet_face.weights.arrays import assign
-from darknet_face.weights.checkpoints import (
-    keep_only,
-    newest_checkpoint,
-    restore_checkpoint,
-    save_checkpoint,
-)
+from darknet_face.weights.checkpoints import restore_checkpoint
 
-AGAIN = "begin again with --restart"
 CALIBRATION = 16, 224  # images and their size, for the batch norm of a random trunk
 
 Options = collections.namedtuple(
@@ -140,8 +134,7 @@ class Trainer:
                  learning_rate: typing.Callable) -> None:
         self.options, self.photographs = options, photographs
         self.anchors = _anchors(photographs["train"], options.sizes)
-        self._checkpoints = os.path.join(options.run_dir, "checkpoints")
-        self._history = os.path.join(options.run_dir, "history.csv")
+        self._folder = RunFolder(options.run_dir, history.HISTORY)
         graph = tf.Graph()
         with graph.as_default():
             tf.set_random_seed(options.seed)
@@ -152,40 +145,33 @@ class Trainer:
 
     def _start_or_resume(self) -> list[dict[str, float]]:
         """Initialise the variables, or restore the newest checkpoint; the history up to there."""
-        options, step = self.options, 0
-        os.makedirs(self._checkpoints, exist_ok=True)
-        path = os.path.join(options.run_dir, "settings.json")
-        record = {name: getattr(options, name) for name in BOUND}
-        record.update(sizes=list(options.sizes), anchors=self.anchors.tolist(),
-                      photographs=len(self.photographs["train"]))
-        checkpoint = None if options.restart else newest_checkpoint(self._checkpoints)
-        if checkpoint:
-            stored = read_json(path, AGAIN)
-            for name, value in record.items():
-                if stored.get(name) != value:
-                    raise UserError("{}: made with {} {}, not {}; use the same, another --run-dir, "
-                                    "or begin again with --restart".format(
-                                        options.run_dir, name.replace("_", "-"),
-                                        str(stored.get(name))[:60], str(value)[:60]))
-            known = stored.get("to_beat")
-            self._to_beat = (_plain_number(known[1]) if isinstance(known, list)
-                             and known[:1] == [options.model] and len(known) == 2
-                             else self._measure_earlier_model())
-            step = self._restore(checkpoint)
-            print("resuming at step {:,} of {:,}".format(step, options.steps), flush=True)
-        else:
-            with self.session.graph.as_default():
-                self.session.run(tf.global_variables_initializer())
-            assign(self.session, network.read_trunk(
-                options.weights, self._calibration_images(), options.seed))
-            keep_only(self._checkpoints, ())
-            self._to_beat = self._measure_earlier_model()
-            write_json(path, dict(record, to_beat=[options.model, self._to_beat]))
-        rows = [row for row in history.HISTORY.read(self._history)
-                if row["step"] <= step] if checkpoint else []
+        options = self.options
+        bound = {name: getattr(options, name) for name in BOUND}
+        bound.update(anchors=self.anchors.tolist(), photographs=len(self.photographs["train"]))
+        checkpoint, stored = (None, {}) if options.restart else self._folder.newest(bound)
+        if not checkpoint:
+            self._start(bound)
+            return []
+        known = stored.get("to_beat")
+        self._to_beat = (_plain_number(known[1]) if isinstance(known, list)
+                         and known[:1] == [options.model] and len(known) == 2
+                         else self._measure_earlier_model())
+        restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
+        step = int(self.session.run(self.net.step))
+        print("resuming at step {:,} of {:,}".format(step, options.steps), flush=True)
+        rows = self._folder.rows(step)
         if rows and rows[-1]["step"] == step:
             self._freeze_if_best(checkpoint, rows)  # a run that was killed may not have come to it
         return rows
+
+    def _start(self, bound):
+        options = self.options
+        with self.session.graph.as_default():
+            self.session.run(tf.global_variables_initializer())
+        assign(self.session, network.read_trunk(
+            options.weights, self._calibration_images(), options.seed))
+        self._to_beat = self._measure_earlier_model()
+        self._folder.begin(dict(bound, to_beat=[options.model, self._to_beat]))
 
     def _measure_earlier_model(self) -> float:
         """AP50 of the detector that the model file holds before this training; -1 without one."""
@@ -204,10 +190,6 @@ class Trainer:
             print("{}: kept, since its AP50 is {:.3f}".format(
                 self.options.model, self._to_beat), flush=True)
         return ap50 > best
-
-    def _restore(self, checkpoint):
-        restore_checkpoint(self.net.saver, self.session, checkpoint, AGAIN)
-        return int(self.session.run(self.net.step))
 
     def _calibration_images(self) -> np.ndarray | None:
         """The first training images, for a random trunk; None for any other."""
@@ -260,9 +242,7 @@ class Trainer:
         loss, summary, _ = self.session.run([net.loss, net.summary, update], {
             net.images: images, net.faces: truth.faces, net.ignored: truth.ignored,
             net.target: target})
-        if not np.isfinite(loss.total):
-            raise UserError("step {}: the loss is not finite; begin again with a lower --max-lr "
-                            "and --restart".format(step), exit_code=1)
+        check_finite(loss.total, step)
         return loss, summary
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,10 +257,7 @@ class Trainer:
         ap40, ap50 = average_precision(*detect_all(self.detect, self.photographs["val"]))
         values = [step, self.session.run(self.net.rate)] + list(losses) + [ap40, ap50, speed]
         self.rows.append(dict(zip(history.HISTORY.columns, map(float, values))))
-        summary = tf.Summary()
-        for name, value in (("ap40", ap40), ("ap50", ap50)):
-            summary.value.add(tag="validation/" + name, simple_value=value)
-        log.add(summary, step)
+        log_validation(log, step, ap40=ap40, ap50=ap50)
         checkpoint = self._save(step)
         is_best = self._freeze_if_best(checkpoint, self.rows)
         history.plot_precision(os.path.join(self.options.run_dir, "history.png"), self.rows)
@@ -289,10 +266,7 @@ class Trainer:
             speed), flush=True)
 
     def _save(self, step):
-        checkpoint = save_checkpoint(self.net.saver, self.session, self._checkpoints, step)
-        keep_only(self._checkpoints, [step])
-        history.HISTORY.write(self._history, self.rows)
-        return checkpoint
+        return self._folder.save(self.net.saver, self.session, step, self.rows)
 
 
 def _plain_number(value: typing.Any) -> float:
@@ -312,16 +286,8 @@ def _anchors(photographs: list[Photograph], sizes: typing.Sequence[int]) -> np.n
 
 def check_outputs(options: Options) -> None:
     """Check that a training replaces nothing but an earlier one; raises UserError."""
-    def inside(name):
-        return os.path.join(options.run_dir, name)
-
     check_replaceable(options.model, is_detector, "a detector of this program")
-    check_replaceable(inside("settings.json"), lambda path: is_json_with(path, ["anchors"]),
-                      "a record of this training")
-    history.HISTORY.check(inside("history.csv"))
-    if os.path.exists(inside("checkpoints/settings.json")):
-        raise UserError("{}: a classifier is trained there; choose another --run-dir".format(
-            options.run_dir))
+    RunFolder(options.run_dir, history.HISTORY).check(["anchors"])
 
 
 def train(options: Options, photographs: dict[str, list[Photograph]],
