@@ -71,7 +71,8 @@ def add_options(parser):
     material.add_argument("--validation", nargs=2, metavar=("IMAGES", "BOXES"),
                           help="images to validate on (default: WIDER FACE's validation part)")
     parser.add_argument("--preview", type=image_name, metavar="FILE",
-                        help="only draw the first scenes and their boxes: faces green, ignored red")
+                        help="only draw the first scenes of the first size, and their boxes: faces "
+                             "green, ignored red")
     default = trainer.Settings()
     parser.add_argument("--sizes", type=number_type(int, 64, 1024), nargs="+", metavar="SIZE",
                         default=default.sizes,
@@ -126,7 +127,7 @@ def gather_images(args, parser):
 def preview(path, settings, material):
     """Draw the first scenes with their boxes into a file."""
     check_drawing(path)
-    size = max(settings.sizes)
+    size = settings.sizes[0]
     batches = SceneBatches(material, settings.batch_size, size, settings.seed)
     scenes = [draw_boxes(*batches.scene(index, [])) for index in range(24)]
     save_image(path, contact_sheet(
