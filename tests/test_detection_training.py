@@ -123,6 +123,7 @@ def test_a_wider_detector_starts_with_the_answers_of_a_trained_one(trained, imag
 def test_a_narrower_detector_can_not_start_from_a_trained_one(trained, images, tmp_path):
     with pytest.raises(UserError, match=r"face.npz: .* is \[.*wider than .*--channels"):
         train(settings(tmp_path, channels=4, init_from=trained[0].model), images)
+    assert not os.path.exists(settings(tmp_path).run_dir)  # refused: nothing is left
 
 
 def fixed_measure(monkeypatch, *figures):

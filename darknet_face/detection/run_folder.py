@@ -61,7 +61,6 @@ class RunFolder:
         UserError
             If one of the settings ``bound`` was another.
         """
-        os.makedirs(self._checkpoints, exist_ok=True)
         checkpoint = newest_checkpoint(self._checkpoints)
         if not checkpoint:
             return None, {}
@@ -92,7 +91,7 @@ class RunFolder:
 
 
 def check_finite(loss: float, step: int) -> None:
-    """Raise UserError if the loss of the update after ``step`` is not finite."""
+    """Raise UserError if the loss of an update is not finite; ``step`` is its number, from 1."""
     if not np.isfinite(loss):
         raise UserError("step {}: the loss is not finite; begin again with a lower --max-lr "
                         "and --restart".format(step), exit_code=1)

@@ -222,7 +222,7 @@ class Trainer:
         net = self.net
         loss, summary, _ = self.session.run(
             [net.loss, net.summary, net.train], {net.images: images, net.target: target})
-        check_finite(loss.total, self.step)
+        check_finite(loss.total, self.step + 1)
         self.step += 1
         if self.step % LOG_EVERY == 0:
             log.add(summary, self.step)

@@ -103,7 +103,7 @@ def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float | No
         The validation images.
     rate
         Of the non-faces: at most this share has a window of 0.5 or more. None keeps the windows
-        that have it.
+        of a single model that have it, and is :data:`RATE` for a mean.
     path
         The ``.npz``.
     """
@@ -116,12 +116,13 @@ def calibrate(models: typing.Sequence[ModelFile], split: Split, rate: float | No
         factor, bias, _describe(scores.labels, factor * odds + bias),
         _describe(scores.labels, odds)))
     weights = apply_line(weights, factor, bias)
-    if rate is None:
+    if rate is None and len(models) == 1:
         search_bias = factor * models[0].search_bias + bias
     else:
         with open_engine(weights, size) as engine:
             search_bias = bias_of_search(
-                best_windows(SlidingWindow(engine), split.negatives), 0.5, rate)
+                best_windows(SlidingWindow(engine), split.negatives), 0.5,
+                RATE if rate is None else rate)
     metadata = {name: value for name, value in models[0].metadata.items() if name != "threshold"}
     metadata.update(image_size=size, search_bias=search_bias)
     print("search bias {search_bias:.2f}".format(**metadata))
@@ -151,8 +152,7 @@ def main() -> None:
     models = [read_model(locate(path)) for path in options.weights]
     split = load_mixture(options.data_dir, options.sources, "val").split
     with temporary_path(options.out) as temporary:  # first: what can't be written is told at once
-        rate = options.rate if len(models) == 1 or options.rate is not None else RATE
-        calibrate(models, split, rate, temporary)
+        calibrate(models, split, options.rate, temporary)
     print("wrote {}".format(options.out))
 
 
