@@ -60,6 +60,28 @@ def test_boxes_are_where_the_faces_are(material, kind):
     assert checked >= 5
 
 
+@pytest.mark.parametrize("how", ["lay", "paste"])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 2.5])
+def test_boxes_are_not_beside_the_faces_by_a_part_of_a_pixel(how, scale):
+    """The middle of a white rectangle is that of its box, turned and flipped or not."""
+    image, box = np.zeros((120, 160, 3), np.uint8), np.float32([60, 40, 100, 90])
+    image[40:90, 60:100] = 255
+    differences = []
+    for seed in range(60):
+        canvas = Canvas(224, np.random.RandomState(seed))
+        canvas.image[:] = 0
+        if how == "lay":
+            canvas.lay(image, box[None], NONE, scale, np.array([80, 65]), np.array([112.3, 111.6]))
+        else:
+            canvas.paste(image, None, box[None], scale, np.array([112.3, 111.6]))
+        (left, top, right, bottom), = canvas.boxes()[0]
+        weights = canvas.image[..., 0] / np.float64(canvas.image[..., 0].sum())
+        rows, columns = np.indices(weights.shape) + 0.5
+        differences.append([(left + right) / 2 - (columns * weights).sum(),
+                            (top + bottom) / 2 - (rows * weights).sum()])
+    assert np.abs(differences).max() < 0.35 and np.abs(np.mean(differences, 0)).max() < 0.04
+
+
 def test_a_step_is_the_same_in_every_process_and_steps_differ(material):
     batches = SceneBatches(material, 4, 64, seed=7)
     images, targets, bad = batches.batch(3)

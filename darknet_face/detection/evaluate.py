@@ -136,13 +136,17 @@ def detect_all(detect: typing.Callable, photographs: typing.Sequence[Photograph]
 
 def best_scores(detect: typing.Callable, paths: typing.Sequence[str]) -> np.ndarray:
     """The best score in each image, 0 where nothing is found: float64, [images that decode]."""
-    scores = []
+    return np.array([score for _, score in score_images(detect, paths)], np.float64)
+
+
+def score_images(detect: typing.Callable, paths: typing.Sequence[str]
+                 ) -> typing.Iterator[tuple[str, float]]:
+    """Yield the path and the best score of each image that decodes; see :func:`best_scores`."""
     for path in progress(paths, desc="negatives", leave=False):
         try:
-            scores.append(max(detect(read_image(path))[1], default=0.0))
+            yield path, float(max(detect(read_image(path))[1], default=0.0))
         except BadImage as error:
             warn("{}: {}; skipped".format(path, error))
-    return np.array(scores, np.float64)
 
 
 def at_least(found: Found, threshold: float) -> list:

@@ -107,7 +107,8 @@ def gather(wider_dir: str | None, also: typing.Sequence[tuple[str, str]] = (),
     if not any(len(each.boxes) for each in measured):
         raise UserError("no face in the validation images; name others by --validation")
     return (Material(photographs, faces, backgrounds),
-            Validation(measured, [path for path in paths if is_held_out(path, HELD_OUT)]))
+            Validation(measured, [path for path in dict.fromkeys(paths)  # a folder named twice
+                                  if is_held_out(path, HELD_OUT)]))
 
 
 def is_held_out(path: str, share: float) -> bool:

@@ -30,7 +30,7 @@ VISIBLE, GONE = 0.4, 0.02  # a face of which less is in the scene is ignored, or
 MOST_ENLARGED = 3.5
 LEAST_FILLED = 0.6  # share of the scene's side that a photograph's longer side has at least
 CLOTH = 0.2  # share of the aligned faces that wear a drawn mask or cap
-KINDS = (("photograph", 0.52), ("paste", 0.24), ("close", 0.12), ("negative", 0.12))
+KINDS = (("photograph", 0.54), ("paste", 0.20), ("close", 0.10), ("negative", 0.16))
 
 
 class ImageCache:
@@ -184,11 +184,11 @@ class SceneBatches:
         return canvas
 
     def _negative(self, rng):
-        """One image without a face over the whole scene, and parts of others pasted on it."""
+        """One image without a face, and parts of others pasted on it."""
         canvas = Canvas(self.size, rng)
         image = self._cache.read(_any_of(self.material.negatives, rng))
         fill = self.size / (min if rng.rand() < 0.7 else max)(image.shape[:2])
-        canvas.lay(image, NONE, NONE, fill * _log_uniform(rng, 1.0, 2.5),
+        canvas.lay(image, NONE, NONE, fill * _log_uniform(rng, 0.5, 2.5),
                    rng.uniform(0.35, 0.65, 2) * image.shape[1::-1], np.full(2, self.size / 2))
         for _ in range(rng.choice(4, p=(0.35, 0.35, 0.2, 0.1))):
             self._paste_negative(canvas, rng)
@@ -270,7 +270,7 @@ class Canvas:
         matrix = self._matrix(scale, center, place)
         border = cv2.BORDER_CONSTANT if self.rng.rand() < 0.7 else cv2.BORDER_REPLICATE
         self.image = cv2.warpAffine(
-            image, matrix, (self.size, self.size), flags=self._interpolation(),
+            image, _of_pixels(matrix), (self.size, self.size), flags=self._interpolation(),
             borderMode=border, borderValue=self.image[0, 0].tolist())
         self._faces = list(_moved(faces, matrix))
         self._ignored = list(_moved(ignored, matrix))
@@ -296,12 +296,13 @@ class Canvas:
                         -1)
             blur = float(max(1.0, self.rng.uniform(0.05, 0.25) * half.min()))
             mask = cv2.GaussianBlur(mask, (0, 0), blur)
-        mask = cv2.warpAffine(mask, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR)
+        moved = _of_pixels(matrix)
+        mask = cv2.warpAffine(mask, moved, (self.size, self.size), flags=cv2.INTER_LINEAR)
         left, top, width, height = cv2.boundingRect(mask)
         if width and height:
             part = np.s_[top:top + height, left:left + width]
             laid = cv2.warpAffine(
-                image, matrix - [[0, 0, left], [0, 0, top]], (width, height),
+                image, moved - [[0, 0, left], [0, 0, top]], (width, height),
                 flags=self._interpolation(), borderMode=cv2.BORDER_REPLICATE)
             opacity = mask[part][..., None].astype(np.uint16)
             self.image[part] = (laid * opacity + self.image[part] * (255 - opacity)) // 255
@@ -327,7 +328,10 @@ class Canvas:
         return clipped[good], np.concatenate([clipped[~good & (visible > GONE)], more])
 
     def _matrix(self, scale, center, place):
-        """The affine map from an image to the scene: scaled, turned, stretched, perhaps flipped."""
+        """The affine map from an image to the scene: scaled, turned, stretched, perhaps flipped.
+
+        It maps places: the first pixel's middle is at 0.5.
+        """
         rng = self.rng
         angle = np.radians(np.clip(rng.randn() * (6 if rng.rand() < 0.85 else 20), -40, 40))
         stretch = np.exp(rng.uniform(-0.1, 0.1))
@@ -367,6 +371,11 @@ def _shrunk(image, faces, ignored, center, scale):
         faces, ignored = faces * np.tile(factor, 2), ignored * np.tile(factor, 2)
         center, scale = np.asarray(center) * factor, scale * 2
     return image, faces, ignored, center, scale
+
+
+def _of_pixels(matrix):
+    """The same map for OpenCV, which has the first pixel's middle at 0."""
+    return matrix + [[0, 0, each] for each in matrix[:, :2].sum(1) / 2 - 0.5]
 
 
 def _moved(boxes, matrix):
