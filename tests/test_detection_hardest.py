@@ -54,19 +54,24 @@ def test_the_surest_comes_first(negatives, tmp_path, run_script):
     (["--image-size", "100"], "multiple of 32"),
     (["--sheet", "{full}/note.png"], "note.png"),
     (["--model", "{full}/note.png"], "note.png"),
+    (["--out", "{negatives}/hard"], "among images to train on"),
+    (["--sheet", "{negatives}/hard.png"], "among images to train on"),
+    (["--sheet", "{new}/hard.png"], "among images to train on"),
 ])
 def test_wrong_arguments_are_refused_and_nothing_is_written(
         negatives, tmp_path, run_script, arguments, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.png").write_text("mine")
     code, _, errors = run_script(hardest, negatives, "--out", tmp_path / "new", *[
-        each.format(full=tmp_path / "full") for each in arguments])
+        each.format(full=tmp_path / "full", new=tmp_path / "new", negatives=negatives)
+        for each in arguments])
     assert code == 2 and message in errors and "Traceback" not in errors
-    assert contents(tmp_path / "full") == {"note.png": b"mine"}
+    assert len(contents(negatives)) == 4 and contents(tmp_path / "full") == {"note.png": b"mine"}
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_without_a_whole_image_is_refused(tmp_path, run_script):
-    (tmp_path / "bad.png").write_bytes(b"bad")
-    code, _, errors = run_script(hardest, tmp_path, "--out", tmp_path / "new")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "bad.png").write_bytes(b"bad")
+    code, _, errors = run_script(hardest, tmp_path / "all", "--out", tmp_path / "new")
     assert code == 2 and "nothing to copy" in errors and not (tmp_path / "new").exists()

@@ -67,6 +67,10 @@ def draw_sheet(hardest: typing.Sequence[tuple[float, str]], path: str) -> None:
         columns=COLUMNS, tile=TILE))
 
 
+def _is_inside(path, folder):
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+
+
 @cli
 @explain_memory_errors("use a smaller --image-size")
 def main() -> None:
@@ -80,8 +84,7 @@ def main() -> None:
     parser.add_argument("--count", type=number_type(int, 1), default=500,
                         help="how many images to copy, the hardest first")
     parser.add_argument("--sheet", type=image_name, metavar="FILE",
-                        help="also draw them, to look at; not in --out, where it would be trained "
-                             "on")
+                        help="also draw them, to look at")
     parser.add_argument("--image-size", type=number_type(int, 32, 2048),
                         help="longer side of the input, a multiple of 32 (default: the model's)")
     args = parser.parse_args()
@@ -89,6 +92,11 @@ def main() -> None:
         parser.error("--image-size is a multiple of 32")
     if os.path.isdir(args.out) and os.listdir(args.out):
         parser.error("--out {}: is not empty; name a new folder".format(printable(args.out)))
+    places = [("--out", args.out)] + [("--sheet", args.sheet)] * bool(args.sheet)
+    for option, path in places:
+        if _is_inside(path, args.folder) or option == "--sheet" and _is_inside(path, args.out):
+            parser.error("{} {}: is among images to train on; name another place".format(
+                option, printable(path)))
     if args.sheet:
         check_drawing(args.sheet)
     with load(args.model, image_size=args.image_size, min_score=LEAST_SCORE) as detect:
