@@ -43,7 +43,7 @@ def test_the_hardest_are_copied_with_their_folders(negatives, tmp_path, run_scri
     assert Image.open(str(sheet)).size[0] > 200
 
 
-def test_the_surest_comes_first(negatives, tmp_path, run_script):
+def test_the_surest_comes_first(negatives):
     found = hardest.find_hardest(
         lambda image: (None, np.array([image.mean() / 255])), str(negatives), 2)
     assert len(found) == 2 and found[0][0] >= found[1][0] > 90 / 255 - 1e-6

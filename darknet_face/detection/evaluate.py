@@ -141,7 +141,7 @@ def best_scores(detect: typing.Callable, paths: typing.Sequence[str]) -> np.ndar
 
 def score_images(detect: typing.Callable, paths: typing.Sequence[str]
                  ) -> typing.Iterator[tuple[str, float]]:
-    """Yield the path and the best score of each image that decodes; see :func:`best_scores`."""
+    """Yield the path of each image that decodes, and its best score: 0 where nothing is found."""
     for path in progress(paths, desc="negatives", leave=False):
         try:
             yield path, float(max(detect(read_image(path))[1], default=0.0))
